@@ -1,0 +1,331 @@
+//! The documents of 17488: what is offered, sent and answered, as JSON.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::identity::{Label, Role};
+use crate::ports;
+use crate::token::Token;
+use crate::trust::Trust;
+
+/// What `zone-proxy show payload` prints and an admin submits centrally (R-41).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// Of this document: 1.
+    pub version: u32,
+    /// The proxy's host name, for people.
+    pub host: String,
+    /// Where 17488 listens; a wildcard stands for the host's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// 17488.
+    pub port: u16,
+    /// Whoever holds it may provision this proxy, once.
+    pub token: Token,
+    /// When it stops being good, by the proxy's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// Body of `POST /v1/provisioning`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfferRequest {
+    /// The zone that the proxy is to join.
+    pub zone: Label,
+    /// Who asks; for the proxy's audit log.
+    pub module_server: Label,
+}
+
+/// Two certificate signing requests (PKCS #10, PEM). The private keys never leave the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningRequests {
+    /// RSA 2048.
+    pub rsa: String,
+    /// P-256.
+    pub ec: String,
+}
+
+/// What the proxy says of its host once the Module Server has proved itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// Host name.
+    pub host: String,
+    /// The proxy's version.
+    pub version: String,
+    /// The operating system, as `/etc/os-release` names it.
+    pub os: String,
+}
+
+/// Answer to `POST /v1/provisioning` and to `POST /v1/identity`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Names the offer in the request that completes it.
+    pub id: String,
+    /// To be signed.
+    pub signing_requests: SigningRequests,
+    /// About the host.
+    pub host: HostFacts,
+    /// The proxy's clock: certificates must be valid by it.
+    #[serde(with = "time::serde::rfc3339")]
+    pub clock: OffsetDateTime,
+    /// When the offer lapses.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// Certificate chains (PEM, leaf first) for the two keys of an offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificates {
+    /// For the RSA 2048 key.
+    pub rsa: String,
+    /// For the P-256 key.
+    pub ec: String,
+}
+
+/// Something that both relay ports have, each its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerPort<T> {
+    /// For the endpoint port.
+    pub endpoint: T,
+    /// For the Module Server port.
+    pub module_server: T,
+}
+
+impl<T> PerPort<T> {
+    /// The one of a role; proxies dial nobody, so they have none.
+    pub fn of(&self, role: Role) -> Option<&T> {
+        match role {
+            Role::Endpoint => Some(&self.endpoint),
+            Role::ModuleServer => Some(&self.module_server),
+            Role::ZoneProxy => None,
+        }
+    }
+}
+
+/// Body of `PUT /v1/provisioning/{id}`: everything that makes a proxy a member of its zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provisioning {
+    /// The zone.
+    pub zone: Label,
+    /// The proxy's name in it.
+    pub name: Label,
+    /// For the keys of the offer; left out, the proxy keeps what it has (re-provisioning only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Certificates>,
+    /// Whom to trust, and the version of that.
+    pub trust: Trust,
+    /// Port numbers.
+    #[serde(default = "default_ports")]
+    pub ports: PerPort<u16>,
+    /// Addresses to listen on, at least one per port.
+    #[serde(default = "default_listen")]
+    pub listen: PerPort<Vec<IpAddr>>,
+    /// Networks that may connect; empty means any.
+    #[serde(default = "default_networks")]
+    pub allowed_networks: PerPort<Vec<IpNet>>,
+    /// Limits by name, none above the host's own.
+    #[serde(default)]
+    pub limits: BTreeMap<String, u64>,
+}
+
+fn default_ports() -> PerPort<u16> {
+    PerPort { endpoint: ports::ENDPOINT, module_server: ports::MODULE_SERVER }
+}
+
+fn default_listen() -> PerPort<Vec<IpAddr>> {
+    let any = vec![IpAddr::from([0, 0, 0, 0])];
+    PerPort { endpoint: any.clone(), module_server: any }
+}
+
+fn default_networks() -> PerPort<Vec<IpNet>> {
+    PerPort { endpoint: Vec::new(), module_server: Vec::new() }
+}
+
+/// Answer to `PUT` and `GET /v1/provisioning/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provisioned {
+    /// The offer that was completed; stays the provisioning's name.
+    pub id: String,
+    /// The zone.
+    pub zone: Label,
+    /// The proxy's name in it.
+    pub name: Label,
+    /// Version of the trust document in force.
+    pub trust_version: u64,
+    /// Where it listens now.
+    pub ports: Vec<PortStatus>,
+}
+
+/// One listening port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// `control`, `endpoint` or `module-server`.
+    pub purpose: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Number.
+    pub port: u16,
+    /// Whether it accepts connections.
+    pub listening: bool,
+    /// `none` where no firewall is managed; otherwise `open` or `closed`.
+    pub firewall: String,
+}
+
+/// Body of `PUT /v1/identity`: completes an offer of `POST /v1/identity`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewIdentity {
+    /// Of the offer.
+    pub offer: String,
+    /// For its keys.
+    pub certificates: Certificates,
+}
+
+/// Answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `unprovisioned` or `provisioned`.
+    pub state: String,
+    /// The daemon's version.
+    pub version: String,
+    /// Host name.
+    pub host: String,
+    /// The proxy's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub clock: OffsetDateTime,
+    /// The zone, once provisioned.
+    #[serde(default)]
+    pub zone: Option<Label>,
+    /// The proxy's name, once provisioned.
+    #[serde(default)]
+    pub name: Option<Label>,
+    /// The provisioning's name.
+    #[serde(default)]
+    pub provisioning: Option<String>,
+    /// Version of the trust document in force.
+    #[serde(default)]
+    pub trust_version: Option<u64>,
+    /// When the first of the proxy's certificates runs out.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub certificate_expires_at: Option<OffsetDateTime>,
+    /// Every port, listening or not.
+    pub ports: Vec<PortStatus>,
+    /// The relay that accepts, and those that drain.
+    pub relays: Vec<RelayStatus>,
+    /// Each process as the kernel shows it.
+    pub processes: Vec<ProcessStatus>,
+}
+
+/// One relay process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Which generation.
+    pub generation: u64,
+    /// Its process id.
+    pub pid: u32,
+    /// `starting`, `serving`, `draining` or `silent`.
+    pub state: String,
+    /// What it carries; absent where it did not answer in time.
+    #[serde(default)]
+    pub counts: Option<RelayCounts>,
+}
+
+/// What a relay carries right now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayCounts {
+    /// Endpoints with a park or a session.
+    pub endpoints: u64,
+    /// Parked connections.
+    pub parks: u64,
+    /// CONNECTs waiting for a park.
+    pub waiting: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Connections of Module Servers.
+    pub module_server_connections: u64,
+    /// Bytes of payload that the relay holds at this moment.
+    pub buffered_bytes: u64,
+}
+
+/// A process of the daemon, as read from `/proc`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// `control` or `relay`.
+    pub role: String,
+    /// Process id.
+    pub pid: u32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective capabilities, hex.
+    pub capabilities: String,
+    /// Whether no_new_privs is set.
+    pub no_new_privs: bool,
+}
+
+/// Answer to `GET /v1/endpoints` on 17487.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Drawn at every start of a relay.
+    pub boot: String,
+    /// Of the last presence event that this list holds.
+    pub sequence: u64,
+    /// In order of id.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint as a Module Server sees it (R-51).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Its id.
+    pub id: Label,
+    /// Where its newest connection comes from.
+    pub address: String,
+    /// Parks that can take a session now.
+    pub idle: u32,
+    /// Parks with a ping or a CONNECT under way.
+    pub busy: u32,
+    /// Sessions.
+    pub sessions: u32,
+    /// Programs that connect under this id; more than one means a cloned image.
+    pub instances: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::Denied;
+
+    #[test]
+    fn a_provisioning_document_needs_only_what_has_no_default() {
+        let text =
+            r#"{"zone":"z","name":"p","trust":{"version":1,"anchors":{"endpoint":[],"module_server":[]}}}"#;
+        let document: Provisioning = serde_json::from_str(text).unwrap();
+        assert_eq!(document.ports, PerPort { endpoint: 17486, module_server: 17487 });
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error =
+            serde_json::from_str::<OfferRequest>(r#"{"zone":"z","module_server":"m","x":1}"#).unwrap_err();
+        assert!(error.to_string().contains('x'), "{error}");
+    }
+
+    #[test]
+    fn both_kinds_of_denial_can_be_told_apart() {
+        let one: Denied = serde_json::from_str(r#"{"issuer":"00ff","serial":"1a"}"#).unwrap();
+        let other: Denied = serde_json::from_str(
+            r#"{"identity":"spiffe://z/endpoint/a","not_before":"2026-01-01T00:00:00Z"}"#,
+        )
+        .unwrap();
+        assert!(matches!(one, Denied::Certificate { .. }));
+        assert!(matches!(other, Denied::Identity { .. }));
+    }
+}

@@ -1,0 +1,173 @@
+//! Reading certificates and keys: chains from PEM, and who a leaf says its owner is.
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
+
+use super::TlsError;
+use crate::identity::Identity;
+
+/// What a leaf certificate says of its owner: all that a connection keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// From the one URI in its subject alternative names.
+    pub identity: Identity,
+    /// SHA-256 over the issuer's distinguished name (DER).
+    pub issuer: [u8; 32],
+    /// Serial number, big-endian, no leading zeros.
+    pub serial: Box<[u8]>,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Leaf {
+    /// Reads a leaf. It must hold exactly one SPIFFE URI and be no authority.
+    pub fn read(der: &[u8]) -> Result<Self, TlsError> {
+        let certificate = parse(der, "certificate")?;
+        let wrong = |why: String| TlsError::Certificate { what: "certificate".into(), why };
+        if certificate.is_ca() {
+            return Err(wrong("it is an authority's; a party needs one of its own".into()));
+        }
+        let names = certificate
+            .subject_alternative_name()
+            .map_err(|e| wrong(e.to_string()))?
+            .map(|extension| extension.value.general_names.as_slice())
+            .unwrap_or_default();
+        let mut uris = names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+        let (Some(uri), None) = (uris.next(), uris.next()) else {
+            return Err(wrong("it must hold exactly one URI name, spiffe://<zone>/<role>/<name>".into()));
+        };
+        let serial = certificate.raw_serial();
+        let zeros = serial.iter().take_while(|b| **b == 0).count();
+        Ok(Self {
+            identity: uri.parse().map_err(|e: crate::identity::IdentityError| wrong(e.to_string()))?,
+            issuer: Sha256::digest(certificate.issuer().as_raw()).into(),
+            serial: serial[zeros..].into(),
+            not_before: certificate.validity().not_before.timestamp(),
+            not_after: certificate.validity().not_after.timestamp(),
+        })
+    }
+}
+
+/// The kind of a public key, as far as the policy tells kinds apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// RSA, with this many bits.
+    Rsa(usize),
+    /// ECDSA over P-256.
+    P256,
+    /// Anything else.
+    Other,
+}
+
+/// What a certificate holds beside its owner's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Of its key.
+    pub key: KeyKind,
+    /// Its SubjectPublicKeyInfo, DER.
+    pub spki: Vec<u8>,
+    /// From when it is valid.
+    pub not_before: OffsetDateTime,
+    /// Until when it is valid.
+    pub not_after: OffsetDateTime,
+    /// Whether it is an authority's.
+    pub authority: bool,
+}
+
+/// Reads what the proxy checks before it takes a certificate; `what` names it in errors.
+pub fn facts(der: &[u8], what: &str) -> Result<Facts, TlsError> {
+    let certificate = parse(der, what)?;
+    let spki = certificate.public_key();
+    let key = match spki.parsed() {
+        Ok(PublicKey::RSA(rsa)) => KeyKind::Rsa(rsa.key_size()),
+        Ok(PublicKey::EC(point)) if point.key_size() == 256 => KeyKind::P256,
+        _ => KeyKind::Other,
+    };
+    let validity = certificate.validity();
+    Ok(Facts {
+        key,
+        spki: spki.raw.to_vec(),
+        not_before: validity.not_before.to_datetime(),
+        not_after: validity.not_after.to_datetime(),
+        authority: certificate.is_ca(),
+    })
+}
+
+/// The SubjectPublicKeyInfo of a certificate, DER.
+pub fn spki(der: &[u8]) -> Result<Vec<u8>, TlsError> {
+    Ok(parse(der, "certificate")?.public_key().raw.to_vec())
+}
+
+fn parse<'a>(der: &'a [u8], what: &str) -> Result<X509Certificate<'a>, TlsError> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        Ok(_) => Err(TlsError::Certificate { what: what.into(), why: "bytes follow the certificate".into() }),
+        Err(error) => Err(TlsError::Certificate { what: what.into(), why: error.to_string() }),
+    }
+}
+
+/// The certificates of a PEM text, at least one.
+pub fn chain_from_pem(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| TlsError::Pem { what: what.into(), why: error.to_string() })?;
+    if chain.is_empty() {
+        return Err(TlsError::Pem { what: what.into(), why: "no certificate in it".into() });
+    }
+    Ok(chain)
+}
+
+/// The first private key of a PEM text.
+pub fn key_from_pem(pem: &str, what: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|error| TlsError::Pem { what: what.into(), why: error.to_string() })
+}
+
+/// A chain with the key that fits its leaf.
+pub fn certified_key(
+    chain_pem: &str,
+    key_pem: &str,
+    what: &str,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = chain_from_pem(chain_pem, what)?;
+    let key = key_from_pem(key_pem, what)?;
+    CertifiedKey::from_der(chain, key, provider)
+        .map(Arc::new)
+        .map_err(|error| TlsError::Pem { what: what.into(), why: error.to_string() })
+}
+
+/// A store of trust anchors from PEM texts; each certificate must be an authority's.
+pub fn anchors_from_pem(pems: &[String], what: &str) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for pem in pems {
+        for der in chain_from_pem(pem, what)? {
+            if !facts(&der, what)?.authority {
+                let why = "a trust anchor must be an authority's certificate (CA:TRUE)".into();
+                return Err(TlsError::Certificate { what: what.into(), why });
+            }
+            store.add(der).map_err(|e| TlsError::Certificate { what: what.into(), why: e.to_string() })?;
+        }
+    }
+    Ok(store)
+}
+
+/// Lower-case hex, as issuer and serial stand in a deny-list.
+pub fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}

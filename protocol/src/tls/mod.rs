@@ -1,0 +1,38 @@
+//! TLS as every port speaks it: policy, certificates by role, tickets.
+
+pub mod certificate;
+pub mod config;
+pub mod policy;
+pub mod refusal;
+pub mod tickets;
+pub mod verifier;
+
+/// What is wrong with certificates or keys that somebody configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    /// Not PEM, or not of the kind that belongs there.
+    #[error("{what}: {why}")]
+    Pem {
+        /// Which item.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A certificate that can't be read.
+    #[error("{what}: not a readable X.509 certificate: {why}")]
+    Certificate {
+        /// Which item.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// rustls refuses a combination.
+    #[error("{0}")]
+    Policy(String),
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Policy(error.to_string())
+    }
+}
