@@ -1,0 +1,18 @@
+//! How control and relay talk: the messages, the settings in them, and the Unix socket that carries both
+//! messages and descriptors.
+//!
+//! control starts a relay with the socket as its standard input and sends [`ToRelay::Configure`] with the
+//! listening sockets. One of the descriptors is a Unix listener of the relay's own, the *rendezvous*: a control
+//! that was restarted connects there, is greeted with what the relay is doing, takes the listening sockets back
+//! and sends the whole policy again. So a relay outlives control with or without a supervisor that keeps
+//! descriptors.
+
+pub mod message;
+pub mod settings;
+pub mod socket;
+
+pub use message::{
+    Configure, FromRelay, Identity, KeyPair, ListenerInfo, Policy, Query, RelayState, Reply, ToRelay,
+};
+pub use settings::{Limits, Timeouts};
+pub use socket::{ChannelError, Receiver, Sender, pair};

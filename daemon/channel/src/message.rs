@@ -1,0 +1,174 @@
+//! What control says to a relay, and a relay to control.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use zone_protocol::identity::{Label, Role};
+use zone_protocol::provisioning::{PerPort, RelayCounts};
+use zone_protocol::tls::tickets::TicketKeys;
+use zone_protocol::trust::Trust;
+
+use crate::settings::{Limits, Timeouts};
+
+/// From control.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ToRelay {
+    /// First message to a new relay. Descriptors: one per listener, in order, then the rendezvous.
+    Configure(Box<Configure>),
+    /// Start to accept.
+    Activate,
+    /// The whole policy again, changed or not.
+    Policy(Box<Policy>),
+    /// A question, answered with [`FromRelay::Reply`] of the same id.
+    Ask {
+        /// Chosen by control.
+        id: u64,
+        /// What is asked.
+        query: Query,
+    },
+    /// Stop to accept, let parks go, keep sessions until they end or the drain deadline, then exit.
+    Drain,
+    /// Close everything and exit.
+    Stop,
+}
+
+/// What a new relay is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Configure {
+    /// Counts relays; the higher number is the newer one.
+    pub generation: u64,
+    /// The provisioned state that this relay serves, by name; tells a restarted control whether it still fits.
+    pub state: String,
+    /// Who may take the channel up at the rendezvous, beside root.
+    pub control_uid: u32,
+    /// What the descriptors listen on.
+    pub listeners: Vec<ListenerInfo>,
+    /// By which rules.
+    pub policy: Policy,
+}
+
+/// One listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerInfo {
+    /// Who connects there: [`Role::Endpoint`] or [`Role::ModuleServer`].
+    pub role: Role,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// A certificate chain with its key, PEM.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPair {
+    /// Leaf first.
+    pub chain: String,
+    /// PKCS #8.
+    pub key: String,
+}
+
+impl std::fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyPair(..)")
+    }
+}
+
+/// The proxy's own certificates for the relay ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// RSA 2048.
+    pub rsa: KeyPair,
+    /// P-256.
+    pub ec: KeyPair,
+}
+
+/// The rules that a relay goes by. It is always sent whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The zone.
+    pub zone: Label,
+    /// The proxy's name in it.
+    pub name: Label,
+    /// What it shows.
+    pub identity: Identity,
+    /// Whom it lets in.
+    pub trust: Trust,
+    /// For session tickets, each port its own.
+    pub tickets: PerPort<TicketKeys>,
+    /// Whether TLS 1.3 is allowed too.
+    pub tls13: bool,
+    /// Networks that may connect; empty means any.
+    pub allowed_networks: PerPort<Vec<IpNet>>,
+    /// Networks of balancers: connections from there to the endpoint port must begin with a PROXY header.
+    pub balancers: Vec<IpNet>,
+    /// Upper bounds.
+    pub limits: Limits,
+    /// Spans of time.
+    pub timeouts: Timeouts,
+}
+
+/// What control may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// What the relay carries.
+    Counts,
+    /// Its metrics in Prometheus' text format.
+    Metrics,
+}
+
+/// The answer to a [`Query`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// What the relay carries.
+    Counts(RelayCounts),
+    /// Its metrics in Prometheus' text format.
+    Metrics(String),
+}
+
+/// What a relay is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RelayState {
+    /// Started, not configured.
+    Fresh,
+    /// Configured, not accepting.
+    Ready,
+    /// Accepting.
+    Serving,
+    /// Not accepting any more; its sessions go on.
+    Draining,
+}
+
+/// From a relay.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum FromRelay {
+    /// First message on every channel. Descriptors: the listening sockets, in order, where there are any.
+    Hello {
+        /// Process id.
+        pid: u32,
+        /// Of the program.
+        version: String,
+        /// What it is doing.
+        state: RelayState,
+        /// Generation, or 0 before [`ToRelay::Configure`].
+        generation: u64,
+        /// The provisioned state that it serves.
+        serves: String,
+        /// What the descriptors listen on.
+        listeners: Vec<ListenerInfo>,
+    },
+    /// [`ToRelay::Configure`], [`ToRelay::Activate`], [`ToRelay::Policy`] or [`ToRelay::Drain`] was carried out.
+    Done(RelayState),
+    /// It could not be carried out; the relay is as it was before.
+    Failed {
+        /// Which part.
+        step: String,
+        /// Why.
+        error: String,
+    },
+    /// The answer to a question.
+    Reply {
+        /// Of the question.
+        id: u64,
+        /// What was asked.
+        reply: Reply,
+    },
+}

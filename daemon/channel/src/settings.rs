@@ -1,0 +1,182 @@
+//! Limits and timeouts: every bound of the daemon by name, as `zone-proxy.toml` has them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Upper bounds. What is beyond one is refused by name and counted; nothing queues without a bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections on 17486 and 17487 together. Each session takes two descriptors.
+    pub connections: usize,
+    /// Connections on 17486 from one source: an IPv4 address or an IPv6 /64. The default leaves room for
+    /// 1,000 endpoints behind one NAT, each with two parks and a session.
+    pub endpoint_connections_per_source: usize,
+    /// Connections on 17487 from one source.
+    pub module_server_connections_per_source: usize,
+    /// Connections under one endpoint id, parks and sessions together.
+    pub connections_per_endpoint: usize,
+    /// Parked connections under one endpoint id; beyond it the oldest is let go.
+    pub parks_per_endpoint: usize,
+    /// Sessions of one endpoint.
+    pub sessions_per_endpoint: usize,
+    /// Endpoint ids known at the same time.
+    pub endpoints: usize,
+    /// Connections of one Module Server.
+    pub connections_per_module_server: usize,
+    /// Sessions in all.
+    pub sessions: usize,
+    /// CONNECTs that wait for a park of one endpoint.
+    pub waiting_per_endpoint: usize,
+    /// CONNECTs that wait in all.
+    pub waiting: usize,
+    /// Parks on which one CONNECT is tried.
+    pub attempts: u32,
+    /// Streams of presence events.
+    pub event_streams: usize,
+    /// Presence events that a slow reader may lag behind before it is told to start over.
+    pub event_backlog: usize,
+    /// Bytes of a request or response head.
+    pub head_bytes: usize,
+    /// Fields of a head.
+    pub head_fields: usize,
+    /// Bytes that a caller may send behind its CONNECT before the endpoint has answered.
+    pub early_bytes: usize,
+    /// Connections on 17488.
+    pub control_connections: usize,
+    /// Connections on 17488 from one source.
+    pub control_connections_per_source: usize,
+    /// Bytes of a request body on 17488.
+    pub control_body_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_000,
+            endpoint_connections_per_source: 4_096,
+            module_server_connections_per_source: 4_096,
+            connections_per_endpoint: 64,
+            parks_per_endpoint: 4,
+            sessions_per_endpoint: 32,
+            endpoints: 10_000,
+            connections_per_module_server: 4_096,
+            sessions: 4_000,
+            waiting_per_endpoint: 64,
+            waiting: 1_024,
+            attempts: 3,
+            event_streams: 64,
+            event_backlog: 1_024,
+            head_bytes: 8_192,
+            head_fields: 32,
+            early_bytes: 16_384,
+            control_connections: 128,
+            control_connections_per_source: 32,
+            control_body_bytes: 1_048_576,
+        }
+    }
+}
+
+/// Spans of time, in seconds; fractions are allowed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// For the PROXY protocol header of a balancer's connection.
+    pub proxy_header: f64,
+    /// For the TLS handshake.
+    pub handshake: f64,
+    /// For a request head, from its first byte (or from the end of the handshake).
+    pub head: f64,
+    /// For a Module Server's connection between two requests.
+    pub idle_connection: f64,
+    /// Silence of a park after which it is pinged.
+    pub ping_after: f64,
+    /// For the answer to a ping.
+    pub pong: f64,
+    /// For the first byte of an endpoint's answer to a CONNECT, before another park is tried.
+    pub first_byte: f64,
+    /// For the rest of that answer.
+    pub answer: f64,
+    /// For a CONNECT to get a session, waiting for a park included.
+    pub connect: f64,
+    /// Silence that ends a session, both directions together.
+    pub session_idle: f64,
+    /// Silence after which a session's buffers are given back.
+    pub buffer_idle: f64,
+    /// How long an endpoint stays known after its last connection.
+    pub remember_endpoint: f64,
+    /// How long a new relay lets CONNECTs wait for endpoints that it has not seen yet.
+    pub settle: f64,
+    /// For the sessions of a relay that is being replaced or stopped.
+    pub drain: f64,
+    /// Over which a draining relay lets its parks go.
+    pub release: f64,
+    /// For a relay without its control before it drains.
+    pub orphan: f64,
+    /// For a request on 17488, answer included.
+    pub control_request: f64,
+    /// For an offer to be completed.
+    pub offer: f64,
+    /// For a token to be used.
+    pub token: f64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            proxy_header: 3.0,
+            handshake: 10.0,
+            head: 10.0,
+            idle_connection: 3_600.0,
+            ping_after: 20.0,
+            pong: 10.0,
+            first_byte: 3.0,
+            answer: 10.0,
+            connect: 15.0,
+            session_idle: 300.0,
+            buffer_idle: 30.0,
+            remember_endpoint: 60.0,
+            settle: 10.0,
+            drain: 28_800.0,
+            release: 5.0,
+            orphan: 60.0,
+            control_request: 60.0,
+            offer: 600.0,
+            token: 86_400.0,
+        }
+    }
+}
+
+impl Timeouts {
+    /// The longest span that is accepted: a hundred days.
+    pub const LONGEST: f64 = 8_640_000.0;
+
+    /// The name of the first value that is no span of time (negative, zero, not a number, too long).
+    pub fn first_wrong(&self) -> Option<String> {
+        let value = serde_json::to_value(self).ok()?;
+        let fields = value.as_object()?;
+        fields
+            .iter()
+            .find(|(_, v)| !v.as_f64().is_some_and(|s| s > 0.0 && s <= Self::LONGEST))
+            .map(|(name, _)| name.clone())
+    }
+}
+
+/// A span of seconds as a duration; what is no span of time counts as zero.
+pub fn seconds(span: f64) -> Duration {
+    Duration::try_from_secs_f64(span.clamp(0.0, Timeouts::LONGEST)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_of_zero_or_not_a_number_is_named() {
+        assert_eq!(Timeouts::default().first_wrong(), None);
+        assert_eq!(Timeouts { pong: 0.0, ..Timeouts::default() }.first_wrong(), Some("pong".into()));
+        assert_eq!(Timeouts { drain: f64::NAN, ..Timeouts::default() }.first_wrong(), Some("drain".into()));
+        assert_eq!(Timeouts { head: 1e12, ..Timeouts::default() }.first_wrong(), Some("head".into()));
+    }
+}
