@@ -102,8 +102,6 @@ pub struct Timeouts {
     pub connect: f64,
     /// Silence that ends a session, both directions together.
     pub session_idle: f64,
-    /// Silence after which a session's buffers are given back.
-    pub buffer_idle: f64,
     /// How long an endpoint stays known after its last connection.
     pub remember_endpoint: f64,
     /// How long a new relay lets CONNECTs wait for endpoints that it has not seen yet.
@@ -135,7 +133,6 @@ impl Default for Timeouts {
             answer: 10.0,
             connect: 15.0,
             session_idle: 300.0,
-            buffer_idle: 30.0,
             remember_endpoint: 60.0,
             settle: 10.0,
             drain: 28_800.0,

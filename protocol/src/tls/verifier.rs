@@ -105,9 +105,14 @@ impl Admission {
     /// and deny-list are asked here, always.
     pub fn authorise(&self, der: &[u8], now: OffsetDateTime) -> Result<Leaf, Refusal> {
         let leaf = Leaf::read(der).map_err(|e| Refusal::Unreadable(e.to_string()))?;
-        self.check(&leaf)?;
-        check_time(&leaf, now.unix_timestamp())?;
+        self.still_admits(&leaf, now)?;
         Ok(leaf)
+    }
+
+    /// The same for a leaf that was read before: after a change of the rules.
+    pub fn still_admits(&self, leaf: &Leaf, now: OffsetDateTime) -> Result<(), Refusal> {
+        self.check(leaf)?;
+        check_time(leaf, now.unix_timestamp())
     }
 
     fn check(&self, leaf: &Leaf) -> Result<(), Refusal> {

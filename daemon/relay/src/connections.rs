@@ -1,0 +1,134 @@
+//! Who is connected, and ending connections of those who may no longer be.
+//!
+//! A connection registers first and is authorised afterwards, under the rules in force then. A change of rules
+//! is made first and looks at who is registered afterwards. So whichever comes first, nobody slips between.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+use zone_protocol::identity::{Label, Role};
+use zone_protocol::tls::certificate::Leaf;
+
+use crate::limiter::lock;
+use crate::rules::{Port, Rules};
+
+/// Ends a connection from outside its task.
+#[derive(Debug, Default)]
+pub struct Kill {
+    done: AtomicBool,
+    wake: Notify,
+}
+
+impl Kill {
+    /// Ends it.
+    pub fn strike(&self) {
+        self.done.store(true, Ordering::Release);
+        self.wake.notify_waiters();
+    }
+
+    /// Waits until it is to end. Can be cancelled.
+    pub async fn struck(&self) {
+        // Made before the flag is read, so that a strike in between is not missed.
+        let waiting = self.wake.notified();
+        if !self.done.load(Ordering::Acquire) {
+            waiting.await;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    port: Port,
+    leaf: Arc<Leaf>,
+    kill: Arc<Kill>,
+}
+
+/// Every connection that passed its handshake.
+#[derive(Debug, Default)]
+pub struct Connections {
+    next: AtomicU64,
+    entries: Mutex<HashMap<u64, Entry>>,
+    empty: Notify,
+}
+
+/// A connection's entry, as long as it lives.
+#[derive(Debug)]
+pub struct Registered {
+    connections: Arc<Connections>,
+    number: u64,
+    /// Who it is.
+    pub leaf: Arc<Leaf>,
+    /// Struck when it may no longer be connected.
+    pub kill: Arc<Kill>,
+}
+
+impl Connections {
+    /// Registers a connection. The caller authorises it next.
+    pub fn register(self: &Arc<Self>, port: Port, leaf: Leaf) -> Registered {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (leaf, kill) = (Arc::new(leaf), Arc::new(Kill::default()));
+        let entry = Entry { port, leaf: Arc::clone(&leaf), kill: Arc::clone(&kill) };
+        lock(&self.entries).insert(number, entry);
+        Registered { connections: Arc::clone(self), number, leaf, kill }
+    }
+
+    /// Ends every connection that these rules no longer admit; returns the endpoints that have none left.
+    pub fn enforce(&self, rules: &Rules, now: time::OffsetDateTime) -> (usize, Vec<Label>) {
+        let entries = lock(&self.entries);
+        let mut ended = 0;
+        let (mut struck, mut spared) = (HashSet::new(), HashSet::new());
+        for entry in entries.values() {
+            let endpoint = entry.port.role() == Role::Endpoint;
+            if rules.port(entry.port).admission.still_admits(&entry.leaf, now).is_ok() {
+                if endpoint {
+                    spared.insert(entry.leaf.identity.name.clone());
+                }
+                continue;
+            }
+            ended += 1;
+            entry.kill.strike();
+            if endpoint {
+                struck.insert(entry.leaf.identity.name.clone());
+            }
+        }
+        (ended, struck.difference(&spared).cloned().collect())
+    }
+
+    /// Ends all of them.
+    pub fn end_all(&self) {
+        for entry in lock(&self.entries).values() {
+            entry.kill.strike();
+        }
+    }
+
+    /// How many there are on a port.
+    pub fn count(&self, port: Port) -> usize {
+        lock(&self.entries).values().filter(|entry| entry.port == port).count()
+    }
+
+    /// Waits until there are none.
+    pub async fn gone(&self) {
+        loop {
+            let waiting = self.empty.notified();
+            if lock(&self.entries).is_empty() {
+                return;
+            }
+            waiting.await;
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut entries = lock(&self.connections.entries);
+        entries.remove(&self.number);
+        if entries.is_empty() {
+            self.connections.empty.notify_waiters();
+        }
+        if entries.capacity() > 1_024 && entries.len() * 4 < entries.capacity() {
+            entries.shrink_to_fit();
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The PROXY header of a balancer's connection, read from the bare socket before TLS begins.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use zone_protocol::proxy_header::{HeaderError, LIMIT, Parsed, parse};
+
+/// What a balancer's connection began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preface {
+    /// A client's connection, and where it really comes from.
+    Source(SocketAddr),
+    /// The balancer looking whether we are there.
+    Probe,
+}
+
+/// Why there was no header.
+#[derive(Debug, thiserror::Error)]
+pub enum PrefaceError {
+    /// Something else came.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// Nothing, or not all of it, came in time.
+    #[error("the PROXY protocol header did not come within the deadline")]
+    TooSlow,
+    /// The connection failed.
+    #[error("while reading the PROXY protocol header: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads the header and not one byte more: the next belongs to TLS.
+///
+/// A connection that closes before its first byte is a probe.
+pub async fn read(stream: &mut TcpStream, deadline: Duration) -> Result<Preface, PrefaceError> {
+    timeout(deadline, read_exactly(stream)).await.map_err(|_| PrefaceError::TooSlow)?
+}
+
+async fn read_exactly(stream: &mut TcpStream) -> Result<Preface, PrefaceError> {
+    let mut bytes = [0; LIMIT];
+    let mut have = 0;
+    loop {
+        let end = (have + wanted(&bytes[..have])).min(LIMIT);
+        let read = stream.read(&mut bytes[have..end]).await?;
+        if read == 0 {
+            return if have == 0 { Ok(Preface::Probe) } else { Err(HeaderError::Malformed.into()) };
+        }
+        have += read;
+        match parse(&bytes[..have])? {
+            Parsed::Partial => {}
+            Parsed::Source(address, _) => return Ok(Preface::Source(address)),
+            Parsed::Probe(_) => return Ok(Preface::Probe),
+        }
+    }
+}
+
+/// How many bytes can be read without running past the header's end: no header has fewer than 15, a version 2
+/// header tells its length in bytes 15 and 16, a version 1 header ends where its line ends.
+fn wanted(have: &[u8]) -> usize {
+    const SHORTEST: usize = 15;
+    const FIXED: usize = 16;
+    match have {
+        [b'P', ..] if have.len() >= SHORTEST => 1,
+        [b'\r', ..] if have.len() >= SHORTEST => match have.get(14..FIXED) {
+            Some(&[high, low]) => {
+                (FIXED + usize::from(u16::from_be_bytes([high, low]))).saturating_sub(have.len()).max(1)
+            }
+            _ => 1,
+        },
+        _ => SHORTEST - have.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    async fn after(sent: &[u8]) -> (Result<Preface, PrefaceError>, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        client.write_all(sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        let preface = read(&mut server, Duration::from_secs(5)).await;
+        let mut rest = Vec::new();
+        let _ = server.read_to_end(&mut rest).await;
+        (preface, rest)
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_header_is_left_to_tls() {
+        let source = Preface::Source("203.0.113.7:4242".parse().unwrap());
+        let (preface, rest) = after(b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 17486\r\nHELLO").await;
+        assert_eq!((preface.unwrap(), rest.as_slice()), (source, b"HELLO".as_slice()));
+        let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+        v2.extend([203, 0, 113, 7, 192, 0, 2, 1, 0x10, 0x92, 0x44, 0x4e]);
+        v2.extend(b"HELLO");
+        let (preface, rest) = after(&v2).await;
+        assert_eq!((preface.unwrap(), rest.as_slice()), (source, b"HELLO".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_nothing_is_a_probe() {
+        assert_eq!(after(b"").await.0.unwrap(), Preface::Probe);
+        assert_eq!(after(b"PROXY UNKNOWN\r\n").await.0.unwrap(), Preface::Probe);
+    }
+
+    #[tokio::test]
+    async fn tls_without_a_header_is_refused() {
+        assert!(matches!(after(b"\x16\x03\x01\x00\x05abcde").await.0, Err(PrefaceError::Header(_))));
+    }
+}

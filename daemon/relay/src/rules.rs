@@ -1,0 +1,181 @@
+//! The policy, made ready to be applied: server configurations, admission, networks and spans of time.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::ServerConfig;
+use rustls::server::ProducesTickets;
+use zone_channel::settings::seconds;
+use zone_channel::{Limits, Policy};
+use zone_protocol::head::HeadLimits;
+use zone_protocol::identity::{Label, Role};
+use zone_protocol::tls::TlsError;
+use zone_protocol::tls::config::{Leaves, server};
+use zone_protocol::tls::policy::Versions;
+use zone_protocol::tls::tickets::{PortTickets, TicketKeys};
+use zone_protocol::tls::verifier::Admission;
+
+/// What one port goes by.
+#[derive(Debug)]
+pub struct PortRules {
+    /// For the handshake.
+    pub tls: Arc<ServerConfig>,
+    /// Asked again after every handshake.
+    pub admission: Arc<Admission>,
+    /// Networks that may connect; empty means any.
+    pub networks: Vec<IpNet>,
+}
+
+/// What the whole relay goes by. Replaced as one when the policy changes.
+#[derive(Debug)]
+pub struct Rules {
+    /// The proxy's name, for `Proxy-Status`.
+    pub name: Label,
+    /// For 17486.
+    pub endpoint: PortRules,
+    /// For 17487.
+    pub module_server: PortRules,
+    /// Where PROXY headers come from.
+    pub balancers: Vec<IpNet>,
+    /// Upper bounds.
+    pub limits: Limits,
+    /// Spans of time.
+    pub timeouts: Spans,
+    /// Of request and response heads.
+    pub head: HeadLimits,
+}
+
+/// `zone_channel::Timeouts` as durations, as far as the relay needs them.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "each is described where it is configured, zone_channel::Timeouts")]
+pub struct Spans {
+    pub proxy_header: Duration,
+    pub handshake: Duration,
+    pub head: Duration,
+    pub idle_connection: Duration,
+    pub ping_after: Duration,
+    pub connect: Duration,
+    pub session_idle: Duration,
+    pub drain: Duration,
+    pub release: Duration,
+    pub orphan: Duration,
+}
+
+impl Rules {
+    /// Compiles a policy; fails where certificates, keys or anchors are unusable.
+    pub fn new(policy: &Policy) -> Result<Self, TlsError> {
+        let versions = if policy.tls13 { Versions::Tls12And13 } else { Versions::Tls12 };
+        let identity = &policy.identity;
+        let leaves = Leaves::from_pem(
+            (&identity.rsa.chain, &identity.rsa.key),
+            (&identity.ec.chain, &identity.ec.key),
+            &versions.provider(),
+        )?;
+        let port = |role: Role, networks: &[IpNet], keys: &TicketKeys| -> Result<PortRules, TlsError> {
+            let admission = Admission::new(policy.zone.clone(), role, &policy.trust, true, versions)?;
+            let tickets = PortTickets::new(role.as_str(), keys)
+                .ok_or_else(|| TlsError::Policy("the ticket keys are malformed".into()))?;
+            let tickets: Arc<dyn ProducesTickets> = Arc::new(tickets);
+            let tls = server(leaves.clone(), Some(Arc::clone(&admission)), Some(tickets), versions)?;
+            Ok(PortRules { tls, admission, networks: networks.to_vec() })
+        };
+        let (networks, keys, timeouts) = (&policy.allowed_networks, &policy.tickets, &policy.timeouts);
+        Ok(Self {
+            name: policy.name.clone(),
+            endpoint: port(Role::Endpoint, &networks.endpoint, &keys.endpoint)?,
+            module_server: port(Role::ModuleServer, &networks.module_server, &keys.module_server)?,
+            balancers: policy.balancers.clone(),
+            limits: policy.limits.clone(),
+            timeouts: Spans {
+                proxy_header: seconds(timeouts.proxy_header),
+                handshake: seconds(timeouts.handshake),
+                head: seconds(timeouts.head),
+                idle_connection: seconds(timeouts.idle_connection),
+                ping_after: seconds(timeouts.ping_after),
+                connect: seconds(timeouts.connect),
+                session_idle: seconds(timeouts.session_idle),
+                drain: seconds(timeouts.drain),
+                release: seconds(timeouts.release),
+                orphan: seconds(timeouts.orphan),
+            },
+            head: HeadLimits { bytes: policy.limits.head_bytes, fields: policy.limits.head_fields },
+        })
+    }
+
+    /// Of one of the two ports.
+    pub fn port(&self, port: Port) -> &PortRules {
+        match port {
+            Port::Endpoint => &self.endpoint,
+            Port::ModuleServer => &self.module_server,
+        }
+    }
+
+    /// Whether this address may connect to this port at all.
+    pub fn allows(&self, port: Port, address: IpAddr) -> bool {
+        let networks = &self.port(port).networks;
+        networks.is_empty() || contains(networks, address)
+    }
+
+    /// Whether a PROXY header is due from this address.
+    pub fn is_balancer(&self, address: IpAddr) -> bool {
+        contains(&self.balancers, address)
+    }
+
+    /// What the pairing goes by.
+    pub fn pairing(policy: &Policy) -> zone_pairing::Limits {
+        let (limits, timeouts) = (&policy.limits, &policy.timeouts);
+        zone_pairing::Limits {
+            parks_per_endpoint: limits.parks_per_endpoint,
+            per_endpoint_sessions: limits.sessions_per_endpoint,
+            waiting_per_endpoint: limits.waiting_per_endpoint,
+            waiting_total: limits.waiting,
+            endpoints: limits.endpoints,
+            ping_after: seconds(timeouts.ping_after),
+            pong_within: seconds(timeouts.pong),
+            first_byte_within: seconds(timeouts.first_byte),
+            answer_within: seconds(timeouts.answer),
+            attempts: limits.attempts,
+            remember_endpoint: seconds(timeouts.remember_endpoint),
+            settle: seconds(timeouts.settle),
+        }
+    }
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
+/// One of the relay's two ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Port {
+    /// 17486.
+    Endpoint,
+    /// 17487.
+    ModuleServer,
+}
+
+impl Port {
+    /// The port of a role; proxies dial nobody.
+    pub fn of(role: Role) -> Option<Self> {
+        match role {
+            Role::Endpoint => Some(Self::Endpoint),
+            Role::ModuleServer => Some(Self::ModuleServer),
+            Role::ZoneProxy => None,
+        }
+    }
+
+    /// Who connects there.
+    pub fn role(self) -> Role {
+        match self {
+            Self::Endpoint => Role::Endpoint,
+            Self::ModuleServer => Role::ModuleServer,
+        }
+    }
+
+    /// For logs and metrics.
+    pub fn label(self) -> &'static str {
+        self.role().as_str()
+    }
+}

@@ -1,0 +1,246 @@
+//! From an accepted socket to a connection that is known and authorised.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_rustls::server::TlsStream;
+
+use crate::connections::{Connections, Registered};
+use crate::handshake::{self, HandshakeError};
+use crate::limiter::{Counted, LogBudget, Place, source};
+use crate::metrics::Metrics;
+use crate::preface::{self, Preface};
+use crate::rules::{Port, Rules};
+use crate::switchboard::{Places, Switchboard};
+use crate::{caller, park};
+use zone_protocol::identity::Label;
+
+/// Everything that the connections of a relay share.
+#[derive(Debug)]
+pub struct Shared {
+    rules: RwLock<Arc<Rules>>,
+    /// Parks and calls.
+    pub switchboard: Arc<Switchboard>,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Keeps the log readable.
+    pub log: LogBudget,
+    total: Arc<Counted<()>>,
+    sources: Arc<Counted<(Port, std::net::IpAddr)>>,
+    endpoints: Arc<Counted<Label>>,
+    module_servers: Arc<Counted<Label>>,
+    /// Sessions, from their CONNECT on.
+    pub sessions: Arc<Counted<()>>,
+    /// Streams of presence events.
+    pub streams: Arc<Counted<()>>,
+    draining: AtomicBool,
+    drain: Notify,
+}
+
+impl Shared {
+    /// For a relay that goes by these rules.
+    pub fn new(rules: Rules, pairing: zone_pairing::Limits) -> Arc<Self> {
+        let metrics = Arc::new(Metrics::new());
+        Arc::new(Self {
+            switchboard: Switchboard::new(pairing, rules.limits.event_backlog, Arc::clone(&metrics)),
+            rules: RwLock::new(Arc::new(rules)),
+            connections: Arc::default(),
+            metrics,
+            log: LogBudget::default(),
+            total: Arc::default(),
+            sources: Arc::default(),
+            endpoints: Arc::default(),
+            module_servers: Arc::default(),
+            sessions: Arc::default(),
+            streams: Arc::default(),
+            draining: AtomicBool::new(false),
+            drain: Notify::new(),
+        })
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// New rules from now on; connections that they do not admit end.
+    pub fn set_rules(&self, rules: Rules, pairing: zone_pairing::Limits) {
+        let rules = Arc::new(rules);
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rules);
+        self.switchboard.set_limits(pairing);
+        let (ended, gone) = self.connections.enforce(&rules, time::OffsetDateTime::now_utc());
+        for endpoint in gone {
+            self.switchboard.report(zone_pairing::Event::Revoke { endpoint: endpoint.shared() });
+        }
+        if ended > 0 {
+            tracing::info!(target: "audit", connections = ended, "connections that the new rules do not admit were ended");
+        }
+    }
+
+    /// No new sessions from now on; idle connections are let go.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.drain.notify_waiters();
+        self.switchboard.report(zone_pairing::Event::Drain { over: self.rules().timeouts.release });
+    }
+
+    /// Whether [`Shared::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Waits for [`Shared::drain`]. Can be cancelled.
+    pub async fn drained(&self) {
+        let waiting = self.drain.notified();
+        if !self.is_draining() {
+            waiting.await;
+        }
+    }
+
+    /// A place among all connections.
+    pub fn place(&self) -> Option<Place<()>> {
+        self.total.take((), self.rules().limits.connections)
+    }
+
+    /// Counts and, within the budget, logs a connection that is refused.
+    pub fn refuse(&self, port: Port, peer: SocketAddr, reason: &'static str, why: &dyn std::fmt::Display) {
+        self.metrics.refused(port, reason);
+        if let Some(swallowed) = self.log.allows(reason, Instant::now()) {
+            tracing::warn!(port = port.label(), %peer, reason, swallowed, "refused: {why}");
+        }
+    }
+}
+
+/// A connection that passed its handshake, with all that goes with it.
+#[derive(Debug)]
+pub struct Known {
+    /// The TLS connection.
+    pub stream: TlsStream<TcpStream>,
+    /// Where it really comes from.
+    pub peer: SocketAddr,
+    /// Its entry among the connections.
+    pub registered: Registered,
+    /// Its share of the limits.
+    pub places: Places,
+}
+
+/// Takes an accepted socket as far as its identity, then hands it on to a task that is no larger than it needs
+/// to be: handshakes are large and short, parks small and long.
+pub async fn serve(
+    shared: Arc<Shared>,
+    port: Port,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    total: Place<()>,
+) {
+    let rules = shared.rules();
+    let Some(peer) = real_source(&shared, &rules, port, &mut stream, peer).await else { return };
+    let most = match port {
+        Port::Endpoint => rules.limits.endpoint_connections_per_source,
+        Port::ModuleServer => rules.limits.module_server_connections_per_source,
+    };
+    let Some(source) = shared.sources.take((port, source(peer.ip())), most) else {
+        shared.refuse(
+            port,
+            peer,
+            "source_limit",
+            &format!("{most} connections of this source are open already"),
+        );
+        return;
+    };
+    // Small writes are whole messages here; waiting for more would delay keystrokes.
+    let _ = stream.set_nodelay(true);
+    let tls = Arc::clone(&rules.port(port).tls);
+    let result = handshake::accept(stream, tls, rules.timeouts.handshake).await;
+    drop(rules);
+    match result.map_err(Unknown::from).and_then(|stream| identify(&shared, port, stream)) {
+        Ok((stream, registered, identity)) => {
+            shared.metrics.accepted(port);
+            let known = Known { stream, peer, registered, places: Places { total, source, identity } };
+            match port {
+                Port::Endpoint => drop(tokio::spawn(park::serve(shared, known))),
+                Port::ModuleServer => drop(tokio::spawn(caller::serve(shared, known))),
+            }
+        }
+        Err(Unknown::Handshake(error)) => shared.refuse(port, peer, error.label(), &error),
+        Err(Unknown::Limit(name, most)) => {
+            let why = format!("{name} has {most} connections open already");
+            shared.refuse(port, peer, "identity_limit", &why);
+        }
+    }
+}
+
+enum Unknown {
+    Handshake(HandshakeError),
+    Limit(Label, usize),
+}
+
+impl From<HandshakeError> for Unknown {
+    fn from(error: HandshakeError) -> Self {
+        Self::Handshake(error)
+    }
+}
+
+impl Shared {
+    fn identity_places(&self, port: Port) -> (&Arc<Counted<Label>>, usize) {
+        let limits = &self.rules().limits;
+        match port {
+            Port::Endpoint => (&self.endpoints, limits.connections_per_endpoint),
+            Port::ModuleServer => (&self.module_servers, limits.connections_per_module_server),
+        }
+    }
+}
+
+type Identified = (TlsStream<TcpStream>, Registered, Place<Label>);
+
+fn identify(shared: &Shared, port: Port, stream: TlsStream<TcpStream>) -> Result<Identified, Unknown> {
+    let registered = shared.connections.register(port, handshake::peer_leaf(&stream)?);
+    handshake::authorise(&registered.leaf, &shared.rules().port(port).admission)?;
+    let name = &registered.leaf.identity.name;
+    let (places, most) = shared.identity_places(port);
+    match places.take(name.clone(), most) {
+        Some(place) => Ok((stream, registered, place)),
+        None => Err(Unknown::Limit(name.clone(), most)),
+    }
+}
+
+/// Where a connection really comes from, or `None` where it goes no further.
+async fn real_source(
+    shared: &Shared,
+    rules: &Rules,
+    port: Port,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Option<SocketAddr> {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let balancer = port == Port::Endpoint && rules.is_balancer(peer.ip());
+    if !balancer && !rules.allows(port, peer.ip()) {
+        shared.refuse(port, peer, "network", &"its network is not among the allowed ones");
+        return None;
+    }
+    if !balancer {
+        return Some(peer);
+    }
+    match preface::read(stream, rules.timeouts.proxy_header).await {
+        Ok(Preface::Source(real)) if rules.allows(port, real.ip()) => Some(real),
+        Ok(Preface::Source(real)) => {
+            shared.refuse(port, real, "network", &"its network is not among the allowed ones");
+            None
+        }
+        Ok(Preface::Probe) => {
+            shared.metrics.probed();
+            None
+        }
+        Err(error) => {
+            shared.refuse(port, peer, "proxy_header", &error);
+            None
+        }
+    }
+}

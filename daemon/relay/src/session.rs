@@ -1,0 +1,342 @@
+//! The bytes of a session, both ways, until both ways have ended.
+//!
+//! Each direction ends by itself: a `close_notify` of one side becomes a `close_notify` and FIN towards the
+//! other, while the opposite direction goes on. A connection that ends without `close_notify` was truncated;
+//! what came before is delivered, then both sides are reset. A session owns no buffer while its peers keep up:
+//! bytes are read into the worker's stack and written from there, and only what the other side does not take
+//! at once is kept, at most [`CHUNK`] bytes for each direction.
+
+use std::future::Future;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_rustls::server::TlsStream;
+
+use crate::metrics::Metrics;
+
+/// How much one read takes, and so how much one direction of a session can own.
+pub const CHUNK: usize = 16 * 1024;
+
+/// How many chunks one poll moves in one direction before others get their turn.
+const TURN: usize = 16;
+
+/// How long a reset waits for what was written before it to be acknowledged.
+const DELIVERY: Duration = Duration::from_secs(5);
+
+/// One side of a session.
+pub type Leg = TlsStream<TcpStream>;
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both directions ended with `close_notify`.
+    Finished,
+    /// No payload for the idle time.
+    Idle,
+    /// The caller's side was cut.
+    CallerCut,
+    /// The endpoint's side was cut.
+    EndpointCut,
+}
+
+impl Outcome {
+    /// A short word for logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Idle => "idle",
+            Self::CallerCut => "caller_cut",
+            Self::EndpointCut => "endpoint_cut",
+        }
+    }
+}
+
+/// What a session moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Bytes from the caller to the endpoint.
+    pub from_caller: u64,
+    /// Bytes from the endpoint to the caller.
+    pub from_endpoint: u64,
+}
+
+/// Both legs and what is on its way between them.
+#[derive(Debug)]
+pub struct Session<'a> {
+    caller: Leg,
+    endpoint: Leg,
+    outward: Direction,
+    inward: Direction,
+    idle: Duration,
+    active: Instant,
+    timer: Pin<Box<Sleep>>,
+    metrics: &'a Metrics,
+}
+
+impl<'a> Session<'a> {
+    /// A session over two connections, with the bytes that were read from them early.
+    pub fn new(
+        caller: Leg,
+        from_caller: Vec<u8>,
+        endpoint: Leg,
+        from_endpoint: Vec<u8>,
+        idle: Duration,
+        metrics: &'a Metrics,
+    ) -> Self {
+        let active = Instant::now();
+        Self {
+            caller,
+            endpoint,
+            outward: Direction::new(from_caller, metrics),
+            inward: Direction::new(from_endpoint, metrics),
+            idle,
+            active,
+            timer: Box::pin(sleep_until(active + idle)),
+            metrics,
+        }
+    }
+
+    /// Moves bytes until the end. Can be cancelled, and [`Session::abort`] called after it.
+    pub async fn run(&mut self) -> Outcome {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// What was moved so far.
+    pub fn moved(&self) -> Moved {
+        Moved { from_caller: self.outward.moved, from_endpoint: self.inward.moved }
+    }
+
+    /// Resets both sides: neither may take this for a proper end.
+    pub fn abort(self) {
+        reset(&self.caller);
+        reset(&self.endpoint);
+    }
+
+    /// Resets both sides once the side that was not cut has got everything.
+    pub async fn abort_delivered(self, outcome: Outcome) {
+        let whole = if outcome == Outcome::CallerCut { &self.endpoint } else { &self.caller };
+        let deadline = Instant::now() + DELIVERY;
+        let socket = whole.get_ref().0;
+        while Instant::now() < deadline && zone_sys::unsent_bytes(socket).is_ok_and(|n| n > 0) {
+            // The kernel does not tell when a queue is empty; this runs for cut sessions only, and not for long.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.abort();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let before = self.moved();
+        let outward = self.outward.poll(cx, &mut self.caller, &mut self.endpoint, self.metrics);
+        let inward = self.inward.poll(cx, &mut self.endpoint, &mut self.caller, self.metrics);
+        if self.moved() != before {
+            self.active = Instant::now();
+        }
+        match (outward, inward) {
+            (Poll::Ready(Err(Cut::Reader)), _) | (_, Poll::Ready(Err(Cut::Writer))) => {
+                return Poll::Ready(Outcome::CallerCut);
+            }
+            (_, Poll::Ready(Err(Cut::Reader))) | (Poll::Ready(Err(Cut::Writer)), _) => {
+                return Poll::Ready(Outcome::EndpointCut);
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Outcome::Finished),
+            _ => {}
+        }
+        // The timer is moved only when it fires: payload must not cost a timer update each time.
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let due = self.active + self.idle;
+            if due <= Instant::now() {
+                return Poll::Ready(Outcome::Idle);
+            }
+            self.timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+/// Which side of a direction was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Reader,
+    Writer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Moving,
+    /// The reader has ended; the writer is being told.
+    Ending,
+    /// The reader was cut; what came before is still being written.
+    Cut,
+    Ended,
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Direction {
+    /// What the writer did not take at once, from `start` on.
+    kept: Box<[u8]>,
+    start: usize,
+    stage: Stage,
+    unflushed: bool,
+    moved: u64,
+}
+
+impl Direction {
+    fn new(early: Vec<u8>, metrics: &Metrics) -> Self {
+        metrics.buffered.inc_by(signed(early.len()));
+        Self {
+            moved: early.len() as u64,
+            kept: early.into_boxed_slice(),
+            start: 0,
+            stage: Stage::Moving,
+            unflushed: false,
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut Leg,
+        writer: &mut Leg,
+        metrics: &Metrics,
+    ) -> Poll<Result<(), Cut>> {
+        for _ in 0..TURN {
+            ready!(self.poll_kept(cx, writer, metrics))?;
+            match self.stage {
+                Stage::Moving => match self.poll_chunk(cx, reader, writer, metrics)? {
+                    Poll::Ready(()) => {}
+                    Poll::Pending => {
+                        let _ = self.poll_flush(cx, writer)?;
+                        return Poll::Pending;
+                    }
+                },
+                Stage::Ending => {
+                    ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(|_| Cut::Writer)?;
+                    self.stage = Stage::Ended;
+                }
+                Stage::Cut => {
+                    ready!(self.poll_flush(cx, writer)?);
+                    return Poll::Ready(Err(Cut::Reader));
+                }
+                Stage::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what is kept until nothing is.
+    fn poll_kept(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut Leg,
+        metrics: &Metrics,
+    ) -> Poll<Result<(), Cut>> {
+        while self.start < self.kept.len() {
+            let n = ready!(Pin::new(&mut *writer).poll_write(cx, &self.kept[self.start..]))
+                .map_err(|_| Cut::Writer)?;
+            self.start += n;
+            self.unflushed = true;
+            metrics.buffered.dec_by(signed(n));
+        }
+        if !self.kept.is_empty() {
+            self.kept = Box::default();
+            self.start = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once, onto the stack, and writes from there.
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut Leg,
+        writer: &mut Leg,
+        metrics: &Metrics,
+    ) -> Result<Poll<()>, Cut> {
+        let mut space = [MaybeUninit::<u8>::uninit(); CHUNK];
+        let mut chunk = ReadBuf::uninit(&mut space);
+        match Pin::new(&mut *reader).poll_read(cx, &mut chunk) {
+            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Ready(Err(_)) => {
+                self.stage = Stage::Cut;
+                return Ok(Poll::Ready(()));
+            }
+            Poll::Ready(Ok(())) if chunk.filled().is_empty() => {
+                self.stage = Stage::Ending;
+                return Ok(Poll::Ready(()));
+            }
+            Poll::Ready(Ok(())) => {}
+        }
+        let mut rest = chunk.filled();
+        self.moved += rest.len() as u64;
+        while !rest.is_empty() {
+            match Pin::new(&mut *writer).poll_write(cx, rest) {
+                Poll::Ready(Ok(n)) => {
+                    rest = &rest[n..];
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(_)) => return Err(Cut::Writer),
+                Poll::Pending => {
+                    metrics.buffered.inc_by(signed(rest.len()));
+                    self.kept = rest.into();
+                    self.start = 0;
+                    break;
+                }
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, writer: &mut Leg) -> Result<Poll<()>, Cut> {
+        if self.unflushed {
+            match Pin::new(writer).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err(Cut::Writer),
+                Poll::Pending => return Ok(Poll::Pending),
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        for direction in [&self.outward, &self.inward] {
+            self.metrics.buffered.dec_by(signed(direction.kept.len() - direction.start));
+        }
+    }
+}
+
+/// Makes the close of a connection a reset (SO_LINGER 0, socket(7)).
+fn reset(leg: &Leg) {
+    // Without it the close is a FIN, which without close_notify still reads as a truncation.
+    let _ = leg.get_ref().0.set_zero_linger();
+}
+
+fn signed(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_direction_owns_no_buffer() {
+        let metrics = Metrics::new();
+        let direction = Direction::new(Vec::new(), &metrics);
+        assert_eq!(direction.kept.len(), 0);
+        assert!(size_of::<Direction>() <= 64, "{}", size_of::<Direction>());
+    }
+
+    #[test]
+    fn a_session_is_little_more_than_its_two_connections() {
+        assert!(size_of::<Session<'_>>() <= 2 * size_of::<Leg>() + 256);
+    }
+}

@@ -1,0 +1,439 @@
+//! Brings parks and calls together: the pairing state machine with its clock, its mailboxes and its audience.
+//!
+//! Connections report events and are told what to do through a mailbox that holds one command. All decisions
+//! are made by `zone-pairing`; nothing here waits while the lock is held.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, broadcast, oneshot};
+use tokio_rustls::server::TlsStream;
+use uuid::Uuid;
+use zone_pairing::{
+    Action, CallError, CallId, CloseReason, Counts, Event, Machine, ParkId, ParkState, Presence, Time,
+};
+use zone_protocol::identity::{Label, Target, printable};
+use zone_protocol::provisioning::{EndpointStatus, Endpoints};
+
+use crate::connections::Registered;
+use crate::limiter::{Place, lock};
+use crate::metrics::Metrics;
+use crate::presence::{Change, PresenceEvent};
+
+/// What a park's connection is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Send a ping.
+    Ping,
+    /// Take up the call that the switchboard names.
+    Assign,
+    /// Close.
+    Close(CloseReason),
+}
+
+/// A park's mailbox. The latest command counts, except that nothing overtakes a close.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    command: Mutex<Option<Command>>,
+    wake: Notify,
+}
+
+impl Mailbox {
+    fn put(&self, command: Command) {
+        let mut slot = lock(&self.command);
+        if !matches!(*slot, Some(Command::Close(_))) {
+            *slot = Some(command);
+        }
+        self.wake.notify_one();
+    }
+
+    /// The next command. Can be cancelled.
+    pub async fn next(&self) -> Command {
+        loop {
+            if let Some(command) = lock(&self.command).take() {
+                return command;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Waits for a close and leaves other commands to nobody: for connections that are past them.
+    pub async fn closed(&self) -> CloseReason {
+        loop {
+            if let Command::Close(reason) = self.next().await {
+                return reason;
+            }
+        }
+    }
+}
+
+/// What a caller asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// Endpoint and service.
+    pub target: Target,
+    /// The session's id in every log line and on both legs.
+    pub session: Uuid,
+    /// The Module Server that asks.
+    pub caller: Label,
+}
+
+/// An endpoint's connection that accepted a call: its half of a session.
+#[derive(Debug)]
+pub struct EndpointLeg {
+    /// Of the switchboard.
+    pub park: ParkId,
+    /// The connection.
+    pub stream: TlsStream<TcpStream>,
+    /// What the endpoint sent right behind its answer.
+    pub early: Vec<u8>,
+    /// `Zone-End-To-End` of its answer.
+    pub end_to_end: Option<String>,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// Its entry among the connections.
+    pub registered: Registered,
+    /// Tells it to close.
+    pub mailbox: Arc<Mailbox>,
+    /// Its share of the limits.
+    pub places: Places,
+}
+
+/// What a connection holds of the limits, as long as it lives.
+#[derive(Debug)]
+pub struct Places {
+    /// Of the total.
+    pub total: Place<()>,
+    /// Of its source.
+    pub source: Place<(crate::rules::Port, std::net::IpAddr)>,
+    /// Of its identity.
+    pub identity: Place<Label>,
+}
+
+type Answer = Result<Box<EndpointLeg>, (CallError, Option<String>)>;
+
+struct Waiting {
+    request: Arc<Request>,
+    answer: oneshot::Sender<Answer>,
+    /// The endpoint's own words, should it refuse.
+    words: Option<String>,
+}
+
+struct Parked {
+    mailbox: Arc<Mailbox>,
+}
+
+struct State {
+    machine: Machine,
+    parks: HashMap<ParkId, Parked>,
+    calls: HashMap<CallId, Waiting>,
+    addresses: HashMap<Arc<str>, SocketAddr>,
+    next: u64,
+    sequence: u64,
+    deadline: Option<Time>,
+}
+
+/// See the module.
+pub struct Switchboard {
+    state: Mutex<State>,
+    audience: broadcast::Sender<PresenceEvent>,
+    boot: String,
+    start: Instant,
+    earlier: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Switchboard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Switchboard").field("boot", &self.boot).finish_non_exhaustive()
+    }
+}
+
+/// A call that is under way. Dropped before its answer, it tells the switchboard that the caller left.
+#[derive(Debug)]
+pub struct Call {
+    switchboard: Arc<Switchboard>,
+    id: CallId,
+    answer: oneshot::Receiver<Answer>,
+    answered: bool,
+}
+
+impl Switchboard {
+    /// An empty one. `backlog` is how many presence events a slow reader may lag behind.
+    pub fn new(limits: zone_pairing::Limits, backlog: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                machine: Machine::new(Time::ZERO, limits),
+                parks: HashMap::new(),
+                calls: HashMap::new(),
+                addresses: HashMap::new(),
+                next: 0,
+                sequence: 0,
+                deadline: None,
+            }),
+            audience: broadcast::Sender::new(backlog.max(1)),
+            boot: Uuid::new_v4().simple().to_string(),
+            start: Instant::now(),
+            earlier: Notify::new(),
+            metrics,
+        })
+    }
+
+    /// Lets time pass: pings, deadlines, drains. Runs as long as the relay does.
+    pub async fn run(&self) {
+        loop {
+            let earlier = self.earlier.notified();
+            let deadline = lock(&self.state).machine.next_deadline();
+            match deadline {
+                None => earlier.await,
+                Some(deadline) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until((self.start + deadline).into()) => self.report(Event::Tick),
+                        () = earlier => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// New limits, for whatever happens from now on.
+    pub fn set_limits(&self, limits: zone_pairing::Limits) {
+        lock(&self.state).machine.set_limits(limits);
+        self.earlier.notify_one();
+    }
+
+    /// A connection was parked.
+    pub fn park(&self, endpoint: &Label, instance: u128, address: SocketAddr) -> (ParkId, Arc<Mailbox>) {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut state = lock(&self.state);
+        let park = ParkId(state.number());
+        state.parks.insert(park, Parked { mailbox: Arc::clone(&mailbox) });
+        let endpoint = endpoint.shared();
+        state.addresses.insert(Arc::clone(&endpoint), address);
+        self.step(&mut state, Event::Parked { park, endpoint: Arc::clone(&endpoint), instance });
+        if state.machine.endpoint(&endpoint).is_none() {
+            state.addresses.remove(&endpoint);
+        }
+        (park, mailbox)
+    }
+
+    /// Something happened that wants no answer.
+    pub fn report(&self, event: Event) {
+        let mut state = lock(&self.state);
+        if let Event::ParkGone { park, .. } | Event::SessionEnded { park } = &event {
+            state.parks.remove(park);
+        }
+        self.step(&mut state, event);
+    }
+
+    /// The call that an assigned park is to serve, or `None` where its caller has left meanwhile.
+    pub fn take_up(&self, park: ParkId) -> Option<Arc<Request>> {
+        let mut state = lock(&self.state);
+        let call = state.machine.take_up(self.now(), park)?;
+        self.watch_deadline(&mut state);
+        state.calls.get(&call).map(|waiting| Arc::clone(&waiting.request))
+    }
+
+    /// The endpoint accepted: its connection goes to the caller, unless the caller just left.
+    pub fn accepted(&self, leg: Box<EndpointLeg>) {
+        let park = leg.park;
+        let answer = {
+            let mut state = lock(&self.state);
+            let call = self.step(&mut state, Event::Accepted { park });
+            call.and_then(|call| state.calls.remove(&call))
+        };
+        // A leg that nobody takes is dropped, which closes it.
+        if let Some(Err(_)) | None = answer.map(|waiting| waiting.answer.send(Ok(leg))) {
+            self.report(Event::SessionEnded { park });
+        }
+    }
+
+    /// The endpoint refused, in these words.
+    pub fn refused(&self, park: ParkId, status: u16, words: &str) {
+        let mut state = lock(&self.state);
+        let assigned = state.machine.park(park).map(|park| park.state);
+        if let Some(ParkState::Assigned { call, .. }) = assigned
+            && let Some(waiting) = state.calls.get_mut(&call)
+        {
+            waiting.words = Some(printable(words));
+        }
+        self.step(&mut state, Event::Refused { park, status });
+    }
+
+    /// A caller wants a session within a time.
+    pub fn call(self: &Arc<Self>, request: Arc<Request>, within: Duration) -> Call {
+        let (sender, answer) = oneshot::channel();
+        let mut state = lock(&self.state);
+        let id = CallId(state.number());
+        let endpoint = request.target.endpoint.shared();
+        state.calls.insert(id, Waiting { request, answer: sender, words: None });
+        let deadline = self.now() + within;
+        self.step(&mut state, Event::Called { call: id, endpoint, deadline });
+        drop(state);
+        Call { switchboard: Arc::clone(self), id, answer, answered: false }
+    }
+
+    /// Everybody who is there.
+    pub fn endpoints(&self) -> Endpoints {
+        self.list(&lock(&self.state))
+    }
+
+    /// Everybody who is there, and every change from then on.
+    pub fn watch(&self) -> (Endpoints, broadcast::Receiver<PresenceEvent>) {
+        let state = lock(&self.state);
+        (self.list(&state), self.audience.subscribe())
+    }
+
+    /// Drawn at the start: sequence numbers count from there.
+    pub fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// How much of everything there is.
+    pub fn counts(&self) -> (Counts, usize) {
+        let state = lock(&self.state);
+        let connected = state.machine.endpoints().filter(|e| e.parks.live() > 0).count();
+        (state.machine.counts(), connected)
+    }
+
+    fn list(&self, state: &State) -> Endpoints {
+        let mut endpoints: Vec<_> = state
+            .machine
+            .endpoints()
+            .filter(|view| view.parks.live() > 0)
+            .filter_map(|view| status(state, view.id))
+            .collect();
+        endpoints.sort_by(|a, b| a.id.cmp(&b.id));
+        Endpoints { boot: self.boot.clone(), sequence: state.sequence, endpoints }
+    }
+
+    fn now(&self) -> Time {
+        self.start.elapsed()
+    }
+
+    /// Feeds the machine and carries out what it says; returns the call that was joined, if one was.
+    fn step(&self, state: &mut State, event: Event) -> Option<CallId> {
+        let mut joined = None;
+        for action in state.machine.handle(self.now(), event) {
+            match action {
+                Action::Ping { park } => state.tell(park, Command::Ping),
+                Action::Assign { park, .. } => state.tell(park, Command::Assign),
+                Action::Close { park, reason } => {
+                    self.metrics.park_closed(reason.label());
+                    state.tell(park, Command::Close(reason));
+                    state.parks.remove(&park);
+                }
+                Action::Join { call, .. } => joined = Some(call),
+                Action::Fail { call, error } => {
+                    self.metrics.call_failed(error.label());
+                    if let Some(waiting) = state.calls.remove(&call) {
+                        // The caller may have left at this very moment.
+                        let _ = waiting.answer.send(Err((error, waiting.words)));
+                    }
+                }
+                Action::Presence(presence) => self.announce(state, presence),
+                Action::Cloned { endpoint, older, newer } => {
+                    self.metrics.cloned();
+                    tracing::warn!(
+                        %endpoint,
+                        older = format!("{older:032x}"),
+                        newer = format!("{newer:032x}"),
+                        "two programs are connected under one endpoint id, probably a cloned image: the newer one is used; issue a certificate of its own to each machine"
+                    );
+                }
+            }
+        }
+        self.watch_deadline(state);
+        joined
+    }
+
+    fn announce(&self, state: &mut State, presence: Presence) {
+        let (change, endpoint) = match presence {
+            Presence::Joined { endpoint } => (Change::Joined, endpoint),
+            Presence::Left { endpoint } => (Change::Left, endpoint),
+            Presence::Changed { endpoint } => (Change::Changed, endpoint),
+        };
+        state.sequence += 1;
+        let status = status(state, &endpoint);
+        if change == Change::Left {
+            state.addresses.remove(&endpoint);
+        }
+        let Some(status) = status else { return };
+        let event = PresenceEvent { sequence: state.sequence, change, endpoint: Arc::new(status) };
+        // Nobody may be listening.
+        let _ = self.audience.send(event);
+    }
+
+    fn watch_deadline(&self, state: &mut State) {
+        let next = state.machine.next_deadline();
+        let earlier = match (next, state.deadline) {
+            (Some(next), Some(known)) => next < known,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        state.deadline = next;
+        if earlier {
+            self.earlier.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn tell(&self, park: ParkId, command: Command) {
+        if let Some(parked) = self.parks.get(&park) {
+            parked.mailbox.put(command);
+        }
+    }
+}
+
+fn status(state: &State, id: &Arc<str>) -> Option<EndpointStatus> {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let (parks, instances) =
+        state.machine.endpoint(id).map(|view| (view.parks, view.instances)).unwrap_or_default();
+    Some(EndpointStatus {
+        id: id.parse().ok()?,
+        address: state.addresses.get(id).map(|a| a.ip().to_string()).unwrap_or_default(),
+        idle: count(parks.idle),
+        busy: count(parks.pinging + parks.assigned),
+        sessions: count(parks.sessions),
+        instances: count(instances),
+    })
+}
+
+impl Call {
+    /// Waits for the endpoint's connection, or for the reason why there is none, with the endpoint's own words
+    /// where it gave any. Can be cancelled and called again.
+    pub async fn answer(&mut self) -> Answer {
+        let answer = (&mut self.answer).await;
+        self.answered = true;
+        // The sender goes only with an answer, or with the whole switchboard.
+        answer.unwrap_or(Err((CallError::Draining, None)))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let leg = {
+            let mut state = lock(&self.switchboard.state);
+            state.calls.remove(&self.id);
+            self.switchboard.step(&mut state, Event::CallGone { call: self.id });
+            drop(state);
+            self.answer.try_recv()
+        };
+        // The answer came and nobody looked at it: the session ends before it began.
+        if let Ok(Ok(leg)) = leg {
+            self.switchboard.report(Event::SessionEnded { park: leg.park });
+        }
+    }
+}
