@@ -25,7 +25,7 @@ pub fn capture<T>(poll: impl FnOnce() -> T) -> (T, Option<Refusal>) {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Good in this zone, but for something else.
-    #[error("certificate of {identity}, but only a {wanted} may connect here")]
+    #[error("certificate of {identity}, but this port is for the role {wanted}")]
     WrongRole {
         /// Whose.
         identity: Identity,

@@ -1,0 +1,9 @@
+//! The relay on its own: a test plays control and both peers over real sockets and real TLS.
+
+mod bench;
+
+mod admission;
+mod callers;
+mod parks;
+mod sessions;
+mod supervision;

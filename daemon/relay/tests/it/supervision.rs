@@ -1,0 +1,149 @@
+//! The relay and its control: being left, being taken up again, draining, stopping.
+
+use std::os::unix::net::UnixStream;
+
+use tokio::time::timeout;
+use zone_channel::{FromRelay, RelayState, ToRelay};
+
+use crate::bench::{ACCEPT, Bench, PATIENCE};
+
+async fn exits(bench: &mut Bench) -> std::process::ExitStatus {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = bench.child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the relay does not exit:\n{}", bench.log());
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Closes the channel as a killed control does.
+fn lose_control(bench: &mut Bench) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    drop(theirs);
+    (bench.to_relay, bench.from_relay) = zone_channel::pair(ours.into()).unwrap();
+}
+
+#[tokio::test]
+async fn the_death_of_control_ends_no_session_and_a_new_control_takes_the_relay_up() {
+    let mut bench = Bench::start(|_| {}).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    lose_control(&mut bench);
+    bench.logged("control is gone").await;
+    caller.send("alone").await;
+    endpoint.exactly(b"alone").await;
+    let _park = bench.park("host-8").await;
+
+    let channel = UnixStream::connect(&bench.rendezvous).unwrap();
+    (bench.to_relay, bench.from_relay) = zone_channel::pair(channel.into()).unwrap();
+    let (hello, listeners) = timeout(PATIENCE, bench.from_relay.receive()).await.unwrap().unwrap();
+    let FromRelay::Hello { state, generation, serves, listeners: infos, .. } = hello else {
+        panic!("{hello:?}")
+    };
+    assert_eq!((state, generation, serves.as_str()), (RelayState::Serving, 1, "000002"));
+    assert_eq!((infos.len(), listeners.len()), (2, 2));
+    bench.push_policy().await;
+    assert_eq!(bench.counts().await.sessions, 1);
+    caller.send("together").await;
+    endpoint.exactly(b"together").await;
+}
+
+#[tokio::test]
+async fn a_relay_that_stays_alone_drains_and_exits() {
+    let mut bench = Bench::start(|p| (p.timeouts.orphan, p.timeouts.release) = (0.2, 0.1)).await;
+    let mut park = bench.park("host-7").await;
+    lose_control(&mut bench);
+    assert!(
+        park.end().await.1,
+        "a park that is let go ends cleanly, so that its endpoint dials again at once"
+    );
+    assert!(exits(&mut bench).await.success());
+}
+
+#[tokio::test]
+async fn draining_lets_parks_go_and_keeps_sessions_to_their_end() {
+    let mut bench = Bench::start(|p| p.timeouts.release = 0.2).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    let mut park = bench.park("host-8").await;
+    let mut idle = bench.call("nobody:ssh").await;
+    idle.end().await;
+    bench.tell(ToRelay::Drain).await;
+    assert!(park.end().await.1);
+    caller.send("still").await;
+    endpoint.exactly(b"still").await;
+    assert!(bench.child.try_wait().unwrap().is_none());
+    drop((caller, endpoint));
+    assert!(exits(&mut bench).await.success());
+    bench.logged("drained").await;
+}
+
+#[tokio::test]
+async fn a_drain_that_takes_too_long_ends_what_is_left() {
+    let mut bench = Bench::start(|p| (p.timeouts.release, p.timeouts.drain) = (0.1, 0.3)).await;
+    let (mut caller, _endpoint) = bench.session("host-7").await;
+    bench.tell(ToRelay::Drain).await;
+    assert!(!caller.end().await.1);
+    assert!(exits(&mut bench).await.success());
+}
+
+#[tokio::test]
+async fn stop_closes_everything_and_exits() {
+    let mut bench = Bench::start(|_| {}).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    bench.to_relay.send(&ToRelay::Stop, &[]).await.unwrap();
+    assert!(!caller.end().await.1);
+    assert!(!endpoint.end().await.1);
+    assert!(exits(&mut bench).await.success());
+}
+
+#[tokio::test]
+async fn a_policy_that_can_not_be_used_changes_nothing() {
+    let mut bench = Bench::start(|_| {}).await;
+    let good = bench.policy.clone();
+    bench.policy.trust.anchors.endpoint = vec!["no certificate".into()];
+    bench.to_relay.send(&ToRelay::Policy(Box::new(bench.policy.clone())), &[]).await.unwrap();
+    let answer = bench.hear().await;
+    let FromRelay::Failed { step, error } = answer else { panic!("{answer:?}") };
+    assert!(step == "policy" && error.contains("trust anchors for endpoint"), "{step}: {error}");
+    bench.policy = good;
+    let mut park = bench.park("host-7").await;
+    let mut caller = bench.call("host-7:ssh").await;
+    park.request().await;
+    park.send(ACCEPT).await;
+    assert_eq!(caller.response().await.status, 200);
+}
+
+/// The process that faces the internet opens no file and creates no socket once it is configured.
+#[tokio::test]
+async fn the_relay_opens_no_file_while_it_works() {
+    let mut bench = Bench::start(|_| {}).await;
+    let trace = bench.rendezvous.with_file_name("trace");
+    let mut strace = std::process::Command::new("strace")
+        .args(["-f", "-e", "trace=open,openat,openat2,creat,execve,socket,connect,bind", "-o"])
+        .arg(&trace)
+        .args(["-p", &bench.child.id().to_string()])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("strace is needed for this test");
+    let status = format!("/proc/{}/status", bench.child.id());
+    while std::fs::read_to_string(&status).unwrap().contains("TracerPid:\t0\n") {
+        tokio::task::yield_now().await;
+    }
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    caller.send("payload").await;
+    endpoint.exactly(b"payload").await;
+    bench.push_policy().await;
+    drop((caller, endpoint));
+    bench.until("ended", |counts| counts.sessions == 0).await;
+    bench.to_relay.send(&ToRelay::Stop, &[]).await.unwrap();
+    exits(&mut bench).await;
+    strace.wait().unwrap();
+    let calls: Vec<_> = std::fs::read_to_string(&trace)
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains('(') && !line.contains("+++") && !line.contains("---"))
+        .map(str::to_owned)
+        .collect();
+    assert!(calls.is_empty(), "{calls:#?}");
+}
