@@ -115,8 +115,12 @@ pub fn parse_response(bytes: &[u8], limits: HeadLimits) -> Result<Option<(Respon
         return Ok(None);
     };
     version(response.version)?;
+    let status = response.code.unwrap_or_default();
+    if status < 100 {
+        return Err(HeadError::Malformed(format!("there is no status {status:03}")));
+    }
     let head = ResponseHead {
-        status: response.code.unwrap_or_default(),
+        status,
         reason: response.reason.unwrap_or_default().to_owned(),
         fields: fields(response.headers)?,
     };
@@ -152,7 +156,7 @@ fn fields(headers: &[httparse::Header<'_>]) -> Result<Fields, HeadError> {
         .map(|h| {
             let value = std::str::from_utf8(h.value)
                 .map_err(|_| HeadError::Malformed(format!("field {} is not UTF-8", printable(h.name))))?;
-            Ok((h.name.to_owned(), value.trim().to_owned()))
+            Ok((h.name.to_owned(), value.trim_matches([' ', '\t']).to_owned()))
         })
         .collect::<Result<_, _>>()
         .map(Fields)

@@ -12,6 +12,7 @@ pub mod proof;
 pub mod provisioning;
 pub mod proxy_header;
 pub mod proxy_status;
+pub mod timestamp;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod token;

@@ -27,7 +27,7 @@ pub struct Payload {
     /// Whoever holds it may provision this proxy, once.
     pub token: Token,
     /// When it stops being good, by the proxy's clock.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::timestamp")]
     pub expires_at: OffsetDateTime,
 }
 
@@ -71,10 +71,10 @@ pub struct Offer {
     /// About the host.
     pub host: HostFacts,
     /// The proxy's clock: certificates must be valid by it.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::timestamp")]
     pub clock: OffsetDateTime,
     /// When the offer lapses.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::timestamp")]
     pub expires_at: OffsetDateTime,
 }
 
@@ -199,7 +199,7 @@ pub struct Status {
     /// Host name.
     pub host: String,
     /// The proxy's clock.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::timestamp")]
     pub clock: OffsetDateTime,
     /// The zone, once provisioned.
     #[serde(default)]
@@ -214,7 +214,7 @@ pub struct Status {
     #[serde(default)]
     pub trust_version: Option<u64>,
     /// When the first of the proxy's certificates runs out.
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, with = "crate::timestamp::option")]
     pub certificate_expires_at: Option<OffsetDateTime>,
     /// Every port, listening or not.
     pub ports: Vec<PortStatus>,

@@ -90,21 +90,14 @@ impl ProxyStatus {
 
     /// The field value. Characters that a structured string can't hold become `?`.
     pub fn to_field(&self) -> String {
-        let mut field = format!("{}; error={}", self.proxy, self.error);
+        let proxy = if is_token(&self.proxy) { self.proxy.clone() } else { quoted(&self.proxy) };
+        let mut field = format!("{proxy}; error={}", self.error);
         if let Some(status) = self.received_status {
             // Writing to a String can't fail.
             let _ = write!(field, "; received-status={status}");
         }
         if let Some(details) = &self.details {
-            field.push_str("; details=\"");
-            for c in details.chars() {
-                match c {
-                    '"' | '\\' => field.extend(['\\', c]),
-                    ' '..='~' => field.push(c),
-                    _ => field.push('?'),
-                }
-            }
-            field.push('"');
+            let _ = write!(field, "; details={}", quoted(details));
         }
         field
     }
@@ -113,16 +106,15 @@ impl ProxyStatus {
     ///
     /// [`to_field`]: Self::to_field
     pub fn from_field(field: &str) -> Option<Self> {
-        let (proxy, mut rest) = field.split_once(';')?;
-        let mut status = Self {
-            proxy: proxy.trim().to_owned(),
-            error: String::new(),
-            received_status: None,
-            details: None,
-        };
+        if !field.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            return None;
+        }
+        let (proxy, rest) = item(field)?;
+        let mut rest = rest.trim_start().strip_prefix(';')?;
+        let mut status = Self { proxy, error: String::new(), received_status: None, details: None };
         loop {
             let (name, after) = rest.split_once('=')?;
-            let (value, after) = parameter_value(after)?;
+            let (value, after) = item(after)?;
             match name.trim() {
                 "error" => status.error = value,
                 "received-status" => status.received_status = value.parse().ok(),
@@ -134,11 +126,12 @@ impl ProxyStatus {
                 None => break,
             }
         }
-        (!status.error.is_empty()).then_some(status)
+        is_token(&status.error).then_some(status)
     }
 }
 
-fn parameter_value(text: &str) -> Option<(String, &str)> {
+/// A bare item (RFC 8941 section 3.3) and what follows it.
+fn item(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([';', ',']).unwrap_or(text.len());
         return Some((text[..end].trim().to_owned(), &text[end..]));
@@ -153,6 +146,25 @@ fn parameter_value(text: &str) -> Option<(String, &str)> {
         }
     }
     None
+}
+
+fn quoted(text: &str) -> String {
+    let mut string = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => string.extend(['\\', c]),
+            ' '..='~' => string.push(c),
+            _ => string.push('?'),
+        }
+    }
+    string.push('"');
+    string
+}
+
+/// RFC 8941 section 3.3.4. A label may begin with a digit, and a token may not.
+fn is_token(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&b))
 }
 
 #[cfg(test)]

@@ -75,10 +75,10 @@ impl FromStr for Token {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let body = text.strip_prefix(PREFIX).ok_or(TokenError::Prefix)?;
-        if body.len() != BASE32_NOPAD.encode_len(PIN + SECRET + CHECKSUM) {
+        if body.chars().count() != BASE32_NOPAD.encode_len(PIN + SECRET + CHECKSUM) {
             return Err(TokenError::Length(text.chars().count()));
         }
-        if body.bytes().any(|b| b.is_ascii_uppercase()) {
+        if !body.is_ascii() || body.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(TokenError::Alphabet);
         }
         let mut upper = body.to_ascii_uppercase();

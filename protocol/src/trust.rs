@@ -32,7 +32,7 @@ pub enum Denied {
         /// Whose.
         identity: Identity,
         /// Certificates with a later notBefore are good again.
-        #[serde(with = "time::serde::rfc3339")]
+        #[serde(with = "crate::timestamp")]
         not_before: OffsetDateTime,
     },
 }
