@@ -4,13 +4,12 @@
     python3 endpoint.py BUNDLE PROXY_HOST:17486 spiffe://ZONE/endpoint/ID SERVICE TARGET_HOST:PORT
 
 BUNDLE is what `zone-module issue endpoint ID --out BUNDLE` wrote. Each direction of a session ends by itself:
-close_notify becomes FIN and FIN close_notify. A truncation becomes a reset, after what came before. That takes
+close_notify becomes FIN and FIN close_notify; a truncation becomes a reset, after what came before. That takes
 SSLObject over MemoryBIO: SSLSocket.shutdown() drops TLS.
 """
-import contextlib, fcntl, os, random, select, socket, ssl, struct, sys, termios, time
-
+import fcntl, os, random, select, socket, ssl, struct, sys, termios, time
 SUITES = ":".join(f"ECDHE-{key}-AES{aes}" for key in ("ECDSA", "RSA") for aes in ("256-GCM-SHA384", "128-GCM-SHA256"))
-INSTANCE = os.urandom(16).hex()  # Lets the proxy tell a program that parks again from a cloned machine.
+PARK = "Connection: Upgrade", "Upgrade: ptth/1", f"Zone-Instance: {os.urandom(16).hex()}"  # One per program.
 CHUNK, LONGEST_HEAD, SILENCE, TARGET_DEADLINE, LAST_WORDS, LONGEST_BACK_OFF = 16384, 4096, 45, 2, 10, 60
 
 class Tls:
@@ -24,7 +23,6 @@ class Tls:
                 self.read()
         finally:
             self.flush()  # If the handshake failed, this is the alert that tells the proxy why.
-
     def run(self, action, *arguments):
         """What the action gives: b"" at the end of a direction, False where it wants more from the network."""
         try:
@@ -33,11 +31,9 @@ class Tls:
             return False if isinstance(error, ssl.SSLWantReadError) else b""
         finally:
             self.unsent += self.outgoing.read()
-
     def flush(self):
         self.sock.sendall(self.unsent)
         self.unsent = b""
-
     def read(self):
         """What one recv() brings, maybe nothing yet; `ended` is set at close_notify. A truncation is an SSLEOFError."""
         data, plain = self.sock.recv(CHUNK), b""
@@ -46,11 +42,9 @@ class Tls:
             plain += data
         self.ended = data is not False
         return plain  # Nothing is left undecrypted: unwrap() would fail on it when the other direction ends.
-
     def write_head(self, *lines):
         self.run(self.object.write, "\r\n".join((*lines, "", "")).encode())
         self.flush()
-
     def read_head(self):
         """The lines of a head; EOFError where the proxy lets go of the park in an orderly way."""
         while b"\r\n\r\n" not in self.received:
@@ -67,21 +61,18 @@ def park(context, proxy, zone, own_id, service, target):
         names = [name for kind, name in tls.object.getpeercert().get("subjectAltName", ()) if kind == "URI"]
         if len(names) != 1 or not names[0].startswith(f"spiffe://{zone}/zone-proxy/"):
             raise ConnectionError(f"it is {names}, not a proxy of zone {zone}")
-        upgrade = "Connection: Upgrade", "Upgrade: ptth/1"
-        tls.write_head("GET /v1/park HTTP/1.1", f"Host: {proxy}", *upgrade, f"Zone-Instance: {INSTANCE}")
+        tls.write_head("GET /v1/park HTTP/1.1", f"Host: {proxy}", *PARK)
         answer = tls.read_head()
         if not answer[0].startswith("HTTP/1.1 101 ") or "upgrade: ptth/1" not in map(str.lower, answer):
             raise ConnectionError(f"it refuses the park: {answer}")
         while (request := tls.read_head()[0]) == "OPTIONS * HTTP/1.1":  # Now the proxy is the client, and pings.
             tls.write_head("HTTP/1.1 200 OK", "Content-Length: 0")
-        if not request.startswith("CONNECT ") or tls.received:
-            raise ConnectionError(f"it sent {request!a}, which does not belong on a park")
-        local, listed = None, request == f"CONNECT {own_id}:{service} HTTP/1.1"
-        with contextlib.suppress(OSError):
-            local = listed and socket.create_connection(target.rsplit(":", 1), TARGET_DEADLINE)
-        if not local:
-            refusal = "502 Target Refused" if listed else "404 No Such Service"
-            return tls.write_head(f"HTTP/1.1 {refusal}", "Content-Length: 0", "Connection: close")
+        if request != f"CONNECT {own_id}:{service} HTTP/1.1" or tls.received:
+            return tls.write_head("HTTP/1.1 404 No Such Service", "Content-Length: 0", "Connection: close")
+        try:
+            local = socket.create_connection(target.rsplit(":", 1), TARGET_DEADLINE)
+        except OSError:
+            return tls.write_head("HTTP/1.1 502 Target Refused", "Content-Length: 0", "Connection: close")
         tls.write_head("HTTP/1.1 200 OK", "Zone-End-To-End: off")
         with local:
             join(tls, local)
@@ -100,35 +91,29 @@ def join(tls, local):
                 if tls.ended and not inward:
                     local.shutdown(socket.SHUT_WR)
             if local in readable:
-                data = local.recv(CHUNK)
-                local_ended = not data
+                local_ended = not (data := local.recv(CHUNK))
                 tls.run(tls.object.write, data) if data else tls.run(tls.object.unwrap)
     except OSError:  # One side broke off; so the other is broken off too, after what came before.
-        with contextlib.suppress(OSError):
-            tls.flush()
-        deadline = time.monotonic() + LAST_WORDS
-        while any(fcntl.ioctl(local, termios.TIOCOUTQ, bytes(4))) and time.monotonic() < deadline:
-            time.sleep(0.01)  # A reset throws away what the kernel still has to send.
+        for _ in range(100 * LAST_WORDS):
+            time.sleep(0.01 * any(fcntl.ioctl(local, termios.TIOCOUTQ, bytes(4))))  # Unsent: a reset would discard it.
         local.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        tls.flush()
         raise
 
 if __name__ == "__main__":
-    if len(sys.argv) != 6:
-        sys.exit(__doc__)
-    _, bundle, proxy, identity, service, target = sys.argv
+    bundle, proxy, identity, service, target = sys.argv[1:] if len(sys.argv) == 6 else sys.exit(__doc__)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(SUITES)
     context.check_hostname = False  # A proxy is known by its SPIFFE name, wherever it is.
     context.load_verify_locations(os.path.join(bundle, "zone-proxy-ca.crt"))
     context.load_cert_chain(os.path.join(bundle, "endpoint.crt"), os.path.join(bundle, "endpoint.key"))
-    zone, own_id = identity.removeprefix("spiffe://").split("/endpoint/")
     failures = 0
     while True:
         try:
-            park(context, proxy, zone, own_id, service, target)
+            park(context, proxy, *identity.removeprefix("spiffe://").split("/endpoint/"), service, target)
             failures = 0
-        except (EOFError, OSError) as error:  # A clean close brings the endpoint back within a second.
+        except (EOFError, OSError) as error:
             sys.stderr.write(f"{proxy}: {error}\n")
-            failures = 0 if isinstance(error, EOFError) else failures + 1
-            time.sleep(random.uniform(0, min(LONGEST_BACK_OFF, 2 ** max(failures - 1, 0))))
+            failures = failures + 1 if isinstance(error, OSError) else 0
+        time.sleep(random.uniform(0, min(LONGEST_BACK_OFF, 2 ** failures)))  # Full jitter; if all is well, up to 1 s.

@@ -1,0 +1,276 @@
+//! The commands: `run`, and those that an admin of the host types.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use rustix::fs::Mode;
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::admin::{self, Answer, Question};
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::relay::Program;
+use crate::reset;
+use crate::state::clock::SystemClock;
+use crate::status::Report;
+
+/// For the daemon to answer at the admin socket: leaving a zone waits for relays to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The command line of `zone-proxy`.
+#[derive(Debug, Parser)]
+#[command(name = "zone-proxy", version, about = "The control process of Zone Proxy")]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/zone-proxy/zone-proxy.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the daemon in the foreground.
+    Run,
+    /// Checks the configuration file: prints "ok", or every error in it.
+    CheckConfig,
+    /// Shows what this proxy is registered by.
+    #[command(subcommand)]
+    Show(Show),
+    /// Makes provisioning tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Says how the proxy is.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Leaves the zone: sessions end, both relay ports close, keys and trust are forgotten.
+    Reset {
+        /// Does not ask for a typed `yes`.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Show {
+    /// The payload, JSON, with the outstanding token: whoever reads it can provision this proxy, once.
+    Payload,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Makes a new token; an earlier one is good no more. A provisioned proxy goes on serving meanwhile.
+    New,
+}
+
+/// Does what the command line says.
+pub fn main(cli: &Cli) -> ExitCode {
+    let done = match &cli.command {
+        Command::CheckConfig => check_config(&cli.config),
+        Command::Run => run(&cli.config),
+        Command::Show(Show::Payload) => show_payload(&cli.config),
+        Command::Token(TokenCommand::New) => new_token(&cli.config),
+        Command::Status { json } => show_status(&cli.config, *json),
+        Command::Reset { yes } => reset_proxy(&cli.config, *yes),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in error.lines() {
+                eprintln!("zone-proxy: {line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check_config(file: &Path) -> Result<(), String> {
+    Config::read(file).map_err(|errors| errors.to_string())?;
+    print("ok\n")
+}
+
+fn run(file: &Path) -> Result<(), String> {
+    let config = Config::read(file).map_err(|errors| errors.to_string())?;
+    // Whatever is created from here on is nobody else's.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let set_level = crate::log::start(config.log.level);
+    let program = Program::new(&config.relay.program).map_err(|error| error.to_string())?;
+    on_one_thread(async {
+        let mut signals = Signals::new().map_err(|error| format!("signals can't be had: {error}"))?;
+        let clock = Rc::new(SystemClock::new());
+        let daemon = Daemon::start(config, file, clock, Rc::new(program), set_level)
+            .await
+            .map_err(|error| error.to_string())?;
+        while signals.reload_wanted().await {
+            daemon.reload().await;
+        }
+        daemon.stop().await;
+        Ok(())
+    })
+}
+
+fn show_payload(file: &Path) -> Result<(), String> {
+    match ask(file, Question::Payload)? {
+        Answer::Payload(payload) => {
+            print(&(serde_json::to_string_pretty(&payload).map_err(|e| e.to_string())? + "\n"))
+        }
+        other => unexpected(other),
+    }
+}
+
+fn new_token(file: &Path) -> Result<(), String> {
+    match ask(file, Question::NewToken)? {
+        Answer::Done => show_payload(file),
+        other => unexpected(other),
+    }
+}
+
+fn show_status(file: &Path, json: bool) -> Result<(), String> {
+    match ask(file, Question::Status)? {
+        Answer::Status(report) if json => {
+            print(&(serde_json::to_string_pretty(&report.status).map_err(|e| e.to_string())? + "\n"))
+        }
+        Answer::Status(report) => print(&describe(&report)),
+        other => unexpected(other),
+    }
+}
+
+fn reset_proxy(file: &Path, yes: bool) -> Result<(), String> {
+    let config = Config::read(file).map_err(|errors| errors.to_string())?;
+    if !yes {
+        confirm()?;
+    }
+    match connect(&config) {
+        Ok(stream) => match converse(stream, Question::Reset)? {
+            Answer::Done => {}
+            other => return unexpected(other),
+        },
+        Err(_) => {
+            rustix::process::umask(Mode::RWXG | Mode::RWXO);
+            let _level = crate::log::start(config.log.level);
+            on_one_thread(reset::without_daemon(config))?;
+        }
+    }
+    print("reset: the proxy belongs to no zone; `zone-proxy show payload` shows its new token\n")
+}
+
+fn confirm() -> Result<(), String> {
+    print("This ends every session and forgets keys and trust. Type yes to go on: ")?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).map_err(|error| error.to_string())?;
+    if line.trim() == "yes" { Ok(()) } else { Err("nothing was done".to_owned()) }
+}
+
+/// Asks the daemon.
+fn ask(file: &Path, question: Question) -> Result<Answer, String> {
+    let config = Config::read(file).map_err(|errors| errors.to_string())?;
+    let stream = connect(&config).map_err(|error| {
+        let socket = admin::socket(&config.runtime_dir);
+        format!("the daemon does not answer at {} ({error}): is it running?", socket.display())
+    })?;
+    converse(stream, question)
+}
+
+fn connect(config: &Config) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(admin::socket(&config.runtime_dir))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn converse(mut stream: UnixStream, question: Question) -> Result<Answer, String> {
+    let broken = |error: io::Error| format!("the daemon did not answer: {error}");
+    let line = serde_json::to_string(&question).map_err(|error| error.to_string())? + "\n";
+    stream.write_all(line.as_bytes()).map_err(broken)?;
+    let mut answer = String::new();
+    BufReader::new(stream).take(16 * admin::LONGEST_LINE).read_line(&mut answer).map_err(broken)?;
+    serde_json::from_str(&answer).map_err(|_| "the daemon closed the connection unanswered".to_owned())
+}
+
+fn unexpected(answer: Answer) -> Result<(), String> {
+    match answer {
+        Answer::Error(error) => Err(error),
+        _ => Err("the daemon answered something else: it is of another version".to_owned()),
+    }
+}
+
+fn describe(report: &Report) -> String {
+    let status = &report.status;
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{name:<14} {value}");
+    };
+    line("state", status.state.clone());
+    line("host", format!("{}, zone-proxy {}", status.host, status.version));
+    if let (Some(zone), Some(name)) = (&status.zone, &status.name) {
+        line("member", format!("{name} in zone {zone}, trust version {}", status.trust_version.unwrap_or(0)));
+    }
+    if let Some(expiry) = status.certificate_expires_at {
+        line("certificates", format!("until {expiry}"));
+    }
+    for port in &status.ports {
+        let listens = if port.listening { "listening" } else { "NOT LISTENING" };
+        line(
+            "port",
+            format!("{} {}:{} {listens}, firewall {}", port.purpose, port.address, port.port, port.firewall),
+        );
+    }
+    for relay in &status.relays {
+        let carries = relay.counts.as_ref().map_or_else(String::new, |counts| {
+            format!(", {} endpoints, {} parks, {} sessions", counts.endpoints, counts.parks, counts.sessions)
+        });
+        line("relay", format!("{} pid {} {}{carries}", relay.generation, relay.pid, relay.state));
+    }
+    for warning in &report.warnings {
+        line("warning", warning.clone());
+    }
+    text
+}
+
+fn print(text: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| error.to_string())
+}
+
+fn on_one_thread<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    LocalSet::new().block_on(&runtime, work)
+}
+
+struct Signals {
+    hang_up: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for a signal: whether it asks for a reload rather than for the end.
+    async fn reload_wanted(&mut self) -> bool {
+        tokio::select! {
+            _ = self.hang_up.recv() => true,
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => false,
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The control process of Zone Proxy: it owns port 17488 and the durable state, and starts, watches and
+//! replaces the relays that carry sessions. It dials nobody on the network.
+//!
+//! Everything runs on one thread, and the state's files are written synchronously on it.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod firewall;
+pub mod keys;
+pub mod log;
+pub mod metrics;
+pub mod relay;
+mod reset;
+pub mod server;
+pub mod state;
+pub mod status;
+pub mod transaction;

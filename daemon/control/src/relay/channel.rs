@@ -1,0 +1,357 @@
+//! One relay as control sees it: commands answered in order, questions answered by number, and its end.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitStatus;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::process::Child;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout};
+use zone_channel::{
+    ChannelError, Configure, FromRelay, ListenerInfo, Policy, Query, Receiver, RelayState, Reply, Sender,
+    ToRelay, pair,
+};
+
+use super::{COMMAND, EXIT, Listener, RelayError};
+
+/// Messages that wait for a relay to read them.
+const QUEUE: usize = 16;
+
+/// A relay process that has said hello.
+#[derive(Debug)]
+pub struct Relay {
+    /// Its process id, as it says.
+    pub pid: u32,
+    /// When control got to know it.
+    pub since: Instant,
+    generation: Cell<u64>,
+    queue: mpsc::Sender<Outgoing>,
+    exchange: Rc<Exchange>,
+    next_question: Cell<u64>,
+    ended: watch::Receiver<Option<Rc<str>>>,
+    kill: Rc<Notify>,
+}
+
+/// What a relay says of itself when the channel is taken up.
+#[derive(Debug)]
+pub(super) struct Hello {
+    pub(super) generation: u64,
+    pub(super) serves: String,
+    pub(super) listeners: Vec<Listener>,
+    /// Whether every listener that it named came along.
+    pub(super) complete: bool,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    message: ToRelay,
+    descriptors: Vec<OwnedFd>,
+    answer: Option<oneshot::Sender<Answer>>,
+}
+
+type Answer = Result<RelayState, RelayError>;
+
+#[derive(Debug)]
+struct Exchange {
+    state: Cell<RelayState>,
+    commands: RefCell<VecDeque<oneshot::Sender<Answer>>>,
+    questions: RefCell<HashMap<u64, oneshot::Sender<Reply>>>,
+}
+
+impl Relay {
+    /// Waits for the hello on a fresh channel. A child that does not say it in time is killed.
+    pub(super) async fn greet(
+        channel: OwnedFd,
+        child: Option<Child>,
+        within: Duration,
+    ) -> Result<(Rc<Self>, Hello), RelayError> {
+        let prepare =
+            |error: std::io::Error| RelayError::Prepare { what: "channel", error: error.to_string() };
+        let (sender, mut receiver) = pair::<ToRelay, FromRelay>(channel).map_err(prepare)?;
+        let (message, descriptors) = match timeout(within, receiver.receive()).await {
+            Ok(Ok(first)) => first,
+            result => {
+                let end = dismiss(child).await;
+                return Err(match (result, end) {
+                    (Ok(_), Some(end)) => RelayError::Ended(end),
+                    (Ok(Err(error)), None) => RelayError::Ended(error.to_string()),
+                    _ => RelayError::Silent { what: "hello", within },
+                });
+            }
+        };
+        let FromRelay::Hello { pid, version, state, generation, serves, listeners } = message else {
+            dismiss(child).await;
+            return Err(RelayError::Failed { step: "hello".into(), error: "it said something else".into() });
+        };
+        tracing::debug!(pid, version, generation, ?state, "a relay said hello");
+        let hello = Hello {
+            generation,
+            serves,
+            complete: descriptors.len() == listeners.len(),
+            listeners: received(&listeners, descriptors),
+        };
+        Ok((Self::run(pid, generation, state, (sender, receiver), child), hello))
+    }
+
+    fn run(
+        pid: u32,
+        generation: u64,
+        state: RelayState,
+        (sender, receiver): (Sender<ToRelay>, Receiver<FromRelay>),
+        child: Option<Child>,
+    ) -> Rc<Self> {
+        let exchange = Rc::new(Exchange {
+            state: Cell::new(state),
+            commands: RefCell::default(),
+            questions: RefCell::default(),
+        });
+        let (queue, outgoing) = mpsc::channel(QUEUE);
+        let (end, ended) = watch::channel(None);
+        let kill = Rc::new(Notify::new());
+        spawn_local(write(sender, outgoing, Rc::clone(&exchange)));
+        spawn_local({
+            let (exchange, kill) = (Rc::clone(&exchange), Rc::clone(&kill));
+            async move {
+                let reason = live(receiver, &exchange, child, &kill).await;
+                end.send_replace(Some(reason.into()));
+                // Whoever waits for an answer learns that none will come.
+                exchange.commands.borrow_mut().clear();
+                exchange.questions.borrow_mut().clear();
+            }
+        });
+        Rc::new(Self {
+            pid,
+            since: Instant::now(),
+            generation: Cell::new(generation),
+            queue,
+            exchange,
+            next_question: Cell::new(1),
+            ended,
+            kill,
+        })
+    }
+
+    /// Counts relays; 0 before it was configured.
+    pub fn generation(&self) -> u64 {
+        self.generation.get()
+    }
+
+    /// What it is doing, as it said last.
+    pub fn state(&self) -> RelayState {
+        self.exchange.state.get()
+    }
+
+    /// Hands over everything that the relay needs; it is ready afterwards, and does not accept yet.
+    pub(super) async fn configure(
+        &self,
+        configure: Configure,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), RelayError> {
+        self.generation.set(configure.generation);
+        let message = ToRelay::Configure(Box::new(configure));
+        self.command("configure", message, descriptors, RelayState::Ready).await
+    }
+
+    /// It accepts from now on.
+    pub async fn activate(&self) -> Result<(), RelayError> {
+        self.command("activate", ToRelay::Activate, Vec::new(), RelayState::Serving).await
+    }
+
+    /// The rules that it goes by from now on.
+    pub async fn set_policy(&self, policy: &Policy) -> Result<(), RelayError> {
+        let message = ToRelay::Policy(Box::new(policy.clone()));
+        self.tell("policy", message, Vec::new()).await.map(drop)
+    }
+
+    /// It accepts no more, and keeps its sessions until they end.
+    pub(super) async fn drain(&self) -> Result<(), RelayError> {
+        self.command("drain", ToRelay::Drain, Vec::new(), RelayState::Draining).await
+    }
+
+    /// Asks; the answer must come within a time.
+    pub async fn ask(&self, query: Query, within: Duration) -> Result<Reply, RelayError> {
+        let id = self.next_question.get();
+        self.next_question.set(id + 1);
+        let (answer, answered) = oneshot::channel();
+        self.exchange.questions.borrow_mut().insert(id, answer);
+        let asked = async {
+            self.enqueue(ToRelay::Ask { id, query }, Vec::new(), None).await?;
+            answered.await.map_err(|_| self.gone())
+        };
+        let reply = timeout(within, asked).await;
+        self.exchange.questions.borrow_mut().remove(&id);
+        reply.unwrap_or(Err(RelayError::Silent { what: "a question", within }))
+    }
+
+    /// Tells it to close everything and exit, and sees to it that it does.
+    pub async fn stop(&self) {
+        let told = self.enqueue(ToRelay::Stop, Vec::new(), None);
+        let stopped = async {
+            if told.await.is_ok() {
+                self.ended().await;
+            }
+        };
+        if timeout(EXIT, stopped).await.is_err() {
+            self.kill.notify_one();
+            if timeout(EXIT, self.ended()).await.is_err() {
+                tracing::error!(pid = self.pid, "a relay that was told to stop goes on");
+            }
+        }
+    }
+
+    /// Waits until it is gone, and says how it went.
+    pub async fn ended(&self) -> Rc<str> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "it is gone".into(),
+        }
+    }
+
+    /// Whether it is gone already.
+    pub fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    async fn command(
+        &self,
+        what: &'static str,
+        message: ToRelay,
+        descriptors: Vec<OwnedFd>,
+        wanted: RelayState,
+    ) -> Result<(), RelayError> {
+        let state = self.tell(what, message, descriptors).await?;
+        if state == wanted { Ok(()) } else { Err(RelayError::OutOfStep { what, state: word(state) }) }
+    }
+
+    async fn tell(&self, what: &'static str, message: ToRelay, descriptors: Vec<OwnedFd>) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let told = async {
+            self.enqueue(message, descriptors, Some(answer)).await?;
+            answered.await.map_err(|_| self.gone())?
+        };
+        timeout(COMMAND, told).await.unwrap_or(Err(RelayError::Silent { what, within: COMMAND }))
+    }
+
+    async fn enqueue(
+        &self,
+        message: ToRelay,
+        descriptors: Vec<OwnedFd>,
+        answer: Option<oneshot::Sender<Answer>>,
+    ) -> Result<(), RelayError> {
+        let outgoing = Outgoing { message, descriptors, answer };
+        self.queue.send(outgoing).await.map_err(|_| self.gone())
+    }
+
+    fn gone(&self) -> RelayError {
+        let reason = self.ended.borrow().clone();
+        RelayError::Ended(reason.as_deref().unwrap_or("it closed its channel").to_owned())
+    }
+}
+
+/// The word for a state in `status` and in errors.
+pub(super) fn word(state: RelayState) -> &'static str {
+    match state {
+        RelayState::Fresh | RelayState::Ready => "starting",
+        RelayState::Serving => "serving",
+        RelayState::Draining => "draining",
+    }
+}
+
+/// Sends what is queued. A frame is never cut short by somebody who has lost patience with its answer.
+async fn write(sender: Sender<ToRelay>, mut queue: mpsc::Receiver<Outgoing>, exchange: Rc<Exchange>) {
+    while let Some(Outgoing { message, descriptors, answer }) = queue.recv().await {
+        if let Some(answer) = answer {
+            exchange.commands.borrow_mut().push_back(answer);
+        }
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        if sender.send(&message, &descriptors).await.is_err() {
+            // The reading side finds out why, and ends what waits.
+            return;
+        }
+    }
+}
+
+/// Takes in what the relay says until it is gone, and says how it went.
+async fn live(
+    mut receiver: Receiver<FromRelay>,
+    exchange: &Exchange,
+    child: Option<Child>,
+    kill: &Notify,
+) -> String {
+    let Some(mut child) = child else {
+        return tokio::select! {
+            error = read(&mut receiver, exchange) => error.to_string(),
+            () = kill.notified() => "it was given up".to_owned(),
+        };
+    };
+    tokio::select! {
+        status = child.wait() => describe(status),
+        () = kill.notified() => {
+            let _ = child.start_kill();
+            format!("it was killed, not having stopped in time ({})", describe(child.wait().await))
+        }
+        error = read(&mut receiver, exchange) => match timeout(EXIT, child.wait()).await {
+            Ok(status) => describe(status),
+            Err(_) => {
+                let _ = child.start_kill();
+                format!("{error}, and it was killed ({})", describe(child.wait().await))
+            }
+        },
+    }
+}
+
+async fn read(receiver: &mut Receiver<FromRelay>, exchange: &Exchange) -> ChannelError {
+    loop {
+        let message = match receiver.receive().await {
+            Ok((message, _)) => message,
+            Err(error) => return error,
+        };
+        match message {
+            FromRelay::Done(state) => {
+                exchange.state.set(state);
+                exchange.answer(Ok(state));
+            }
+            FromRelay::Failed { step, error } => exchange.answer(Err(RelayError::Failed { step, error })),
+            FromRelay::Reply { id, reply } => {
+                if let Some(asker) = exchange.questions.borrow_mut().remove(&id) {
+                    let _ = asker.send(reply);
+                }
+            }
+            FromRelay::Hello { .. } => tracing::warn!("a relay said hello twice"),
+        }
+    }
+}
+
+impl Exchange {
+    fn answer(&self, answer: Answer) {
+        if let Some(teller) = self.commands.borrow_mut().pop_front() {
+            let _ = teller.send(answer);
+        }
+    }
+}
+
+fn received(infos: &[ListenerInfo], descriptors: Vec<OwnedFd>) -> Vec<Listener> {
+    infos.iter().zip(descriptors).filter_map(|(info, fd)| Listener::received(*info, fd)).collect()
+}
+
+async fn dismiss(child: Option<Child>) -> Option<String> {
+    let mut child = child?;
+    if let Ok(status) = timeout(Duration::from_millis(100), child.wait()).await {
+        return Some(describe(status));
+    }
+    let _ = child.start_kill();
+    let _ = child.wait().await;
+    None
+}
+
+fn describe(status: std::io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => status.to_string(),
+        Err(error) => format!("its exit status can't be had: {error}"),
+    }
+}

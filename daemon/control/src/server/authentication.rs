@@ -1,0 +1,94 @@
+//! Who asks: a Module Server by its certificate, or the holder of the token by a proof.
+
+use std::rc::Rc;
+
+use zone_protocol::identity::Identity;
+use zone_protocol::problem::Problem;
+use zone_protocol::proof::{self, Exported, Prover};
+use zone_protocol::token::Token;
+
+use super::connection::Peer;
+use super::problems;
+use crate::daemon::Daemon;
+
+/// One request as far as a proof covers it.
+pub(super) struct Proved<'a> {
+    /// As sent.
+    pub(super) method: &'a str,
+    /// As sent.
+    pub(super) path: &'a str,
+    /// As sent.
+    pub(super) body: &'a [u8],
+    /// The `Zone-Proof` field.
+    pub(super) proof: Option<&'a str>,
+}
+
+/// Whoever may ask.
+pub(super) enum Caller {
+    /// A Module Server of the zone.
+    Member(Identity),
+    /// Somebody who holds the token; the answer is proved likewise.
+    Holder(Token, Exported),
+}
+
+/// A Module Server of the zone, by the state in force now.
+pub(super) fn member(daemon: &Daemon, peer: &Peer) -> Result<Caller, Problem> {
+    let face = Rc::clone(&daemon.face.borrow());
+    let (Some(admission), Some(leaf)) = (&face.admission, peer.chain.first()) else {
+        return Err(problems::certificate_required("no certificate was shown"));
+    };
+    match admission.authorise(leaf, daemon.time.wall()) {
+        Ok(leaf) => Ok(Caller::Member(leaf.identity)),
+        Err(refusal) => Err(problems::certificate_required(refusal)),
+    }
+}
+
+/// A Module Server of the zone, or the holder of the token that is outstanding.
+pub(super) fn member_or_holder(
+    daemon: &Daemon,
+    peer: &Peer,
+    request: &Proved<'_>,
+) -> Result<Caller, Problem> {
+    if peer.chain.is_empty() { holder(daemon, peer, request) } else { member(daemon, peer) }
+}
+
+fn holder(daemon: &Daemon, peer: &Peer, request: &Proved<'_>) -> Result<Caller, Problem> {
+    let Proved { method, path, body, proof } = *request;
+    let state = daemon.state();
+    let wrong = |error: &'static str| {
+        daemon.metrics.wrong_proofs.inc();
+        tracing::warn!(peer = %peer.address, step = "proof", error, "a request to 17488 was refused");
+        problems::proof_wrong()
+    };
+    let issued = state.token.as_ref().ok_or_else(|| wrong("no token is outstanding"))?;
+    let exported = peer.exported.as_ref().ok_or_else(|| wrong("the connection can't be bound"))?;
+    let proof = proof.ok_or_else(|| wrong("there is no proof"))?;
+    if !proof::verify(&issued.token, Prover::ModuleServer, exported, method, path, body, proof) {
+        return Err(wrong("the proof does not hold"));
+    }
+    if issued.remaining(&daemon.time).is_none() {
+        tracing::warn!(peer = %peer.address, step = "proof", error = "the token has expired", "a request to 17488 was refused");
+        return Err(problems::token_expired());
+    }
+    Ok(Caller::Holder(issued.token.clone(), *exported))
+}
+
+impl Caller {
+    /// For the audit log.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Member(identity) => identity.to_string(),
+            Self::Holder(..) => "holder of the token".to_owned(),
+        }
+    }
+
+    /// The proof of an answer, where its receiver can check one.
+    pub(super) fn prove(&self, method: &str, path: &str, body: &[u8]) -> Option<String> {
+        match self {
+            Self::Member(_) => None,
+            Self::Holder(token, exported) => {
+                Some(proof::make(token, Prover::ZoneProxy, exported, method, path, body))
+            }
+        }
+    }
+}

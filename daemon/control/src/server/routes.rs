@@ -1,0 +1,360 @@
+//! The requests of 17488 and their answers, as `docs/openapi.json` describes them.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+use zone_channel::settings::seconds;
+use zone_protocol::fields;
+use zone_protocol::problem::{self, Problem};
+use zone_protocol::provisioning::{NewIdentity, OfferRequest, Provisioning};
+use zone_protocol::trust::Trust;
+
+use super::authentication::{self, Caller, Proved};
+use super::connection::Peer;
+use super::problems;
+use crate::daemon::Daemon;
+use crate::metrics::{self, Answered};
+use crate::transaction::{Actor, Purpose};
+
+const OPENAPI: &str = include_str!("../../../../docs/openapi.json");
+const JSON: &str = "application/json";
+/// [`fields::PROOF`] as hyper wants it.
+const PROOF: HeaderName = HeaderName::from_static("zone-proof");
+
+/// Answers one request within its deadline.
+pub(super) async fn answer(
+    daemon: &Rc<Daemon>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let deadline = daemon.config().timeouts.control_request;
+    let (answer, caller) = match timeout(seconds(deadline), handle(daemon, peer, request)).await {
+        Ok(handled) => handled,
+        Err(_) => (Answer::from(problems::timed_out(deadline)).closing(), None),
+    };
+    let status = answer.status.as_u16();
+    daemon.metrics.requests.get_or_create(&Answered { status }).inc();
+    let peer = peer.address;
+    tracing::debug!(%peer, %method, path = zone_protocol::identity::printable(&path), status, "answered");
+    answer.into_response(|body| caller.and_then(|caller| caller.prove(method.as_str(), &path, body)))
+}
+
+async fn handle(daemon: &Rc<Daemon>, peer: &Peer, request: Request<Incoming>) -> (Answer, Option<Caller>) {
+    let (head, body) = request.into_parts();
+    let route = match Route::find(&head) {
+        Ok(route) => route,
+        Err(refused) => return (refused, None),
+    };
+    let body = match read_body(daemon, &head, body).await {
+        Ok(body) => body,
+        // What was not read can't be told from a next request.
+        Err(problem) => return (Answer::from(problem).closing(), None),
+    };
+    let caller = match authenticate(daemon, peer, &head, &body, &route) {
+        Ok(caller) => caller,
+        Err(problem) => return (Answer::from(problem).closing(), None),
+    };
+    peer.answering.set(true);
+    let actor = Actor::new(caller.name(), peer.address);
+    let answer = route.carry_out(daemon, peer, &head, &body, actor).await;
+    (answer.unwrap_or_else(Answer::from), Some(caller))
+}
+
+fn authenticate(
+    daemon: &Daemon,
+    peer: &Peer,
+    head: &Parts,
+    body: &[u8],
+    route: &Route,
+) -> Result<Caller, Problem> {
+    if !route.open_to_holders() {
+        return authentication::member(daemon, peer);
+    }
+    let request = Proved {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        body,
+        proof: head.headers.get(fields::PROOF).and_then(|value| value.to_str().ok()),
+    };
+    authentication::member_or_holder(daemon, peer, &request)
+}
+
+async fn read_body(daemon: &Daemon, head: &Parts, body: Incoming) -> Result<Bytes, Problem> {
+    let limit = daemon.config().limits.control_body_bytes;
+    let body = match Limited::new(body, limit).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(problems::too_large(limit)),
+        Err(error) => return Err(problems::malformed(error)),
+    };
+    let json = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|text| text.split(';').next().is_some_and(|kind| kind.trim() == JSON))
+    };
+    if !body.is_empty() && !head.headers.get(CONTENT_TYPE).is_some_and(json) {
+        return Err(problems::unsupported_media_type());
+    }
+    Ok(body)
+}
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Route {
+    OpenOffer,
+    Provisioned,
+    Unprovision,
+    Provision(String),
+    ProvisionedAs(String),
+    OfferIdentity,
+    SetIdentity,
+    Trust,
+    SetTrust,
+    Status,
+    Metrics,
+    Openapi,
+}
+
+impl Route {
+    fn find(head: &Parts) -> Result<Self, Answer> {
+        let path = head.uri.path();
+        let (method, get) = (&head.method, Method::GET);
+        let id = || path.strip_prefix("/v1/provisioning/").unwrap_or_default().to_owned();
+        let (allow, route) = match path {
+            // CONNECT and `*` have no path: nothing is proxied here.
+            _ if *method == Method::CONNECT => ("GET", None),
+            "/v1/provisioning" => (
+                "GET, POST, DELETE",
+                match *method {
+                    Method::GET => Some(Self::Provisioned),
+                    Method::POST => Some(Self::OpenOffer),
+                    Method::DELETE => Some(Self::Unprovision),
+                    _ => None,
+                },
+            ),
+            path if path.starts_with("/v1/provisioning/") && !id().is_empty() && !id().contains('/') => (
+                "GET, PUT",
+                match *method {
+                    Method::GET => Some(Self::ProvisionedAs(id())),
+                    Method::PUT => Some(Self::Provision(id())),
+                    _ => None,
+                },
+            ),
+            "/v1/identity" => (
+                "POST, PUT",
+                match *method {
+                    Method::POST => Some(Self::OfferIdentity),
+                    Method::PUT => Some(Self::SetIdentity),
+                    _ => None,
+                },
+            ),
+            "/v1/trust" => (
+                "GET, PUT",
+                match *method {
+                    Method::GET => Some(Self::Trust),
+                    Method::PUT => Some(Self::SetTrust),
+                    _ => None,
+                },
+            ),
+            "/v1/status" => ("GET", (*method == get).then_some(Self::Status)),
+            "/metrics" => ("GET", (*method == get).then_some(Self::Metrics)),
+            "/v1/openapi.json" => ("GET", (*method == get).then_some(Self::Openapi)),
+            _ => return Err(problems::not_found(path).into()),
+        };
+        let not_allowed = || {
+            let mut answer = Answer::from(problems::method_not_allowed(method.as_str()));
+            answer.allow = Some(allow);
+            answer.closing()
+        };
+        route.ok_or_else(not_allowed)
+    }
+
+    fn open_to_holders(&self) -> bool {
+        matches!(self, Self::OpenOffer | Self::Provision(_))
+    }
+
+    async fn carry_out(
+        self,
+        daemon: &Rc<Daemon>,
+        peer: &Peer,
+        head: &Parts,
+        body: &[u8],
+        actor: Actor,
+    ) -> Result<Answer, Problem> {
+        match self {
+            Self::OpenOffer => {
+                let request: OfferRequest = parse(body)?;
+                audit_offer(&actor, peer.address, &request);
+                let offer = daemon.open_offer(Purpose::Provisioning(request.zone))?;
+                Ok(Answer::json(StatusCode::CREATED, &offer))
+            }
+            Self::Provision(id) => {
+                let document: Provisioning = parse(body)?;
+                Ok(Answer::json(StatusCode::OK, &daemon.provision(id, document, actor).await?))
+            }
+            Self::Provisioned => {
+                let provisioned = daemon.provisioned().ok_or_else(problems::not_provisioned)?;
+                Ok(Answer::json(StatusCode::OK, &provisioned))
+            }
+            Self::ProvisionedAs(id) => match daemon.provisioned() {
+                Some(provisioned) if provisioned.id == id => Ok(Answer::json(StatusCode::OK, &provisioned)),
+                _ => Err(problems::no_such_provisioning(&id)),
+            },
+            Self::Unprovision => {
+                daemon.unprovision(actor).await?;
+                Ok(Answer::empty(StatusCode::NO_CONTENT))
+            }
+            Self::OfferIdentity => {
+                daemon.provisioned().ok_or_else(problems::not_provisioned)?;
+                Ok(Answer::json(StatusCode::CREATED, &daemon.open_offer(Purpose::Identity)?))
+            }
+            Self::SetIdentity => {
+                let new: NewIdentity = parse(body)?;
+                Ok(Answer::json(StatusCode::OK, &daemon.set_identity(new, actor).await?))
+            }
+            Self::Trust => {
+                let state = daemon.state();
+                let membership = state.membership.as_ref().ok_or_else(problems::not_provisioned)?;
+                Ok(Answer::trust(&membership.document.trust))
+            }
+            Self::SetTrust => {
+                let based_on = if_match(head)?;
+                let trust: Trust = parse(body)?;
+                let chain = peer.chain.clone();
+                Ok(Answer::trust(&daemon.set_trust(based_on, trust, chain, actor).await?))
+            }
+            Self::Status => Ok(Answer::json(StatusCode::OK, &daemon.status().await)),
+            Self::Metrics => {
+                // Asked first, so that what each relay carries is counted.
+                daemon.supervisor.statuses().await;
+                let relay = daemon.supervisor.metrics_text().await;
+                let text = daemon.metrics.text(relay.as_deref());
+                Ok(Answer::new(StatusCode::OK, metrics::MEDIA_TYPE, text.into()))
+            }
+            Self::Openapi => Ok(Answer::new(StatusCode::OK, JSON, OPENAPI.into())),
+        }
+    }
+}
+
+fn audit_offer(actor: &Actor, from: SocketAddr, request: &OfferRequest) {
+    let OfferRequest { zone, module_server } = request;
+    let who = &actor.who;
+    tracing::info!(target: crate::log::AUDIT, change = "offer", who, %from, %zone, %module_server, "opened");
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(problems::malformed)
+}
+
+/// The version in `If-Match`, a strong entity tag (RFC 9110, section 13.1.1).
+fn if_match(head: &Parts) -> Result<u64, Problem> {
+    let field = head.headers.get(IF_MATCH).ok_or_else(problems::if_match_required)?;
+    field
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok())
+        .ok_or_else(|| problems::malformed("If-Match must be one version in quotes"))
+}
+
+/// An answer before its proof is added.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    media_type: &'static str,
+    body: Bytes,
+    allow: Option<&'static str>,
+    etag: Option<u64>,
+    close: bool,
+}
+
+impl Answer {
+    fn new(status: StatusCode, media_type: &'static str, body: Bytes) -> Self {
+        Self { status, media_type, body, allow: None, etag: None, close: false }
+    }
+
+    fn json(status: StatusCode, value: &impl Serialize) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Self::new(status, JSON, body.into()),
+            Err(error) => problems::internal(error).into(),
+        }
+    }
+
+    fn trust(trust: &Trust) -> Self {
+        Self { etag: Some(trust.version), ..Self::json(StatusCode::OK, trust) }
+    }
+
+    fn empty(status: StatusCode) -> Self {
+        Self::new(status, "", Bytes::new())
+    }
+
+    /// The connection ends after this answer.
+    fn closing(self) -> Self {
+        Self { close: true, ..self }
+    }
+
+    fn into_response(self, prove: impl FnOnce(&[u8]) -> Option<String>) -> Response<Full<Bytes>> {
+        let proof = prove(&self.body);
+        let etag = self.etag.map(|version| format!("\"{version}\""));
+        let allow = self.allow.map(str::to_owned);
+        let media_type = (!self.media_type.is_empty()).then(|| self.media_type.to_owned());
+        let close = self.close.then(|| "close".to_owned());
+        let mut response = Response::new(Full::new(self.body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        for (name, value) in [(CONTENT_TYPE, media_type), (ALLOW, allow), (ETAG, etag), (CONNECTION, close)] {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                headers.insert(name, value);
+            }
+        }
+        if let Some(value) = proof.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(PROOF, value);
+        }
+        response
+    }
+}
+
+impl From<Problem> for Answer {
+    fn from(problem: Problem) -> Self {
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        Self::new(status, problem::MEDIA_TYPE, body.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(method: &str, target: &str) -> Result<Route, (u16, Option<&'static str>)> {
+        let request = Request::builder().method(method).uri(target).body(()).unwrap();
+        Route::find(&request.into_parts().0).map_err(|answer| (answer.status.as_u16(), answer.allow))
+    }
+
+    #[test]
+    fn every_documented_request_has_a_route_and_no_other_has() {
+        let description: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let paths = description["paths"].as_object().unwrap();
+        for (path, operations) in paths {
+            let path = path.replace("{id}", "some-id");
+            for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
+                let documented = operations.get(method.to_lowercase()).is_some();
+                assert_eq!(find(method, &path).is_ok(), documented, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_connect_and_an_unknown_path_are_refused() {
+        assert_eq!(find("CONNECT", "host:22"), Err((405, Some("GET"))));
+        assert_eq!(find("GET", "/v1/nothing"), Err((404, None)));
+        assert_eq!(find("PUT", "/v1/provisioning/"), Err((404, None)));
+        assert_eq!(find("PUT", "/v1/provisioning/a/b"), Err((404, None)));
+        assert_eq!(find("PATCH", "/v1/trust"), Err((405, Some("GET, PUT"))));
+    }
+}

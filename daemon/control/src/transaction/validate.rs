@@ -1,0 +1,201 @@
+//! Looks at what a Module Server sends before anything is done with it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zone_channel::Identity;
+use zone_protocol::identity::{Identity as SpiffeId, Label, Role};
+use zone_protocol::ports;
+use zone_protocol::provisioning::{PerPort, Provisioning};
+use zone_protocol::tls::certificate::{Facts, KeyKind, Leaf, chain_from_pem, facts};
+use zone_protocol::tls::policy::Versions;
+use zone_protocol::tls::verifier::Admission;
+use zone_protocol::trust::Trust;
+
+use super::Failure;
+use crate::config::Config;
+use crate::keys::OfferedKeys;
+use crate::server::face;
+use crate::state::{Membership, State};
+
+/// Addresses to listen on, for each port.
+const MOST_ADDRESSES: usize = 8;
+
+/// The state that a provisioning document makes, or what is wrong with it.
+pub(super) fn provisioning(
+    config: &Config,
+    current: &State,
+    (id, offered_to, keys): (&str, &Label, &OfferedKeys),
+    mut document: Provisioning,
+    now: OffsetDateTime,
+) -> Result<State, Failure> {
+    if document.zone != *offered_to {
+        let why = format!("the offer is for zone {offered_to}, and the document for {}", document.zone);
+        return Err(Failure::invalid(why));
+    }
+    let member = (&document.zone, &document.name);
+    let own = match document.certificates.take() {
+        Some(certificates) => {
+            let own = keys.with(certificates);
+            let (rsa, ec) = keys.public_keys();
+            identity(&own, Some((&rsa, &ec)), member, now)?;
+            own
+        }
+        None if current.membership.is_some() => {
+            identity(&current.identity, None, member, now)?;
+            current.identity.clone()
+        }
+        None => return Err(Failure::invalid("certificates are missing: the proxy has none of a zone yet")),
+    };
+    trust(&document.trust, now)?;
+    not_older(&document, current)?;
+    for role in [Role::Endpoint, Role::ModuleServer] {
+        Admission::new(document.zone.clone(), role, &document.trust, true, Versions::Tls12)
+            .map_err(Failure::invalid)?;
+    }
+    check_ports(&document.ports)?;
+    check_addresses("listen.endpoint", &document.listen.endpoint)?;
+    check_addresses("listen.module_server", &document.listen.module_server)?;
+    for (name, value) in &document.limits {
+        if let Some(why) = config.limit_refused(name, *value) {
+            return Err(Failure::invalid(why));
+        }
+    }
+    Ok(State { identity: own, membership: Some(Membership { id: id.to_owned(), document }), token: None })
+}
+
+/// Checks both certificates of a member: for its keys, in its name, valid now. `keys` are the public keys that
+/// they must be for; without them, those of the identity itself count.
+pub(super) fn identity(
+    own: &Identity,
+    keys: Option<(&[u8], &[u8])>,
+    (zone, name): (&Label, &Label),
+    now: OffsetDateTime,
+) -> Result<(), Failure> {
+    let wanted = SpiffeId { zone: zone.clone(), role: Role::ZoneProxy, name: name.clone() };
+    let rsa = ("RSA certificate", &own.rsa, KeyKind::Rsa(2048), keys.map(|keys| keys.0));
+    let ec = ("P-256 certificate", &own.ec, KeyKind::P256, keys.map(|keys| keys.1));
+    for (what, pair, kind, key) in [rsa, ec] {
+        let chain = chain_from_pem(&pair.chain, what).map_err(Failure::invalid)?;
+        let Some(leaf) = chain.first() else {
+            return Err(Failure::invalid(format!("{what}: no certificate in it")));
+        };
+        let facts = facts(leaf, what).map_err(Failure::invalid)?;
+        if facts.key != kind {
+            return Err(Failure::invalid(format!("{what}: its key is {}", describe(facts.key))));
+        }
+        if key.is_some_and(|key| key != facts.spki) {
+            let why = format!("{what}: it is not for the key of this offer's signing request");
+            return Err(Failure::invalid(why));
+        }
+        valid_now(what, &facts, now)?;
+        serves_tls(what, leaf)?;
+        let read = Leaf::read(leaf).map_err(|error| Failure::invalid(format!("{what}: {error}")))?;
+        if read.identity != wanted {
+            let why = format!("{what}: it names {}, and the document {wanted}", read.identity);
+            return Err(Failure::invalid(why));
+        }
+    }
+    face::leaves(own, Versions::Tls12).map(drop).map_err(Failure::invalid)
+}
+
+/// Checks a trust document: every anchor an authority's, and valid now.
+pub(super) fn trust(trust: &Trust, now: OffsetDateTime) -> Result<(), Failure> {
+    let by_role =
+        [(Role::Endpoint, &trust.anchors.endpoint), (Role::ModuleServer, &trust.anchors.module_server)];
+    for (role, pems) in by_role {
+        let what = format!("trust anchor for {role}");
+        if pems.is_empty() {
+            return Err(Failure::invalid(format!("{what}: at least one is needed")));
+        }
+        for pem in pems {
+            for der in chain_from_pem(pem, &what).map_err(Failure::invalid)? {
+                let facts = facts(&der, &what).map_err(Failure::invalid)?;
+                if !facts.authority {
+                    return Err(Failure::invalid(format!("{what}: it is no authority's (CA:TRUE)")));
+                }
+                valid_now(&what, &facts, now)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn not_older(document: &Provisioning, current: &State) -> Result<(), Failure> {
+    match &current.membership {
+        Some(own)
+            if own.document.zone == document.zone && own.document.trust.version > document.trust.version =>
+        {
+            Err(Failure::invalid(format!(
+                "trust.version {} is below {}, which is in force",
+                document.trust.version, own.document.trust.version
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_ports(numbers: &PerPort<u16>) -> Result<(), Failure> {
+    for (name, port) in [("endpoint", numbers.endpoint), ("module_server", numbers.module_server)] {
+        if let Some(why) = ports::reserved(port) {
+            return Err(Failure::invalid(format!("ports.{name} {port}: {why}")));
+        }
+    }
+    if numbers.endpoint == numbers.module_server {
+        let why = format!("ports.endpoint and ports.module_server are both {}", numbers.endpoint);
+        return Err(Failure::invalid(why));
+    }
+    Ok(())
+}
+
+fn check_addresses(name: &str, addresses: &[IpAddr]) -> Result<(), Failure> {
+    let why = match addresses.len() {
+        0 => "at least one address is needed".to_owned(),
+        n if n > MOST_ADDRESSES => format!("{n} addresses, more than {MOST_ADDRESSES}"),
+        n if addresses.iter().collect::<BTreeSet<_>>().len() < n => {
+            "an address stands there twice".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::invalid(format!("{name}: {why}")))
+}
+
+fn valid_now(what: &str, facts: &Facts, now: OffsetDateTime) -> Result<(), Failure> {
+    if (facts.not_before..=facts.not_after).contains(&now) {
+        return Ok(());
+    }
+    let why = format!(
+        "{what}: it is valid from {} to {}, and this proxy's clock says {}",
+        rfc3339(facts.not_before),
+        rfc3339(facts.not_after),
+        rfc3339(now)
+    );
+    Err(Failure::invalid(why).help("compare the clocks, and issue it again"))
+}
+
+/// Where a certificate lists what it is for, that must include serving TLS (RFC 5280, section 4.2.1.12).
+fn serves_tls(what: &str, der: &[u8]) -> Result<(), Failure> {
+    let unreadable = |why: String| Failure::invalid(format!("{what}: {why}"));
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| unreadable(error.to_string()))?;
+    match certificate.extended_key_usage().map_err(|error| unreadable(error.to_string()))? {
+        Some(usage) if !usage.value.server_auth && !usage.value.any => {
+            Err(unreadable("its extended key usage lacks serverAuth".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn describe(kind: KeyKind) -> String {
+    match kind {
+        KeyKind::Rsa(bits) => format!("RSA with {bits} bits"),
+        KeyKind::P256 => "of P-256".to_owned(),
+        KeyKind::Other => "neither RSA 2048 nor P-256".to_owned(),
+    }
+}
+
+fn rfc3339(time: OffsetDateTime) -> String {
+    time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_else(|_| time.to_string())
+}

@@ -1,0 +1,54 @@
+//! What system tests stand on: a host with a proxy on it, a zone, and endpoints, all of them the real programs.
+//!
+//! Every test has loopback addresses of its own (`127.x.y.z`), because 17488 can't be another number.
+//! `ZONE_BIN_DIR` names the folder of the programs; without it, it is the one that the test was built into.
+//! `ZONE_PARTS` names the folder of unpacked packages, `ZONE_SKIP_LOG` the file that collects what was skipped.
+
+pub mod host;
+pub mod process;
+pub mod zone;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+/// Nothing that a test waits for takes longer, unless something is wrong.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A loopback address that no other test uses at the same time.
+pub fn address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 | (high & 0x3f), low, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// One of the programs under test.
+pub fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("ZONE_BIN_DIR").map(PathBuf::from).or_else(|| {
+        let own = std::env::current_exe().ok()?;
+        Some(own.parent()?.parent()?.to_owned())
+    });
+    let path = folder.unwrap_or_default().join(name);
+    assert!(path.exists(), "{} is missing: build it with 'cargo build --release --workspace'", path.display());
+    path
+}
+
+/// Waits until `done`, looking again and again; for what nobody can be told of.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Says that a test could not run here. The suite lists it, and fails where nothing may be skipped.
+pub fn skip(test: &str, why: &str) {
+    use std::io::Write as _;
+    eprintln!("SKIPPED: {test}: {why}");
+    if let Some(path) = std::env::var_os("ZONE_SKIP_LOG") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{test}: {why}")).expect("the skip log can be written");
+    }
+}

@@ -1,0 +1,113 @@
+//! How long to wait before the next dial.
+
+use std::time::Duration;
+
+use rand::{Rng, RngExt as _};
+
+/// The window of the wait after a proxy let go of a park in an orderly way.
+const CLEAN_WINDOW: Duration = Duration::from_secs(1);
+
+/// Exponential back-off with full jitter: each wait is drawn evenly from zero to a window that doubles with
+/// every failure in a row, so that endpoints cut off together don't come back together.
+#[derive(Debug, Clone)]
+pub(crate) struct BackOff {
+    first: Duration,
+    longest: Duration,
+    failures: u32,
+}
+
+impl BackOff {
+    /// Windows grow from `first` to `longest`.
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest: longest.max(first), failures: 0 }
+    }
+
+    /// The wait after a failure.
+    pub(crate) fn after_failure(&mut self, rng: &mut impl Rng) -> Duration {
+        let doubled = 2_u32.checked_pow(self.failures).and_then(|factor| self.first.checked_mul(factor));
+        self.failures = self.failures.saturating_add(1);
+        within(doubled.unwrap_or(self.longest).min(self.longest), rng)
+    }
+
+    /// The wait after a clean close: the proxy wants the endpoint back, only not everybody at once.
+    pub(crate) fn after_clean_close(rng: &mut impl Rng) -> Duration {
+        within(CLEAN_WINDOW, rng)
+    }
+
+    /// Starts again from the first window: a connection has proved good.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+fn within(window: Duration, rng: &mut impl Rng) -> Duration {
+    window.mul_f64(rng.random_range(0.0..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use rand::rngs::StdRng;
+    use rand::{SeedableRng as _, TryRng};
+
+    use super::*;
+
+    /// Draws the top of every range, which shows the windows themselves.
+    struct Highest;
+
+    impl TryRng for Highest {
+        type Error = Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+            Ok(u32::MAX)
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+            Ok(u64::MAX)
+        }
+
+        fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+            bytes.fill(u8::MAX);
+            Ok(())
+        }
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn the_window_doubles_up_to_the_longest_and_starts_again_after_a_success() {
+        let mut back_off = BackOff::new(seconds(1), seconds(10));
+        let mut windows: Vec<_> = (0..6).map(|_| back_off.after_failure(&mut Highest)).collect();
+        back_off.reset();
+        windows.push(back_off.after_failure(&mut Highest));
+        let rounded: Vec<_> = windows.iter().map(|w| (w.as_millis() + 1) / 1000).collect();
+        assert_eq!(rounded, [1, 2, 4, 8, 10, 10, 1]);
+    }
+
+    #[test]
+    fn a_failure_after_very_many_waits_the_longest_and_no_more() {
+        let mut back_off = BackOff::new(seconds(1), seconds(60));
+        back_off.failures = u32::MAX;
+        assert!(back_off.after_failure(&mut Highest) <= seconds(60));
+    }
+
+    #[test]
+    fn waits_are_spread_over_the_whole_window() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let waits: Vec<_> = (0..1000)
+            .map(|_| BackOff::new(seconds(8), seconds(60)).after_failure(&mut rng).as_secs_f64())
+            .collect();
+        let mean = waits.iter().sum::<f64>() / 1000.0;
+        assert!((3.5..4.5).contains(&mean), "mean {mean}");
+        assert!(waits.iter().any(|w| *w < 0.5) && waits.iter().any(|w| *w > 7.5));
+    }
+
+    #[test]
+    fn a_clean_close_brings_the_endpoint_back_within_a_second() {
+        let mut rng = StdRng::seed_from_u64(7);
+        assert!((0..1000).all(|_| BackOff::after_clean_close(&mut rng) <= seconds(1)));
+    }
+}

@@ -1,0 +1,247 @@
+//! From nothing to a parked connection: TCP, TLS, the park request and its 101.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use zone_protocol::head::{HeadLimits, ResponseHead, parse_response, write_request};
+use zone_protocol::identity::printable;
+use zone_protocol::proxy_status::ProxyStatus;
+use zone_protocol::{PARK_UPGRADE, fields};
+
+use crate::handshake::{HandshakeError, alert, shake_hands};
+use crate::stream::ProxyTls;
+
+/// The head of the proxy's answer may be this large; a refusal explains itself in it.
+const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 32 };
+
+/// A session carries no pings of its own: these let the kernel find out that the proxy is gone.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// Why a proxy could not be parked at.
+#[derive(Debug, thiserror::Error)]
+#[error("proxy {proxy}: {cause}")]
+pub struct DialError {
+    /// As configured.
+    pub proxy: Arc<str>,
+    /// What went wrong.
+    pub cause: DialCause,
+}
+
+/// The step of a dial that failed, and how.
+#[derive(Debug, thiserror::Error)]
+pub enum DialCause {
+    /// DNS failed.
+    #[error("its name can't be resolved: {0}")]
+    Resolve(io::Error),
+    /// DNS knows no address.
+    #[error("its name has no address")]
+    NoAddress,
+    /// TCP failed.
+    #[error("no TCP connection to {address}: {source}")]
+    Connect {
+        /// The last address tried.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// TLS failed.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// The connection ended while the answer was awaited.
+    #[error("the connection ended before it answered the park request: {0}")]
+    Broken(io::Error),
+    /// The proxy said no.
+    #[error("it refuses the park: {status} {reason}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Its words.
+        reason: String,
+    },
+    /// The proxy speaks something else.
+    #[error("its answer is not that of a zone proxy: {0}")]
+    Answer(String),
+    /// A step took too long.
+    #[error("{step} took longer than {} s", .limit.as_secs_f32())]
+    Late {
+        /// Which.
+        step: &'static str,
+        /// The time that the whole dial may take.
+        limit: Duration,
+    },
+}
+
+/// A parked connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) proxy: Arc<str>,
+    pub(crate) local: SocketAddr,
+    pub(crate) tls: Box<ProxyTls>,
+    /// What came right behind the 101.
+    pub(crate) received: Vec<u8>,
+}
+
+/// Dials proxies for one endpoint.
+pub(crate) struct Dialer {
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) source: Option<IpAddr>,
+    /// 32 hex digits, drawn when the program started.
+    pub(crate) instance: String,
+    /// For everything from the name to the 101.
+    pub(crate) limit: Duration,
+}
+
+impl Dialer {
+    /// Parks one connection at `proxy`, a `host:port`.
+    pub(crate) async fn park(&self, proxy: &Arc<str>) -> Result<Connection, DialError> {
+        self.try_park(proxy).await.map_err(|cause| DialError { proxy: Arc::clone(proxy), cause })
+    }
+
+    async fn try_park(&self, proxy: &Arc<str>) -> Result<Connection, DialCause> {
+        let deadline = Instant::now() + self.limit;
+        let late = |step| move |_| DialCause::Late { step, limit: self.limit };
+
+        let addresses = timeout_at(deadline, lookup_host(&**proxy))
+            .await
+            .map_err(late("looking up its name"))?
+            .map_err(DialCause::Resolve)?;
+        let tcp = self.connect(addresses.collect(), deadline).await?;
+        let (local, remote) = prepare(&tcp).map_err(DialCause::Broken)?;
+
+        // The verifier knows proxies by role and zone; the name only finds the tickets of this address.
+        let name = ServerName::IpAddress(remote.ip().into());
+        let handshake = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).into_fallible();
+        let tls = timeout_at(deadline, shake_hands(handshake))
+            .await
+            .map_err(late("the TLS handshake"))?
+            .map_err(|(error, _)| error)?;
+        let mut tls = Box::new(tls);
+
+        let asked = timeout_at(deadline, self.ask(&mut tls, proxy));
+        let received = asked.await.map_err(late("its answer to the park request"))??;
+        Ok(Connection { proxy: Arc::clone(proxy), local, tls, received })
+    }
+
+    /// Tries one address after the other; each has an even share of the time that is left.
+    async fn connect(&self, addresses: Vec<SocketAddr>, deadline: Instant) -> Result<TcpStream, DialCause> {
+        let mut failure = DialCause::NoAddress;
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            match timeout_at(Instant::now() + share, self.connect_to(*address)).await {
+                Ok(Ok(tcp)) => return Ok(tcp),
+                Ok(Err(source)) => failure = DialCause::Connect { address: *address, source },
+                Err(_) => failure = DialCause::Late { step: "the TCP connection", limit: share },
+            }
+        }
+        Err(failure)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(source) = self.source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        socket.connect(address).await
+    }
+
+    /// Sends the park request and reads the 101; what follows it is the proxy's first words.
+    async fn ask(&self, tls: &mut ProxyTls, proxy: &str) -> Result<Vec<u8>, DialCause> {
+        let request = write_request(
+            "GET",
+            "/v1/park",
+            &[
+                ("Host", proxy),
+                ("Connection", "Upgrade"),
+                ("Upgrade", PARK_UPGRADE),
+                (fields::INSTANCE, &self.instance),
+            ],
+        );
+        tls.write_all(request.as_bytes()).await.map_err(broken)?;
+        tls.flush().await.map_err(broken)?;
+        let mut received = Vec::new();
+        loop {
+            let parsed = parse_response(&received, LIMITS).map_err(|e| DialCause::Answer(e.to_string()))?;
+            if let Some((head, length)) = parsed {
+                upgraded(&head)?;
+                return Ok(received.split_off(length));
+            }
+            if tls.read_buf(&mut received).await.map_err(broken)? == 0 {
+                return Err(DialCause::Broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+fn prepare(tcp: &TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
+    tcp.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    SockRef::from(tcp).set_tcp_keepalive(&keepalive)?;
+    Ok((tcp.local_addr()?, tcp.peer_addr()?))
+}
+
+fn broken(error: io::Error) -> DialCause {
+    match alert(&error) {
+        Some(words) => HandshakeError::Alert(words).into(),
+        None => DialCause::Broken(error),
+    }
+}
+
+/// Whether a head is the 101 that was asked for.
+fn upgraded(head: &ResponseHead) -> Result<(), DialCause> {
+    if head.status != 101 {
+        let details = head
+            .fields
+            .get("Proxy-Status")
+            .and_then(ProxyStatus::from_field)
+            .and_then(|status| status.details)
+            .map(|details| format!(" ({})", printable(&details)))
+            .unwrap_or_default();
+        let reason = format!("{}{details}", printable(&head.reason));
+        return Err(DialCause::Refused { status: head.status, reason });
+    }
+    if !head.fields.lists("Connection", "Upgrade") || !head.fields.lists("Upgrade", PARK_UPGRADE) {
+        return Err(DialCause::Answer(format!("a 101 that does not upgrade to {PARK_UPGRADE}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(text: &str) -> Result<(), String> {
+        let (head, _) = parse_response(text.as_bytes(), LIMITS).unwrap().unwrap();
+        upgraded(&head).map_err(|cause| DialError { proxy: "p:1".into(), cause }.to_string())
+    }
+
+    #[test]
+    fn only_a_101_to_this_protocol_is_a_park() {
+        let good = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ptth/1\r\n\r\n";
+        assert_eq!(judged(good), Ok(()));
+        assert!(judged(&good.replace("ptth/1", "websocket")).unwrap_err().contains("ptth/1"));
+        assert!(judged(&good.replace("Connection", "X")).is_err());
+    }
+
+    #[test]
+    fn a_refusal_says_which_proxy_refused_and_why() {
+        let text = "HTTP/1.1 503 Service Unavailable\r\n\
+            Proxy-Status: p1; error=destination_unavailable; details=\"draining\"\r\n\r\n";
+        let words = "proxy p:1: it refuses the park: 503 Service Unavailable (draining)";
+        assert_eq!(judged(text).unwrap_err(), words);
+    }
+}

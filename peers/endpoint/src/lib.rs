@@ -1,0 +1,35 @@
+//! The outside peer of a zone: it dials a proxy, parks there, and serves the sessions that come.
+//!
+//! An endpoint keeps a few idle connections at one of its proxies. The proxy turns one of them into a
+//! session when a Module Server asks for a service of this endpoint, and the endpoint joins that session to a
+//! local TCP target, byte by byte, if its allow-list names the service. Unless the service says otherwise,
+//! TLS runs once more inside the session, so that the proxy can neither read nor alter it.
+//!
+//! [`Endpoint::from_config`] makes what the `zone-endpoint` program runs. [`Endpoint::new`] is for programs
+//! that bring their own TLS configuration, serve sessions themselves ([`Service`]) or watch what happens
+//! ([`Event`]).
+
+mod back_off;
+mod config;
+mod credentials;
+mod dial;
+mod dialogue;
+mod endpoint;
+mod events;
+mod handshake;
+mod keeper;
+mod local;
+mod service;
+mod session;
+mod stream;
+
+pub use config::{Config, ConfigError, EndToEnd, ServiceConfig};
+pub use credentials::{Credentials, CredentialsError};
+pub use dial::{DialCause, DialError};
+pub use dialogue::SessionRequest;
+pub use endpoint::{Endpoint, SetupError, Timing};
+pub use events::{Event, Observer};
+pub use handshake::HandshakeError;
+pub use local::LocalTcp;
+pub use service::{Decline, Protection, Serve, ServeFuture, Service, service_fn};
+pub use stream::SessionStream;

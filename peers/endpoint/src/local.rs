@@ -1,0 +1,182 @@
+//! Sessions joined to a local TCP target, byte by byte.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::dialogue::SessionRequest;
+use crate::service::{Decline, Serve, ServeFuture, Service};
+use crate::stream::SessionStream;
+
+/// Bytes of the buffer that each direction of a session has.
+const BUFFER: usize = 16 * 1024;
+
+/// When one direction can't deliver any more, the other may still deliver what is under way for this long.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// The two sides, as errors name them.
+const SESSION: &str = "the session";
+const SERVICE: &str = "the service";
+
+/// A TCP server that this host can reach.
+#[derive(Debug)]
+pub struct LocalTcp {
+    target: Arc<str>,
+}
+
+impl LocalTcp {
+    /// The server at `target`, a `host:port`.
+    pub fn new(target: &str) -> Arc<Self> {
+        Arc::new(Self { target: target.into() })
+    }
+}
+
+impl Service for LocalTcp {
+    fn open<'a>(&'a self, request: &'a SessionRequest) -> ServeFuture<'a, Result<Serve, Decline>> {
+        Box::pin(async move {
+            let connected = TcpStream::connect(&*self.target).await;
+            let tcp = connected.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp)).map_err(|error| {
+                warn!(session = %request.id, target = %self.target, "the service can't be reached: {error}");
+                Decline::TARGET_REFUSED
+            })?;
+            let serve: Serve = Box::new(move |session| Box::pin(join(session, tcp)));
+            Ok(serve)
+        })
+    }
+}
+
+/// Joins a session to a TCP connection. Each direction ends by itself: close_notify becomes FIN and the other
+/// way round. A direction that breaks off becomes a reset or a missing close_notify, after what came before.
+async fn join(mut session: SessionStream, tcp: TcpStream) -> io::Result<()> {
+    let mut local = ResetOnDrop { tcp, ended_well: false };
+    let broken = copy_both_ways(&mut session, &mut local.tcp).await;
+    match broken {
+        None => {
+            local.ended_well = true;
+            session.finish().await
+        }
+        Some(error) => {
+            let reset = async {
+                sent(&local.tcp).await;
+                drop(local);
+            };
+            tokio::join!(reset, session.abort());
+            Err(error)
+        }
+    }
+}
+
+/// How one direction ended.
+enum Ended {
+    /// With an orderly end, which was passed on.
+    InOrder,
+    /// What it reads from broke off.
+    Source(io::Error),
+    /// What it writes to takes no more.
+    Sink(io::Error),
+}
+
+/// Copies until both directions have ended; gives the first thing that broke, if anything did.
+async fn copy_both_ways(session: &mut SessionStream, local: &mut TcpStream) -> Option<io::Error> {
+    let broken = AtomicBool::new(false);
+    let (session_read, session_write) = tokio::io::split(session);
+    let (local_read, local_write) = local.split();
+    let mut inward = pin!(copy((session_read, SESSION), (local_write, SERVICE), &broken));
+    let mut outward = pin!(copy((local_read, SERVICE), (session_write, SESSION), &broken));
+    let (first, other): (Ended, Pin<&mut (dyn Future<Output = Ended> + Send)>) = tokio::select! {
+        ended = &mut inward => (ended, outward),
+        ended = &mut outward => (ended, inward),
+    };
+    match first {
+        Ended::InOrder => match other.await {
+            Ended::InOrder => None,
+            Ended::Source(error) | Ended::Sink(error) => Some(error),
+        },
+        Ended::Source(error) => Some(error),
+        Ended::Sink(error) => {
+            let _ = timeout(LAST_WORDS, other).await;
+            Some(error)
+        }
+    }
+}
+
+async fn copy(
+    (mut from, source): (impl AsyncRead + Unpin, &str),
+    (mut to, sink): (impl AsyncWrite + Unpin, &str),
+    broken: &AtomicBool,
+) -> Ended {
+    let mut buffer = vec![0; BUFFER];
+    let refused = |error| {
+        broken.store(true, Ordering::Relaxed);
+        Ended::Sink(named(sink, &error))
+    };
+    loop {
+        match from.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(read) => {
+                if let Err(error) = write(&mut to, &buffer[..read]).await {
+                    return refused(error);
+                }
+            }
+            Err(error) => return Ended::Source(named(source, &error)),
+        }
+    }
+    // The kernel reports a reset once. If the other direction met it, what looks like an orderly end is none.
+    if broken.load(Ordering::Relaxed) {
+        return Ended::Source(named(source, &io::ErrorKind::ConnectionReset.into()));
+    }
+    match to.shutdown().await {
+        Ok(()) => Ended::InOrder,
+        Err(error) => refused(error),
+    }
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+fn named(what: &str, error: &io::Error) -> io::Error {
+    let why = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it ended without close_notify".to_owned(),
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), format!("{what} broke off: {why}"))
+}
+
+/// A connection that is reset when it is dropped, unless it ended well before: a session that is cut, for
+/// whatever reason, must not look complete to the service.
+struct ResetOnDrop {
+    tcp: TcpStream,
+    ended_well: bool,
+}
+
+impl Drop for ResetOnDrop {
+    fn drop(&mut self) {
+        if !self.ended_well {
+            // On a connection that is gone already there is nothing to reset.
+            let _ = self.tcp.set_zero_linger();
+        }
+    }
+}
+
+/// Waits until the kernel has sent all that was written, because a reset discards what it still holds.
+async fn sent(tcp: &TcpStream) {
+    let wait = async {
+        // Writable then means: nothing is left unsent.
+        SockRef::from(tcp).set_tcp_notsent_lowat(1)?;
+        // A second handle, because the runtime still knows the first one as writable from before.
+        let second = std::net::TcpStream::from(tcp.as_fd().try_clone_to_owned()?);
+        TcpStream::from_std(second)?.writable().await
+    };
+    let _ = timeout(LAST_WORDS, wait).await;
+}

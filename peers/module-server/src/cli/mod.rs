@@ -1,0 +1,221 @@
+//! What can be typed, and which part of the library does it.
+
+mod endpoints;
+mod output;
+mod proxies;
+mod sessions;
+mod zone;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use zone_module::Result;
+use zone_module::session::EndToEnd;
+use zone_module::zone::{DEFAULT_MODULE_SERVER, Zone};
+use zone_protocol::identity::{Label, Target};
+
+/// The inside peer of a zone: its authorities, its proxies, and sessions to its endpoints.
+#[derive(Debug, Parser)]
+#[command(name = "zone-module", version)]
+pub(crate) struct Arguments {
+    /// The zone directory.
+    #[arg(long, global = true, env = "ZONE_DIR", default_value = "./zone", value_name = "DIR")]
+    zone: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a zone directory with its authorities and a certificate for this Module Server.
+    Init {
+        /// The zone's name, a DNS label.
+        zone_name: Label,
+        /// This Module Server's name.
+        #[arg(long, default_value = DEFAULT_MODULE_SERVER, value_name = "NAME")]
+        module_server: Label,
+    },
+    /// Make a fresh proxy a member of the zone; what 'zone-proxy show payload' printed goes to standard input.
+    Provision(Provision),
+    /// Close a proxy's ports and forget it.
+    Unprovision {
+        /// The proxy.
+        name: Label,
+        /// Forget it without asking it: the host is gone for good.
+        #[arg(long)]
+        forget: bool,
+    },
+    /// Ask proxies how they are, and send them the trust document where theirs is old.
+    Status {
+        /// One proxy; all of them if left out.
+        name: Option<Label>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the endpoints that are connected to the zone's proxies.
+    Endpoints {
+        /// As JSON.
+        #[arg(long, conflicts_with = "watch")]
+        json: bool,
+        /// Go on with a line for each that comes, goes or changes.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Join standard input and output to a service of an endpoint (also as ssh's ProxyCommand).
+    ///
+    /// Exit status: 0 both directions ended cleanly, 1 refused, 2 wrong usage, 3 the session was cut off.
+    Connect {
+        /// Endpoint id and service, by name or number.
+        #[arg(value_name = "ID:SERVICE")]
+        target: Target,
+        #[command(flatten)]
+        policy: Policy,
+    },
+    /// Listen on a local port; every connection becomes a session.
+    Forward {
+        /// Address and port to listen on, as 127.0.0.1:8022.
+        #[arg(value_name = "LOCAL_ADDR")]
+        local: SocketAddr,
+        /// Endpoint id and service, by name or number.
+        #[arg(value_name = "ID:SERVICE")]
+        target: Target,
+        #[command(flatten)]
+        policy: Policy,
+        /// Sessions at a time; further connections wait.
+        #[arg(long, default_value_t = zone_module::forward::DEFAULT_SESSIONS, value_name = "N",
+              value_parser = sessions_at_a_time)]
+        sessions: usize,
+    },
+    /// Issue certificates.
+    #[command(subcommand)]
+    Issue(Issue),
+    /// Give a proxy new keys and certificates.
+    Rotate {
+        /// The proxy.
+        name: Label,
+    },
+    /// Deny every certificate issued so far for a name, at every proxy.
+    #[command(subcommand)]
+    Revoke(Revoke),
+    /// The trust document.
+    #[command(subcommand)]
+    Trust(Trust),
+}
+
+#[derive(Debug, Args)]
+struct Provision {
+    /// The proxy's name in the zone.
+    #[arg(long)]
+    name: Label,
+    /// Addresses that both relay ports listen on (default: all IPv4 addresses).
+    #[arg(long, num_args = 1.., value_name = "IP")]
+    listen: Vec<IpAddr>,
+    /// The port for endpoints (default: 17486).
+    #[arg(long, value_name = "N")]
+    endpoint_port: Option<u16>,
+    /// The port for Module Servers (default: 17487).
+    #[arg(long, value_name = "N")]
+    module_server_port: Option<u16>,
+    /// Networks that endpoints may come from (default: any).
+    #[arg(long, num_args = 1.., value_name = "CIDR")]
+    allow_endpoints: Vec<IpNet>,
+    /// Networks that Module Servers may come from (default: any).
+    #[arg(long, num_args = 1.., value_name = "CIDR")]
+    allow_module_servers: Vec<IpNet>,
+    /// A limit by name; none can be above the host's own.
+    #[arg(long = "limit", num_args = 1.., value_name = "NAME=N", value_parser = limit)]
+    limits: Vec<(String, u64)>,
+    /// Where the proxy's port 17488 is, if not where the payload says.
+    #[arg(long, value_name = "HOST")]
+    address: Option<String>,
+    /// Provision a member of the zone anew, without a token; what is not given stays as it is.
+    #[arg(long, conflicts_with = "address")]
+    again: bool,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct Policy {
+    /// Insist on TLS up to the endpoint, or do without for a service that brings its own security.
+    #[arg(long, default_value_t, value_name = "required|off")]
+    end_to_end: EndToEnd,
+}
+
+#[derive(Debug, Subcommand)]
+enum Issue {
+    /// A directory with everything that zone-endpoint needs.
+    Endpoint {
+        /// The endpoint's id, a DNS label.
+        id: Label,
+        /// Where to write it.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Where the endpoint is to find proxies (a balancer, say), instead of at those of the zone.
+        #[arg(long = "proxy", num_args = 1.., value_name = "HOST:PORT")]
+        proxies: Vec<String>,
+    },
+    /// A certificate for another Module Server, or for any HTTPS proxy client, and whom it should trust.
+    ModuleServer {
+        /// Its name, a DNS label.
+        name: Label,
+        /// Where to write it.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Revoke {
+    /// An endpoint.
+    Endpoint {
+        /// Its id.
+        id: Label,
+    },
+    /// A Module Server; revoking this one's own name gives it a new certificate.
+    ModuleServer {
+        /// Its name.
+        name: Label,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Trust {
+    /// Send it to every proxy that has an older one.
+    Push,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let open = || Zone::open(&arguments.zone);
+    match arguments.command {
+        Command::Init { zone_name, module_server } => zone::init(&arguments.zone, zone_name, module_server),
+        Command::Provision(wanted) => proxies::provision(&open()?, wanted).await,
+        Command::Unprovision { name, forget } => proxies::unprovision(&open()?, &name, forget).await,
+        Command::Status { name, json } => proxies::status(&open()?, name.as_ref(), json).await,
+        Command::Endpoints { watch: true, .. } => endpoints::watch(&open()?).await,
+        Command::Endpoints { json, .. } => endpoints::list(&open()?, json).await,
+        Command::Connect { target, policy } => sessions::connect(&open()?, &target, policy.end_to_end).await,
+        Command::Forward { local, target, policy, sessions } => {
+            sessions::forward(&open()?, local, target, policy.end_to_end, sessions).await
+        }
+        Command::Issue(what) => zone::issue(&open()?, &what),
+        Command::Rotate { name } => proxies::rotate(&open()?, &name).await,
+        Command::Revoke(whom) => zone::revoke(&open()?, whom).await,
+        Command::Trust(Trust::Push) => zone::push_trust(&open()?).await,
+    }
+}
+
+fn limit(text: &str) -> Result<(String, u64), String> {
+    let (name, number) = text.split_once('=').ok_or("NAME=N is expected")?;
+    let number = number.parse().map_err(|_| format!("'{number}' is not a whole number"))?;
+    Ok((name.to_owned(), number))
+}
+
+fn sessions_at_a_time(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=10_000).contains(&number) => Ok(number),
+        _ => Err("a number from 1 to 10000 is expected".into()),
+    }
+}

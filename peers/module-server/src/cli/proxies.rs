@@ -1,0 +1,208 @@
+//! Commands about proxies: provision, unprovision, rotate, status.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+use zone_module::control::ControlClient;
+use zone_module::dial::join_host_port;
+use zone_module::provision::{self, Request, rfc3339};
+use zone_module::trust::{self, Outcome};
+use zone_module::zone::{Credentials, ProxyEntry, Settings, Zone};
+use zone_module::{Error, Result};
+use zone_protocol::identity::Label;
+use zone_protocol::provisioning::{PerPort, Status};
+use zone_protocol::trust::Trust;
+
+use super::Provision;
+use super::output::{json, line};
+
+/// More than any payload has, bytes.
+const LONGEST_PAYLOAD: u64 = 64 * 1024;
+
+pub(super) async fn provision(zone: &Zone, wanted: Provision) -> Result<ExitCode> {
+    let mut report = |step: provision::Step| {
+        // Progress is no reason to stop half-way.
+        let _ = line(step);
+    };
+    if wanted.again {
+        let settings = change(zone.proxy(&wanted.name)?.settings, &wanted);
+        provision::provision_again(zone, &wanted.name, settings, &mut report).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let settings = change(Settings::default(), &wanted);
+    settings.check()?;
+    let text = read_standard_input()?;
+    let (hosts, control_port, token) = provision::read_payload(&text, wanted.address.as_deref())?;
+    let request = Request { name: wanted.name, hosts, control_port, token, settings };
+    provision::provision(zone, &request, &mut report).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn change(mut settings: Settings, wanted: &Provision) -> Settings {
+    if !wanted.listen.is_empty() {
+        settings.listen = PerPort { endpoint: wanted.listen.clone(), module_server: wanted.listen.clone() };
+    }
+    settings.ports.endpoint = wanted.endpoint_port.unwrap_or(settings.ports.endpoint);
+    settings.ports.module_server = wanted.module_server_port.unwrap_or(settings.ports.module_server);
+    if !wanted.allow_endpoints.is_empty() {
+        settings.allowed_networks.endpoint.clone_from(&wanted.allow_endpoints);
+    }
+    if !wanted.allow_module_servers.is_empty() {
+        settings.allowed_networks.module_server.clone_from(&wanted.allow_module_servers);
+    }
+    settings.limits.extend(wanted.limits.iter().cloned());
+    settings
+}
+
+/// Secrets come here and never as arguments, which every process of the host can read.
+fn read_standard_input() -> Result<Zeroizing<String>> {
+    let input = std::io::stdin();
+    if input.is_terminal() {
+        eprintln!("paste what 'zone-proxy show payload' prints, then press Enter and Ctrl-D:");
+    }
+    let mut text = Zeroizing::new(String::new());
+    input
+        .lock()
+        .take(LONGEST_PAYLOAD)
+        .read_to_string(&mut text)
+        .map_err(|source| Error::Local { what: "reading the payload from standard input", source })?;
+    if text.trim().is_empty() {
+        let why = "it is empty; pipe what 'zone-proxy show payload' prints into this command";
+        return Err(Error::Payload(why.into()));
+    }
+    Ok(text)
+}
+
+pub(super) async fn unprovision(zone: &Zone, name: &Label, forget: bool) -> Result<ExitCode> {
+    if forget {
+        zone.proxy(name)?;
+        zone.forget_proxy(name)?;
+        line(format_args!("{name}: forgotten; it was not asked, and its certificates stay good"))?;
+    } else {
+        provision::unprovision(zone, name).await?;
+        line(format_args!("{name}: un-provisioned, its relay ports are closed"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn rotate(zone: &Zone, name: &Label) -> Result<ExitCode> {
+    let mut report = |step: provision::Step| {
+        let _ = line(step);
+    };
+    provision::rotate(zone, name, &mut report).await?;
+    line(format_args!("{name}: shows its new certificates"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is known of one proxy, as `status --json` prints it.
+#[derive(Debug, Serialize)]
+struct Report {
+    name: Label,
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    /// Versions: the zone's, and the proxy's after this contact.
+    trust_version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_trust_version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+pub(super) async fn status(zone: &Zone, name: Option<&Label>, as_json: bool) -> Result<ExitCode> {
+    let proxies = match name {
+        Some(name) => vec![zone.proxy(name)?],
+        None => zone.proxies()?,
+    };
+    if proxies.is_empty() && !as_json {
+        line(format_args!("zone {} has no proxy yet", zone.name()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (own, trust) = (zone.credentials()?, zone.trust()?);
+    let mut asked = JoinSet::new();
+    for proxy in proxies {
+        let (own, trust) = (own.clone(), trust.clone());
+        asked.spawn(async move { ask(&proxy, &own, &trust).await });
+    }
+    let mut reports = asked.join_all().await;
+    reports.sort_by(|one, other| one.name.cmp(&other.name));
+    for report in &reports {
+        if let Some(version) = report.proxy_trust_version {
+            zone.note_trust_version(&report.name, version)?;
+        }
+    }
+    if as_json {
+        json(&reports)?;
+    } else {
+        reports.iter().try_for_each(print)?;
+    }
+    let failed = reports.iter().any(|report| report.error.is_some());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn ask(proxy: &ProxyEntry, own: &Credentials, trust: &Trust) -> Report {
+    let host = proxy.addresses.first().map_or("", String::as_str);
+    let mut report = Report {
+        name: proxy.name.clone(),
+        address: join_host_port(host, proxy.control_port),
+        status: None,
+        trust_version: trust.version,
+        proxy_trust_version: None,
+        error: None,
+    };
+    let asked = async {
+        let control = ControlClient::of(proxy, own)?;
+        let status = report.status.insert(control.status().await?);
+        report.proxy_trust_version = status.trust_version;
+        if let Outcome::Sent { .. } = trust::converge(&control, proxy, status, trust).await? {
+            report.proxy_trust_version = Some(trust.version);
+            status.trust_version = Some(trust.version);
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = asked.await {
+        report.error = Some(error.to_string());
+    }
+    report
+}
+
+fn print(report: &Report) -> Result<()> {
+    let state = report.status.as_ref().map_or("does not answer", |status| &status.state);
+    line(format_args!("{}  {}  {state}", report.name, report.address))?;
+    if let Some(error) = &report.error {
+        line(format_args!("    {error}"))?;
+    }
+    let Some(status) = &report.status else { return Ok(()) };
+    let theirs = status.trust_version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+    line(format_args!(
+        "    host {}, zone-proxy {}, clock {}",
+        status.host,
+        status.version,
+        rfc3339(status.clock)
+    ))?;
+    line(format_args!("    trust version {theirs}, the zone's is {}", report.trust_version))?;
+    if let Some(time) = status.certificate_expires_at {
+        line(format_args!("    certificates good until {}", rfc3339(time)))?;
+    }
+    for port in &status.ports {
+        let address = join_host_port(&port.address.to_string(), port.port);
+        let listening = if port.listening { "listening" } else { "not listening" };
+        line(format_args!("    {:13}  {address}  {listening}, firewall {}", port.purpose, port.firewall))?;
+    }
+    for relay in &status.relays {
+        let counts = relay.counts.as_ref().map_or_else(
+            || "gives no counts".to_owned(),
+            |c| {
+                format!(
+                    "endpoints {}, parks {}, waiting {}, sessions {}",
+                    c.endpoints, c.parks, c.waiting, c.sessions
+                )
+            },
+        );
+        line(format_args!("    relay {} (pid {}) {}: {counts}", relay.generation, relay.pid, relay.state))?;
+    }
+    Ok(())
+}

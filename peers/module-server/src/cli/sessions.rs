@@ -1,0 +1,82 @@
+//! Commands that open sessions: connect, forward.
+
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{self, AsyncWrite, Stdout};
+use zone_module::copy::{Totals, join};
+use zone_module::forward::Forward;
+use zone_module::session::EndToEnd;
+use zone_module::zone::Zone;
+use zone_module::{Error, Result, proxies, trust};
+use zone_protocol::identity::Target;
+
+use super::output::line;
+
+pub(super) async fn connect(zone: &Zone, target: &Target, policy: EndToEnd) -> Result<ExitCode> {
+    send_trust_meanwhile(zone);
+    let session = proxies::connect(&proxies::clients(zone)?, target, policy).await?;
+    join(session, io::stdin(), StandardOutput(io::stdout())).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn forward(
+    zone: &Zone,
+    local: SocketAddr,
+    target: Target,
+    policy: EndToEnd,
+    sessions: usize,
+) -> Result<ExitCode> {
+    send_trust_meanwhile(zone);
+    let clients = proxies::clients(zone)?;
+    let forward = Forward::bind(local, clients, target.clone(), policy, sessions).await?;
+    let address = forward.local_address().map_err(|source| Error::Listen { address: local, source })?;
+    line(format_args!("{address} leads to {target}"))?;
+    forward
+        .run(|from, ended| match ended {
+            Ok(Totals { sent, received }) => {
+                eprintln!("zone-module: {from}: done, {sent} bytes sent, {received} received");
+            }
+            Err(error) => eprintln!("zone-module: {from}: {error}"),
+        })
+        .await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A proxy that missed a revocation gets it at the next contact, whatever the contact is for. A session does
+/// not wait for that.
+fn send_trust_meanwhile(zone: &Zone) {
+    let zone = zone.clone();
+    // Those that stay behind are named by `status` and `trust push`.
+    drop(tokio::spawn(async move { trust::push_to_lagging(&zone).await }));
+}
+
+/// Standard output whose shutdown its reader sees: the end of one direction, while the process lives on for
+/// the other.
+struct StandardOutput(Stdout);
+
+impl AsyncWrite for StandardOutput {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.0).poll_flush(context))?;
+        // Where it is a socket, standard input may be the same one and keep it open.
+        let _ = rustix::net::shutdown(rustix::stdio::stdout(), rustix::net::Shutdown::Write);
+        let nothing = OpenOptions::new().write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdout(&nothing)?;
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,100 @@
+//! Commands that change the zone directory: init, issue, revoke, trust.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use zone_module::provision::rfc3339;
+use zone_module::trust::{self, Outcome};
+use zone_module::zone::Zone;
+use zone_module::{Result, zone::LEAF_LIFETIME};
+use zone_protocol::identity::{Label, Role};
+use zone_protocol::trust::Denied;
+
+use super::output::line;
+use super::{Issue, Revoke};
+
+pub(super) fn init(directory: &Path, name: Label, module_server: Label) -> Result<ExitCode> {
+    let zone = Zone::init(directory, name, module_server)?;
+    line(format_args!(
+        "zone {} is in {}: keep it safe, its ca/*.key can vouch for anybody",
+        zone.name(),
+        zone.directory().display()
+    ))?;
+    line(
+        "next: on a zone server, 'zone-proxy show payload'; here, 'zone-module provision --name NAME' with it",
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn issue(zone: &Zone, what: &Issue) -> Result<ExitCode> {
+    let days = LEAF_LIFETIME.whole_days();
+    match what {
+        Issue::Endpoint { id, out, proxies } => {
+            zone.write_endpoint_bundle(id, out, proxies, None)?;
+            let directory = out.display();
+            line(format_args!("endpoint {id} is in {directory}, its certificate is good for {days} days"))?;
+            if proxies.is_empty() && zone.proxies()?.is_empty() {
+                line(format_args!(
+                    "the zone has no proxy yet: fill in 'proxies' in {directory}/zone-endpoint.toml"
+                ))?;
+            }
+        }
+        Issue::ModuleServer { name, out } => {
+            zone.write_module_server_bundle(name, out, None)?;
+            line(format_args!(
+                "Module Server {name} is in {}, its certificate is good for {days} days",
+                out.display()
+            ))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn revoke(zone: &Zone, whom: Revoke) -> Result<ExitCode> {
+    let (role, name) = match whom {
+        Revoke::Endpoint { id } => (Role::Endpoint, id),
+        Revoke::ModuleServer { name } => (Role::ModuleServer, name),
+    };
+    let identity = zone.identity(role, &name);
+    if !zone.audit()?.iter().any(|entry| entry.identity == identity) {
+        line(format_args!("note: no certificate was ever issued here for {identity}"))?;
+    }
+    let trust = zone.revoke(role, &name)?;
+    let denied = trust.deny.iter().find_map(|entry| match entry {
+        Denied::Identity { identity: denied, not_before } if *denied == identity => Some(not_before),
+        _ => None,
+    });
+    if let Some(time) = denied {
+        line(format_args!(
+            "{identity}: certificates valid from before {} are denied, trust version {}",
+            rfc3339(*time),
+            trust.version
+        ))?;
+    }
+    push_trust(zone).await
+}
+
+pub(super) async fn push_trust(zone: &Zone) -> Result<ExitCode> {
+    let version = zone.trust()?.version;
+    let outcomes = trust::push(zone).await?;
+    if outcomes.is_empty() {
+        line("the zone has no proxy yet")?;
+    }
+    let mut everywhere = ExitCode::SUCCESS;
+    for (name, outcome) in outcomes {
+        match outcome {
+            Outcome::UpToDate => line(format_args!("{name}: has trust version {version} already"))?,
+            Outcome::Sent { from } => {
+                line(format_args!("{name}: has trust version {version} now (it had {from})"))?;
+            }
+            Outcome::Failed(error) => {
+                everywhere = ExitCode::FAILURE;
+                eprintln!("zone-module: {name} does not have trust version {version}: {error}");
+                eprintln!(
+                    "zone-module: {name} gets it at the next contact; 'zone-module trust push' tries again"
+                );
+            }
+        }
+    }
+    Ok(everywhere)
+}

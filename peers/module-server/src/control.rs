@@ -1,0 +1,157 @@
+//! The control port, 17488: status, provisioning, identity and trust.
+
+use std::time::Duration;
+
+use hyper::Method;
+use hyper::body::Bytes;
+use serde::Serialize;
+use zone_protocol::fields;
+use zone_protocol::identity::{Label, Role};
+use zone_protocol::proof::{self, Prover};
+use zone_protocol::provisioning::{NewIdentity, Offer, OfferRequest, Provisioned, Provisioning, Status};
+use zone_protocol::tls::config;
+use zone_protocol::tls::policy::Versions;
+use zone_protocol::tls::verifier::{Expectation, Pinned};
+use zone_protocol::token::Token;
+use zone_protocol::trust::Trust;
+
+use crate::dial::Dialer;
+use crate::error::{Error, Result};
+use crate::http::{self, ANSWER_DEADLINE, Answer, Content};
+use crate::zone::{Credentials, ProxyEntry};
+
+/// How long a proxy may take to complete a provisioning: it starts a relay and opens the firewall meanwhile.
+pub const PROVISIONING_DEADLINE: Duration = Duration::from_secs(90);
+
+/// A client of one proxy's control port.
+#[derive(Debug)]
+pub struct ControlClient {
+    dialer: Dialer,
+    /// Set before provisioning: every request carries a proof made with it, and so must every answer.
+    token: Option<Token>,
+}
+
+impl ControlClient {
+    /// For a proxy that is not provisioned: known by the keys that `token` names, and no certificate of ours.
+    pub fn by_token(hosts: Vec<String>, port: u16, token: Token) -> Result<Self> {
+        let tls = config::client(Pinned::new(*token.pin()), None, Versions::Tls12)?;
+        Ok(Self { dialer: Dialer::new(hosts, port, tls), token: Some(token) })
+    }
+
+    /// For a proxy of the zone, by mutual TLS; any of its proxies where no name is given.
+    pub fn by_certificate(
+        hosts: Vec<String>,
+        port: u16,
+        own: &Credentials,
+        name: Option<Label>,
+    ) -> Result<Self> {
+        let expected =
+            Expectation::new(own.zone.clone(), Role::ZoneProxy, name, &own.proxy_anchors, Versions::Tls12)?;
+        let tls = config::client(expected, Some((&own.certificate, &own.key)), Versions::Tls12)?;
+        Ok(Self { dialer: Dialer::new(hosts, port, tls), token: None })
+    }
+
+    /// For a proxy that the zone directory knows.
+    pub fn of(proxy: &ProxyEntry, own: &Credentials) -> Result<Self> {
+        Self::by_certificate(proxy.addresses.clone(), proxy.control_port, own, Some(proxy.name.clone()))
+    }
+
+    /// `GET /v1/status`.
+    pub async fn status(&self) -> Result<Status> {
+        self.send(&Method::GET, "/v1/status", &()).await?.document("the request for its status")
+    }
+
+    /// `POST /v1/provisioning`: two signing requests, and what the proxy says of itself.
+    pub async fn request_offer(&self, request: &OfferRequest) -> Result<Offer> {
+        self.offer("/v1/provisioning", request, "the request for an offer").await
+    }
+
+    /// `PUT /v1/provisioning/{id}`: completes the offer; afterwards the proxy is a member of the zone.
+    pub async fn complete(&self, offer: &str, provisioning: &Provisioning) -> Result<Provisioned> {
+        let path = format!("/v1/provisioning/{offer}");
+        self.send(&Method::PUT, &path, provisioning).await?.document("the provisioning")
+    }
+
+    /// `GET /v1/provisioning`: what is in force.
+    pub async fn provisioned(&self) -> Result<Provisioned> {
+        let answer = self.send(&Method::GET, "/v1/provisioning", &()).await?;
+        answer.document("the question for its provisioning")
+    }
+
+    /// `DELETE /v1/provisioning`: afterwards 17486 and 17487 are closed, and the proxy waits for a new zone.
+    pub async fn unprovision(&self) -> Result<()> {
+        self.send(&Method::DELETE, "/v1/provisioning", &()).await?.success("the un-provisioning")
+    }
+
+    /// `POST /v1/identity`: signing requests for new keys.
+    pub async fn request_identity(&self) -> Result<Offer> {
+        self.offer("/v1/identity", &(), "the request for new keys").await
+    }
+
+    /// `PUT /v1/identity`: from here on the proxy shows these certificates.
+    pub async fn replace_identity(&self, identity: &NewIdentity) -> Result<Provisioned> {
+        self.send(&Method::PUT, "/v1/identity", identity).await?.document("the new identity")
+    }
+
+    /// `GET /v1/trust`.
+    pub async fn trust(&self) -> Result<Trust> {
+        self.send(&Method::GET, "/v1/trust", &()).await?.document("the question for its trust document")
+    }
+
+    /// `PUT /v1/trust`, if the proxy still has version `current`; `false` where it has another one.
+    pub async fn replace_trust(&self, trust: &Trust, current: u64) -> Result<bool> {
+        let body = encode(trust)?;
+        let condition = vec![("If-Match", format!("\"{current}\""))];
+        let content = move |_: &_| Content { body, fields: condition };
+        let answer =
+            http::exchange(&self.dialer, &Method::PUT, "/v1/trust", ANSWER_DEADLINE, content).await?;
+        if answer.status == 412 {
+            return Ok(false);
+        }
+        answer.document::<Trust>("the trust document").map(|_| true)
+    }
+
+    async fn offer(&self, path: &str, request: &impl Serialize, step: &str) -> Result<Offer> {
+        let answer = self.send(&Method::POST, path, request).await?;
+        let offer: Offer = answer.document(step)?;
+        // It becomes part of a path.
+        if (1..=64).contains(&offer.id.len())
+            && offer.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        {
+            return Ok(offer);
+        }
+        let why = "the offer's id is not one of letters, digits and '-'".into();
+        Err(Error::Broken { peer: answer.peer, step: step.to_owned(), why })
+    }
+
+    /// Sends a document (`()` for none). With a token, both proofs are made and checked here.
+    async fn send(&self, method: &Method, path: &str, document: &impl Serialize) -> Result<Answer> {
+        let body = encode(document)?;
+        let deadline = if *method == Method::PUT { PROVISIONING_DEADLINE } else { ANSWER_DEADLINE };
+        let token = self.token.as_ref();
+        let content = |exported: &_| {
+            let proof =
+                token.map(|t| proof::make(t, Prover::ModuleServer, exported, method.as_str(), path, &body));
+            Content { body, fields: proof.map(|proof| (fields::PROOF, proof)).into_iter().collect() }
+        };
+        let answer = http::exchange(&self.dialer, method, path, deadline, content).await?;
+        if let Some(token) = &self.token
+            && (200..300).contains(&answer.status)
+        {
+            let proof = answer.proof.as_deref().unwrap_or_default();
+            let (exported, body) = (&answer.exported, &answer.body);
+            if !proof::verify(token, Prover::ZoneProxy, exported, method.as_str(), path, body, proof) {
+                return Err(Error::AnswerProof { peer: answer.peer, step: format!("{method} {path}") });
+            }
+        }
+        Ok(answer)
+    }
+}
+
+fn encode(document: &impl Serialize) -> Result<Bytes> {
+    match serde_json::to_vec(document) {
+        Ok(body) if body == b"null" => Ok(Bytes::new()),
+        Ok(body) => Ok(body.into()),
+        Err(error) => Err(Error::Usage(format!("a document can't be written as JSON: {error}"))),
+    }
+}

@@ -1,0 +1,223 @@
+//! TCP and TLS towards a proxy: every failure in words, every step with a deadline.
+
+use std::error::Error as StdError;
+use std::future::Future as _;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
+use zone_protocol::tls::refusal::{capture, explain_alert};
+
+use crate::error::{Error, Result, legible};
+
+/// How long one address may take to accept a TCP connection.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a connection is silent before the kernel asks whether the other side is still there.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+/// How long the kernel waits between questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Where a port of a proxy is, and how TLS is to be spoken there.
+///
+/// One dialer for each port of each proxy: its TLS configuration holds the tickets of that port.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    hosts: Vec<String>,
+    port: u16,
+    tls: Arc<ClientConfig>,
+}
+
+/// A connection with its handshake done.
+#[derive(Debug)]
+pub struct Link {
+    /// Ready for bytes.
+    pub stream: TlsStream<TcpStream>,
+    /// The address that answered.
+    pub address: SocketAddr,
+    /// What binds a proof to this connection.
+    pub exported: Exported,
+}
+
+impl Dialer {
+    /// `hosts` are names or addresses, tried in order.
+    pub fn new(hosts: Vec<String>, port: u16, tls: Arc<ClientConfig>) -> Self {
+        Self { hosts, port, tls }
+    }
+
+    /// What is dialed, for messages, where no address has answered yet.
+    pub fn peer(&self) -> String {
+        let host = self.hosts.first().map_or("(no address)", String::as_str);
+        peer(&join_host_port(host, self.port))
+    }
+
+    /// Connects to the first address that accepts, and shakes hands there.
+    pub async fn dial(&self) -> Result<Link> {
+        let (tcp, address) = self.connect().await?;
+        set_options(&tcp).map_err(|e| dial_error(&peer(&address), &e))?;
+        let name = ServerName::IpAddress(address.ip().into());
+        let stream = handshake(&self.tls, name, tcp, &peer(&address)).await?;
+        let exported = stream
+            .get_ref()
+            .1
+            .export_keying_material([0; EXPORTER_LENGTH], EXPORTER_LABEL, None)
+            .map_err(|e| Error::Handshake { peer: peer(&address), why: e.to_string() })?;
+        Ok(Link { stream, address, exported })
+    }
+
+    async fn connect(&self) -> Result<(TcpStream, SocketAddr)> {
+        let mut last = None;
+        for host in &self.hosts {
+            let called = peer(&join_host_port(host, self.port));
+            let found = timeout(CONNECT_DEADLINE, lookup_host((host.as_str(), self.port))).await;
+            let addresses: Vec<_> = match found {
+                Ok(Ok(addresses)) => addresses.collect(),
+                Ok(Err(error)) => {
+                    let why = format!("the name {} can't be looked up: {error}", legible(host));
+                    last = Some(Error::Dial { peer: called, why });
+                    continue;
+                }
+                Err(_) => {
+                    let step = "looking up its name".into();
+                    last = Some(Error::Deadline { peer: called, step, after: CONNECT_DEADLINE });
+                    continue;
+                }
+            };
+            for address in addresses {
+                match timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
+                    Ok(Ok(tcp)) => return Ok((tcp, address)),
+                    Ok(Err(error)) => last = Some(dial_error(&peer(&address), &error)),
+                    Err(_) => {
+                        let step = "connecting".into();
+                        last = Some(Error::Deadline { peer: peer(&address), step, after: CONNECT_DEADLINE });
+                    }
+                }
+            }
+        }
+        let nowhere = || Error::Dial { peer: self.peer(), why: "it has no address".into() };
+        Err(last.unwrap_or_else(nowhere))
+    }
+}
+
+/// What is typed in a session must not wait for more to follow, and a proxy that vanished must be noticed: a
+/// session carries no pings of its own.
+fn set_options(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
+    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+}
+
+/// A TLS handshake over any stream.
+pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    tls: &Arc<ClientConfig>,
+    name: ServerName<'static>,
+    stream: S,
+    peer: &str,
+) -> Result<TlsStream<S>> {
+    let mut refusal = None;
+    let mut connecting = pin!(TlsConnector::from(Arc::clone(tls)).connect(name, stream));
+    let shaken = std::future::poll_fn(|context| {
+        let (polled, refused) = capture(|| connecting.as_mut().poll(context));
+        refusal = refused.or(refusal.take());
+        polled
+    });
+    match timeout(HANDSHAKE_DEADLINE, shaken).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(match refusal {
+            Some(refusal) => Error::NotTrusted { peer: peer.into(), why: refusal.to_string() },
+            None => handshake_error(peer, &error),
+        }),
+        Err(_) => Err(Error::Deadline {
+            peer: peer.into(),
+            step: "TLS handshake".into(),
+            after: HANDSHAKE_DEADLINE,
+        }),
+    }
+}
+
+fn handshake_error(peer: &str, error: &io::Error) -> Error {
+    use rustls::CertificateError::ApplicationVerificationFailure;
+    let peer = peer.to_owned();
+    match tls_cause(error) {
+        Some(rustls::Error::InvalidCertificate(ApplicationVerificationFailure)) => Error::NotPinned { peer },
+        Some(rustls::Error::InvalidCertificate(why)) => Error::NotTrusted { peer, why: why.to_string() },
+        _ => Error::Handshake { peer, why: explain(error) },
+    }
+}
+
+fn dial_error(peer: &str, error: &io::Error) -> Error {
+    let why = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),
+        _ => error.to_string(),
+    };
+    Error::Dial { peer: peer.to_owned(), why }
+}
+
+/// What a transport error means, in one line: an alert in words, an end without close_notify as such.
+pub(crate) fn explain(error: &(dyn StdError + 'static)) -> String {
+    if let Some(words) = tls_cause(error).and_then(explain_alert) {
+        return words.to_owned();
+    }
+    match io_kind(error) {
+        Some(io::ErrorKind::UnexpectedEof) => "the other side closed the connection in the middle".into(),
+        Some(io::ErrorKind::ConnectionReset) => "the other side reset the connection".into(),
+        _ => innermost(error),
+    }
+}
+
+/// Whether it is an alert that says that our certificate, or what we offer, is not accepted.
+pub(crate) fn is_alert_about_us(error: &(dyn StdError + 'static)) -> bool {
+    tls_cause(error).and_then(explain_alert).is_some()
+}
+
+/// The TLS error behind a chain of others.
+fn tls_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    causes(error).find_map(|cause| {
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause.downcast_ref().or_else(|| wrapped?.downcast_ref())
+    })
+}
+
+fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    causes(error).find_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind))
+}
+
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    causes(error).last().map_or_else(String::new, |cause| legible(&cause.to_string()))
+}
+
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+/// How a proxy is called in messages.
+pub(crate) fn peer(address: &impl ToString) -> String {
+    format!("proxy {}", address.to_string())
+}
+
+/// `host:port`, an IPv6 address in brackets.
+pub fn join_host_port(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    }
+}

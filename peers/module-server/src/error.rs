@@ -1,0 +1,295 @@
+//! What can go wrong, each in one line that a person can act on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use zone_protocol::identity::{IdentityError, Label, Target};
+use zone_protocol::problem::Problem;
+use zone_protocol::tls::TlsError;
+
+use crate::session::EndToEnd;
+
+/// The result of everything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something was not done. Where a peer is involved, it is named with the step that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused.
+    #[error("{}: can't {doing}: {source}", path.display())]
+    File {
+        /// Of what.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something is there that must not be overwritten.
+    #[error("{} exists already and is not overwritten: choose another place, or move it away", .0.display())]
+    Exists(PathBuf),
+    /// A directory that holds no zone.
+    #[error("{} is no zone directory (no zone.toml in it): give --zone DIR, or make one with 'zone-module init ZONE_NAME'", .0.display())]
+    NoZone(PathBuf),
+    /// A file of the zone directory that can't be read for what it should be.
+    #[error("{}: {why}", path.display())]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A name that is none.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A certificate could not be made.
+    #[error("{what}: can't be signed: {why}")]
+    Signing {
+        /// For whom.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// Certificates, keys or anchors that TLS can't use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The command line asks for something that can't be.
+    #[error("{0}")]
+    Usage(String),
+    /// Standard input holds neither a payload nor a token.
+    #[error("standard input: {0}")]
+    Payload(String),
+    /// A local port can't be had.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The zone has no proxy of this name.
+    #[error("this zone has no proxy named {0}; 'zone-module status' lists them")]
+    NoSuchProxy(Label),
+    /// The zone has no proxy at all.
+    #[error("this zone has no proxy yet: 'zone-module provision --name NAME' adds one")]
+    NoProxy,
+    /// The name is another proxy's.
+    #[error(
+        "the zone has a proxy named {name} at {address} already: choose another name, or 'zone-module unprovision {name}' (with --forget where it is gone for good)"
+    )]
+    NameTaken {
+        /// The name.
+        name: Label,
+        /// Where its owner is.
+        address: String,
+    },
+
+    /// No TCP connection.
+    #[error("{peer}: can't connect: {why}")]
+    Dial {
+        /// Whom.
+        peer: String,
+        /// Why not.
+        why: String,
+    },
+    /// The TLS handshake failed.
+    #[error("{peer}: TLS handshake failed: {why}")]
+    Handshake {
+        /// With whom.
+        peer: String,
+        /// Why.
+        why: String,
+    },
+    /// The other side's certificate is not accepted.
+    #[error("{peer} is not whom it should be: {why}")]
+    NotTrusted {
+        /// Who.
+        peer: String,
+        /// What its certificate says.
+        why: String,
+    },
+    /// The keys shown are not those of the token.
+    #[error("{peer} does not hold the keys that the token names")]
+    NotPinned {
+        /// Who.
+        peer: String,
+    },
+    /// Nothing came in time.
+    #[error("{peer}: {step}: no answer within {} s", .after.as_secs())]
+    Deadline {
+        /// From whom.
+        peer: String,
+        /// To what.
+        step: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The connection ended, or what came over it made no sense.
+    #[error("{peer}: {step}: {why}")]
+    Broken {
+        /// To whom.
+        peer: String,
+        /// During what.
+        step: String,
+        /// What happened.
+        why: String,
+    },
+    /// The proxy answered with a problem document (RFC 9457).
+    #[error("{peer} refused {step}: {}", legible(&problem.to_string()))]
+    Problem {
+        /// Who.
+        peer: String,
+        /// What.
+        step: String,
+        /// Why.
+        problem: Box<Problem>,
+    },
+    /// The answer lacks a good proof.
+    #[error(
+        "{peer}: the answer to {step} does not prove that its sender knows the token's secret: it was altered on the way, or comes from somebody else; nothing in it was believed"
+    )]
+    AnswerProof {
+        /// Who answered.
+        peer: String,
+        /// What was asked.
+        step: String,
+    },
+    /// The token is good for nothing any more.
+    #[error(
+        "{peer} no longer holds the keys of this token: it was provisioned by somebody else, or the token was replaced; 'zone-proxy show payload' there prints the one in force"
+    )]
+    TokenSpent {
+        /// Who.
+        peer: String,
+    },
+    /// The proxy is a member already, under another name.
+    #[error("the proxy at {address} is already provisioned by this zone, as {name}")]
+    ProvisionedAs {
+        /// Where.
+        address: String,
+        /// Its name.
+        name: Label,
+    },
+    /// Certificates of ours would not be valid there.
+    #[error(
+        "{peer} has the time {theirs}, here it is {ours}: certificates signed now would not be valid there; set the clock that is wrong"
+    )]
+    Clocks {
+        /// Who.
+        peer: String,
+        /// By its clock, RFC 3339.
+        theirs: String,
+        /// By our clock, RFC 3339.
+        ours: String,
+    },
+    /// Somebody else has newer trust than we.
+    #[error(
+        "{peer} has trust document version {theirs}, this zone directory only {ours}: it is an old copy; use the newest one"
+    )]
+    TrustNewer {
+        /// Who.
+        peer: String,
+        /// Its version.
+        theirs: u64,
+        /// Our version.
+        ours: u64,
+    },
+
+    /// A CONNECT was refused.
+    #[error("{peer} refused {target}: {why}")]
+    Refused {
+        /// By whom.
+        peer: String,
+        /// What was asked for.
+        target: Target,
+        /// Another proxy may do better: the endpoint is unknown or not parked here.
+        elsewhere: bool,
+        /// In the proxy's words, with the error type of RFC 9209.
+        why: String,
+    },
+    /// Every proxy of the zone failed.
+    #[error("no proxy of the zone could connect {target}: {}", join(.each))]
+    NoneConnected {
+        /// What was asked for.
+        target: Target,
+        /// What each one said.
+        each: Vec<Error>,
+    },
+    /// The endpoint's policy is not the caller's.
+    #[error("{peer}, {target}: {}", policy(*.offered))]
+    Policy {
+        /// Through whom.
+        peer: String,
+        /// Which service.
+        target: Target,
+        /// What the answer says.
+        offered: EndToEnd,
+    },
+    /// The session ended without the closing alert.
+    #[error(
+        "{peer}: the session was cut off ({why}): what came before was delivered, what was to follow is missing"
+    )]
+    Truncated {
+        /// Through whom.
+        peer: String,
+        /// How.
+        why: String,
+    },
+    /// Our own side of a session failed.
+    #[error("{what}: {source}")]
+    Local {
+        /// Which end.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn file(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { path: path.to_owned(), doing, source }
+    }
+
+    /// Whether the request may have been carried out although no answer came.
+    pub(crate) fn is_lost_answer(&self) -> bool {
+        matches!(self, Self::Deadline { .. } | Self::Broken { .. })
+    }
+
+    /// The exit status that goes with it: 2 for usage, 3 for a session that was cut off, otherwise 1.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Identity(_) => 2,
+            Self::Truncated { .. } => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// A peer's words, fit for one line of a terminal: control characters escaped, cut to 400 characters.
+pub(crate) fn legible(text: &str) -> String {
+    const LONGEST: usize = 400;
+    text.chars()
+        .take(LONGEST)
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+fn join(errors: &[Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn policy(offered: EndToEnd) -> &'static str {
+    match offered {
+        EndToEnd::Off => {
+            "the answer says that this service runs without TLS end to end, so the proxy could read and alter it; where the service brings its own security, pass --end-to-end off"
+        }
+        EndToEnd::Required => {
+            "the endpoint requires TLS end to end for this service: leave out --end-to-end off"
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Provisioning: a fresh proxy becomes a member of the zone, in one transaction on its side.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+use zone_protocol::identity::{Label, Role, printable};
+use zone_protocol::ports;
+use zone_protocol::provisioning::{
+    Certificates, NewIdentity, Offer, OfferRequest, Payload, Provisioned, Provisioning,
+};
+use zone_protocol::token::{Token, TokenError};
+
+use crate::control::ControlClient;
+use crate::error::{Error, Result};
+use crate::zone::{HostName, ProxyEntry, Settings, Validity, Zone};
+
+/// Clocks that differ by more than this are worth a warning.
+pub const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
+
+/// What the operator knows of a fresh proxy.
+#[derive(Debug)]
+pub struct Request {
+    /// The name that it is to have.
+    pub name: Label,
+    /// Where its control port answers, names or addresses.
+    pub hosts: Vec<String>,
+    /// Its control port.
+    pub control_port: u16,
+    /// How to recognise it and to be recognised.
+    pub token: Token,
+    /// What it is told.
+    pub settings: Settings,
+}
+
+/// What happens during provisioning, in words for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The control port is being dialed.
+    Dialing(String),
+    /// The proxy proved that it knows the token's secret.
+    Proved {
+        /// Host name and operating system.
+        host: String,
+        /// Of the daemon.
+        version: String,
+    },
+    /// The clocks differ.
+    ClocksDiffer {
+        /// The proxy's time, RFC 3339.
+        theirs: String,
+        /// Our time, RFC 3339.
+        ours: String,
+    },
+    /// Both keys are signed.
+    Signed {
+        /// The proxy's SPIFFE identity.
+        identity: String,
+        /// RFC 3339.
+        until: String,
+    },
+    /// The proxy is being told everything.
+    Completing,
+    /// No answer came; the proxy is asked by mutual TLS whether it was done.
+    AnswerLost(String),
+    /// Done.
+    Done(Box<Provisioned>),
+    /// It was done before.
+    FoundDone(Box<Provisioned>),
+}
+
+/// Provisions a proxy by its token. Repeated after a lost answer, it finds the work done and says so.
+pub async fn provision(zone: &Zone, request: &Request, report: &mut dyn FnMut(Step)) -> Result<Provisioned> {
+    request.settings.check()?;
+    name_is_free(zone, request)?;
+    let own = zone.credentials()?;
+    let (hosts, port) = (request.hosts.clone(), request.control_port);
+    report(Step::Dialing(crate::dial::join_host_port(hosts.first().map_or("", String::as_str), port)));
+    let proxy = ControlClient::by_token(hosts, port, request.token.clone())?;
+    let asked = OfferRequest { zone: zone.name().clone(), module_server: own.name.clone() };
+    let offer = match proxy.request_offer(&asked).await {
+        Err(Error::NotPinned { peer }) => {
+            let done = already_done(zone, request).await?.ok_or(Error::TokenSpent { peer })?;
+            return found_done(zone, request, done, report);
+        }
+        offer => offer?,
+    };
+    let hosts = crate::zone::host_names(&request.hosts, &request.settings);
+    let document = fill_offer(zone, &request.name, &request.settings, &hosts, &offer, report)?;
+    report(Step::Completing);
+    match proxy.complete(&offer.id, &document).await {
+        Ok(done) => {
+            remember(zone, request, &done)?;
+            report(Step::Done(Box::new(done.clone())));
+            Ok(done)
+        }
+        Err(lost) if lost.is_lost_answer() => {
+            report(Step::AnswerLost(lost.to_string()));
+            match already_done(zone, request).await {
+                Ok(Some(done)) if done.id == offer.id => found_done(zone, request, done, report),
+                _ => Err(lost),
+            }
+        }
+        Err(refused) => Err(refused),
+    }
+}
+
+/// Provisions a member of the zone anew, by mutual TLS: new keys, current trust, and these settings.
+pub async fn provision_again(
+    zone: &Zone,
+    name: &Label,
+    settings: Settings,
+    report: &mut dyn FnMut(Step),
+) -> Result<Provisioned> {
+    settings.check()?;
+    let known = zone.proxy(name)?;
+    let own = zone.credentials()?;
+    report(Step::Dialing(crate::dial::join_host_port(
+        known.addresses.first().map_or("", String::as_str),
+        known.control_port,
+    )));
+    let proxy = ControlClient::of(&known, &own)?;
+    let asked = OfferRequest { zone: zone.name().clone(), module_server: own.name.clone() };
+    let offer = proxy.request_offer(&asked).await?;
+    let hosts = crate::zone::host_names(&known.addresses, &settings);
+    let document = fill_offer(zone, name, &settings, &hosts, &offer, report)?;
+    report(Step::Completing);
+    let done = proxy.complete(&offer.id, &document).await?;
+    zone.remember_proxy(ProxyEntry::new(known.addresses, known.control_port, settings, &done))?;
+    report(Step::Done(Box::new(done.clone())));
+    Ok(done)
+}
+
+/// Gives a member of the zone new keys and certificates.
+pub async fn rotate(zone: &Zone, name: &Label, report: &mut dyn FnMut(Step)) -> Result<Provisioned> {
+    let known = zone.proxy(name)?;
+    let proxy = ControlClient::of(&known, &zone.credentials()?)?;
+    let offer = proxy.request_identity().await?;
+    report_clocks(&offer, report)?;
+    let certificates = sign(zone, name, &known.certificate_hosts(), &offer, report)?;
+    proxy.replace_identity(&NewIdentity { offer: offer.id, certificates }).await
+}
+
+/// Un-provisions a member of the zone and forgets it.
+pub async fn unprovision(zone: &Zone, name: &Label) -> Result<()> {
+    let known = zone.proxy(name)?;
+    ControlClient::of(&known, &zone.credentials()?)?.unprovision().await?;
+    zone.forget_proxy(name)
+}
+
+/// Hosts to dial, control port and token, from what `zone-proxy show payload` printed or from a bare token.
+///
+/// `address` goes first. A payload that names only wildcards leaves the host's name.
+pub fn read_payload(text: &str, address: Option<&str>) -> Result<(Vec<String>, u16, Token)> {
+    let text = text.trim();
+    let given: Vec<_> = address.map(str::to_owned).into_iter().collect();
+    if !text.starts_with('{') {
+        let token = text.parse().map_err(|e: TokenError| Error::Payload(e.to_string()))?;
+        if given.is_empty() {
+            let why =
+                "a bare token does not say where the proxy is: give --address HOST, or the whole payload";
+            return Err(Error::Payload(why.into()));
+        }
+        return Ok((given, ports::CONTROL, token));
+    }
+    let payload: Payload = serde_json::from_str(text)
+        .map_err(|e| Error::Payload(format!("not what 'zone-proxy show payload' prints: {e}")))?;
+    if payload.version != 1 {
+        let why = format!("payload version {} is not known here, only 1", payload.version);
+        return Err(Error::Payload(why));
+    }
+    let named = payload.addresses.iter().filter(|a| !a.is_unspecified()).map(IpAddr::to_string);
+    let mut hosts: Vec<String> = given.into_iter().chain(named).collect();
+    if hosts.is_empty() {
+        hosts.push(payload.host);
+    }
+    let mut seen = std::collections::HashSet::new();
+    hosts.retain(|host| seen.insert(host.clone()));
+    Ok((hosts, payload.port, payload.token))
+}
+
+fn name_is_free(zone: &Zone, request: &Request) -> Result<()> {
+    let taken = zone.proxies()?.into_iter().find(|known| {
+        known.name == request.name && !known.addresses.iter().any(|host| request.hosts.contains(host))
+    });
+    match taken {
+        None => Ok(()),
+        Some(known) => Err(Error::NameTaken {
+            name: known.name,
+            address: known.addresses.first().cloned().unwrap_or_default(),
+        }),
+    }
+}
+
+/// What an earlier run achieved, asked by mutual TLS; `None` where the proxy is none of this zone's.
+async fn already_done(zone: &Zone, request: &Request) -> Result<Option<Provisioned>> {
+    let own = zone.credentials()?;
+    let (hosts, port) = (request.hosts.clone(), request.control_port);
+    match ControlClient::by_certificate(hosts, port, &own, None)?.provisioned().await {
+        Ok(done) => Ok(Some(done)),
+        Err(Error::NotTrusted { .. } | Error::NotPinned { .. } | Error::Handshake { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn found_done(
+    zone: &Zone,
+    request: &Request,
+    done: Provisioned,
+    report: &mut dyn FnMut(Step),
+) -> Result<Provisioned> {
+    if done.name != request.name {
+        let address = request.hosts.first().cloned().unwrap_or_default();
+        return Err(Error::ProvisionedAs { address, name: done.name });
+    }
+    remember(zone, request, &done)?;
+    report(Step::FoundDone(Box::new(done.clone())));
+    Ok(done)
+}
+
+fn remember(zone: &Zone, request: &Request, done: &Provisioned) -> Result<()> {
+    let settings = request.settings.clone();
+    zone.remember_proxy(ProxyEntry::new(request.hosts.clone(), request.control_port, settings, done))
+}
+
+fn fill_offer(
+    zone: &Zone,
+    name: &Label,
+    settings: &Settings,
+    hosts: &[HostName],
+    offer: &Offer,
+    report: &mut dyn FnMut(Step),
+) -> Result<Provisioning> {
+    let host = format!("{} ({})", printable(&offer.host.host), printable(&offer.host.os));
+    report(Step::Proved { host, version: printable(&offer.host.version) });
+    report_clocks(offer, report)?;
+    let certificates = sign(zone, name, hosts, offer, report)?;
+    Ok(Provisioning {
+        zone: zone.name().clone(),
+        name: name.clone(),
+        certificates: Some(certificates),
+        trust: zone.trust()?,
+        ports: settings.ports.clone(),
+        listen: settings.listen.clone(),
+        allowed_networks: settings.allowed_networks.clone(),
+        limits: settings.limits.clone(),
+    })
+}
+
+/// Warns where the clocks differ, and refuses where what we sign would not be valid by the proxy's.
+fn report_clocks(offer: &Offer, report: &mut dyn FnMut(Step)) -> Result<()> {
+    let now = OffsetDateTime::now_utc();
+    if (offer.clock - now).abs() <= CLOCK_TOLERANCE {
+        return Ok(());
+    }
+    let (theirs, ours) = (rfc3339(offer.clock), rfc3339(now));
+    report(Step::ClocksDiffer { theirs: theirs.clone(), ours: ours.clone() });
+    let validity = Validity::at(now);
+    if (validity.not_before..validity.not_after).contains(&offer.clock) {
+        return Ok(());
+    }
+    Err(Error::Clocks { peer: printable(&offer.host.host), theirs, ours })
+}
+
+fn sign(
+    zone: &Zone,
+    name: &Label,
+    hosts: &[HostName],
+    offer: &Offer,
+    report: &mut dyn FnMut(Step),
+) -> Result<Certificates> {
+    let validity = Validity::at(OffsetDateTime::now_utc());
+    let certificates = zone.sign_proxy(name, &offer.signing_requests, hosts, validity)?;
+    let identity = zone.identity(Role::ZoneProxy, name).to_string();
+    report(Step::Signed { identity, until: rfc3339(validity.not_after) });
+    Ok(certificates)
+}
+
+/// A time for people, RFC 3339, to the second, UTC.
+pub fn rfc3339(time: OffsetDateTime) -> String {
+    let time = time.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(time);
+    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dialing(address) => write!(f, "connecting to {address}"),
+            Self::Proved { host, version } => {
+                write!(f, "the proxy has proved itself: host {host}, zone-proxy {version}")
+            }
+            Self::ClocksDiffer { theirs, ours } => {
+                write!(f, "warning: the proxy's clock says {theirs}, ours {ours}; set the one that is wrong")
+            }
+            Self::Signed { identity, until } => {
+                write!(f, "signed its RSA 2048 and P-256 keys as {identity}, valid until {until}")
+            }
+            Self::Completing => f.write_str("sending certificates, trust and settings"),
+            Self::AnswerLost(why) => write!(f, "the answer was lost ({why}); asking whether it was done"),
+            Self::Done(done) => {
+                write!(
+                    f,
+                    "provisioned as {}, provisioning {}{}",
+                    done.name,
+                    printable(&done.id),
+                    Listening(done)
+                )
+            }
+            Self::FoundDone(done) => {
+                let id = printable(&done.id);
+                write!(
+                    f,
+                    "already provisioned by this zone as {} (provisioning {id}){}",
+                    done.name,
+                    Listening(done)
+                )
+            }
+        }
+    }
+}
+
+struct Listening<'a>(&'a Provisioned);
+
+impl fmt::Display for Listening<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for port in self.0.ports.iter().filter(|port| port.listening) {
+            let address = crate::dial::join_host_port(&port.address.to_string(), port.port);
+            write!(f, "; listens on {address} ({})", printable(&port.purpose))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(addresses: &str, token: &str) -> String {
+        format!(
+            r#"{{"version":1,"host":"dmz-1","addresses":[{addresses}],"port":17488,"token":"{token}",
+            "expires_at":"2026-11-24T00:00:00Z"}}"#
+        )
+    }
+
+    fn token() -> String {
+        Token::new([1; 32], [2; 20]).reveal()
+    }
+
+    fn hosts(text: &str, address: Option<&str>) -> Vec<String> {
+        read_payload(text, address).unwrap().0
+    }
+
+    #[test]
+    fn a_payload_says_where_the_proxy_is_and_an_address_that_is_given_goes_first() {
+        let text = payload(r#""198.51.100.4","0.0.0.0""#, &token());
+        assert_eq!(hosts(&text, None), ["198.51.100.4"]);
+        assert_eq!(hosts(&text, Some("p1.example.net")), ["p1.example.net", "198.51.100.4"]);
+        assert_eq!(hosts(&text, Some("198.51.100.4")), ["198.51.100.4"]);
+        assert_eq!(hosts(&payload(r#""0.0.0.0""#, &token()), None), ["dmz-1"]);
+    }
+
+    #[test]
+    fn a_bare_token_needs_an_address() {
+        assert_eq!(hosts(&format!("{}\n", token()), Some("127.0.0.9")), ["127.0.0.9"]);
+        let error = read_payload(&token(), None).unwrap_err().to_string();
+        assert!(error.contains("--address"), "{error}");
+    }
+
+    #[test]
+    fn a_token_with_one_wrong_character_is_told_by_its_checksum_and_never_shown() {
+        let mut wrong = token();
+        wrong.replace_range(10..11, if wrong.as_bytes()[10] == b'a' { "b" } else { "a" });
+        for text in [payload(r#""127.0.0.9""#, &wrong), wrong.clone()] {
+            let error = read_payload(&text, Some("127.0.0.9")).unwrap_err().to_string();
+            assert!(error.contains("checksum"), "{error}");
+            assert!(!error.contains(&wrong[..20]), "{error}");
+            assert_eq!(error.lines().count(), 1);
+        }
+    }
+}

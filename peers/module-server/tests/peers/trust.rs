@@ -1,0 +1,90 @@
+//! Revocations reach every proxy, sooner or later.
+
+use zone_module::Error;
+use zone_module::control::ControlClient;
+use zone_module::provision::{Request, provision};
+use zone_module::trust::{Outcome, push};
+use zone_module::zone::Settings;
+use zone_protocol::identity::Role;
+
+use crate::fake_control::{FakeControl, Quirks};
+use crate::{Scratch, label};
+
+async fn member(scratch: &Scratch, name: &str) -> FakeControl {
+    let proxy = FakeControl::start(Quirks::default()).await;
+    let request = Request {
+        name: label(name),
+        hosts: vec!["127.0.0.1".into()],
+        control_port: proxy.address.port(),
+        token: proxy.token.clone(),
+        settings: Settings::default(),
+    };
+    provision(&scratch.zone, &request, &mut |_| ()).await.unwrap();
+    proxy
+}
+
+#[tokio::test]
+async fn a_revocation_is_sent_to_every_proxy_and_one_that_was_down_converges() {
+    let scratch = Scratch::new();
+    let up = member(&scratch, "up").await;
+    let mut down = scratch.zone.proxy(&label("up")).unwrap();
+    (down.name, down.control_port) = (label("down"), 1);
+    scratch.zone.remember_proxy(down.clone()).unwrap();
+
+    scratch.zone.revoke(Role::Endpoint, &label("host-7")).unwrap();
+    let outcomes = push(&scratch.zone).await.unwrap();
+    let [(first, Outcome::Failed(Error::Dial { .. })), (second, Outcome::Sent { from: 1 })] = &outcomes[..]
+    else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!((first.as_str(), second.as_str()), ("down", "up"));
+    assert_eq!(up.provisioning().unwrap().trust, scratch.zone.trust().unwrap());
+    let versions = |name| scratch.zone.proxy(&label(name)).unwrap().trust_version;
+    assert_eq!((versions("down"), versions("up")), (1, 2));
+
+    let back = member(&scratch, "back").await;
+    scratch.zone.revoke(Role::Endpoint, &label("host-8")).unwrap();
+    scratch.zone.forget_proxy(&label("down")).unwrap();
+    let lagging = zone_module::trust::push_to_lagging(&scratch.zone).await.unwrap();
+    assert_eq!(lagging.len(), 2);
+    assert_eq!(back.provisioning().unwrap().trust.version, 3);
+    assert!(zone_module::trust::push_to_lagging(&scratch.zone).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_proxy_that_has_the_document_is_left_alone() {
+    let scratch = Scratch::new();
+    let proxy = member(&scratch, "p1").await;
+    let outcomes = push(&scratch.zone).await.unwrap();
+    assert!(matches!(outcomes[..], [(_, Outcome::UpToDate)]), "{outcomes:?}");
+    assert!(!proxy.seen().contains(&"PUT /v1/trust".to_owned()));
+}
+
+#[tokio::test]
+async fn an_old_copy_of_the_zone_directory_never_overwrites_newer_trust() {
+    let scratch = Scratch::new();
+    let proxy = member(&scratch, "p1").await;
+    let old = std::fs::read(scratch.zone.directory().join("trust.json")).unwrap();
+    scratch.zone.revoke(Role::Endpoint, &label("host-7")).unwrap();
+    push(&scratch.zone).await.unwrap();
+    std::fs::write(scratch.zone.directory().join("trust.json"), old).unwrap();
+    let outcomes = push(&scratch.zone).await.unwrap();
+    assert!(
+        matches!(outcomes[..], [(_, Outcome::Failed(Error::TrustNewer { theirs: 2, ours: 1, .. }))]),
+        "{outcomes:?}"
+    );
+    assert_eq!(proxy.provisioning().unwrap().trust.version, 2);
+}
+
+#[tokio::test]
+async fn our_own_revoked_certificate_is_refused_and_the_new_one_is_not() {
+    let scratch = Scratch::new();
+    let _proxy = member(&scratch, "p1").await;
+    let old = scratch.own();
+    scratch.zone.revoke(Role::ModuleServer, &label("module-1")).unwrap();
+    push(&scratch.zone).await.unwrap();
+    let known = scratch.zone.proxy(&label("p1")).unwrap();
+    let refused = ControlClient::of(&known, &old).unwrap().status().await.unwrap_err().to_string();
+    assert!(refused.contains("revoked"), "{refused}");
+    ControlClient::of(&known, &scratch.own()).unwrap().status().await.unwrap();
+}
