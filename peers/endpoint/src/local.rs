@@ -48,7 +48,8 @@ impl Service for LocalTcp {
                 warn!(session = %request.id, target = %self.target, "the service can't be reached: {error}");
                 Decline::TARGET_REFUSED
             })?;
-            let serve: Serve = Box::new(move |session| Box::pin(join(session, tcp)));
+            let local = ResetOnDrop { tcp, ended_well: false };
+            let serve: Serve = Box::new(move |session| Box::pin(join(session, local)));
             Ok(serve)
         })
     }
@@ -56,8 +57,7 @@ impl Service for LocalTcp {
 
 /// Joins a session to a TCP connection. Each direction ends by itself: close_notify becomes FIN and the other
 /// way round. A direction that breaks off becomes a reset or a missing close_notify, after what came before.
-async fn join(mut session: SessionStream, tcp: TcpStream) -> io::Result<()> {
-    let mut local = ResetOnDrop { tcp, ended_well: false };
+async fn join(mut session: SessionStream, mut local: ResetOnDrop) -> io::Result<()> {
     let broken = copy_both_ways(&mut session, &mut local.tcp).await;
     match broken {
         None => {
