@@ -16,6 +16,10 @@ use zone_protocol::tls::certificate::Leaf;
 use zone_protocol::tls::refusal::{Refusal, capture};
 use zone_protocol::tls::verifier::Admission;
 
+/// A connection past its handshake. Boxed, because it is handed on from task to task, and a future holds room for
+/// each hand that a value goes through.
+pub type Connection = Box<TlsStream<TcpStream>>;
+
 /// How much ciphertext rustls may hold for one connection while the socket does not take it.
 pub const TLS_BUFFER: usize = 16 * 1024;
 
@@ -57,7 +61,7 @@ pub async fn accept(
     stream: TcpStream,
     config: Arc<ServerConfig>,
     deadline: Duration,
-) -> Result<TlsStream<TcpStream>, HandshakeError> {
+) -> Result<Connection, HandshakeError> {
     let mut refusal = None;
     let accepting =
         TlsAcceptor::from(config).accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_BUFFER)));
@@ -74,7 +78,7 @@ pub async fn accept(
         .await
     };
     match (result, refusal) {
-        (Ok(Ok(stream)), _) => Ok(stream),
+        (Ok(Ok(stream)), _) => Ok(Box::new(stream)),
         (_, Some(refusal)) => Err(refusal.into()),
         (Ok(Err(error)), None) => Err(explain(error)),
         (Err(_), None) => Err(HandshakeError::TooSlow),

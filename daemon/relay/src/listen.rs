@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use tokio::net::TcpListener;
 
 use crate::rules::Port;
@@ -35,6 +36,10 @@ pub async fn accept_loop(shared: Arc<Shared>, port: Port, listener: TcpListener)
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+            Err(error) if is(&error, Errno::EINVAL) => {
+                tracing::warn!(port = port.label(), "this port was closed by control");
+                return;
+            }
             // The peer was gone before it was accepted; accept(2) says to go on.
             Err(error) => tracing::debug!(port = port.label(), "accept: {error}"),
         }
@@ -42,9 +47,9 @@ pub async fn accept_loop(shared: Arc<Shared>, port: Port, listener: TcpListener)
 }
 
 fn starved(error: &io::Error) -> bool {
-    use nix::errno::Errno;
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
-    )
+    [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].into_iter().any(|errno| is(error, errno))
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
 }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 use zone_pairing::{CloseReason, Event, ParkId};
 use zone_protocol::head::{
     HeadError, HeadLimits, RequestHead, ResponseHead, parse_response, write_request, write_response,
@@ -17,6 +15,7 @@ use zone_protocol::head::{
 use zone_protocol::proxy_status::Reason;
 use zone_protocol::{PARK_UPGRADE, fields};
 
+use crate::handshake::Connection;
 use crate::head_io::{ReadError, Refused, read_request, refuse};
 use crate::rules::Port;
 use crate::serve::{Known, Shared};
@@ -282,7 +281,7 @@ impl Parked {
     }
 }
 
-async fn write(stream: &mut TlsStream<TcpStream>, text: &str) -> io::Result<()> {
+async fn write(stream: &mut Connection, text: &str) -> io::Result<()> {
     stream.write_all(text.as_bytes()).await?;
     stream.flush().await
 }

@@ -8,10 +8,9 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio_rustls::server::TlsStream;
 
 use crate::connections::{Connections, Registered};
-use crate::handshake::{self, HandshakeError};
+use crate::handshake::{self, Connection, HandshakeError};
 use crate::limiter::{Counted, LogBudget, Place, source};
 use crate::metrics::Metrics;
 use crate::preface::{self, Preface};
@@ -122,7 +121,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Known {
     /// The TLS connection.
-    pub stream: TlsStream<TcpStream>,
+    pub stream: Connection,
     /// Where it really comes from.
     pub peer: SocketAddr,
     /// Its entry among the connections.
@@ -198,9 +197,9 @@ impl Shared {
     }
 }
 
-type Identified = (TlsStream<TcpStream>, Registered, Place<Label>);
+type Identified = (Connection, Registered, Place<Label>);
 
-fn identify(shared: &Shared, port: Port, stream: TlsStream<TcpStream>) -> Result<Identified, Unknown> {
+fn identify(shared: &Shared, port: Port, stream: Connection) -> Result<Identified, Unknown> {
     let registered = shared.connections.register(port, handshake::peer_leaf(&stream)?);
     handshake::authorise(&registered.leaf, &shared.rules().port(port).admission)?;
     let name = &registered.leaf.identity.name;

@@ -13,10 +13,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_rustls::server::TlsStream;
 
+use crate::handshake::Connection;
 use crate::metrics::Metrics;
 
 /// How much one read takes, and so how much one direction of a session can own.
@@ -29,7 +28,7 @@ const TURN: usize = 16;
 const DELIVERY: Duration = Duration::from_secs(5);
 
 /// One side of a session.
-pub type Leg = TlsStream<TcpStream>;
+pub type Leg = Connection;
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

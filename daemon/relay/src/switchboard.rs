@@ -8,9 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, broadcast, oneshot};
-use tokio_rustls::server::TlsStream;
 use uuid::Uuid;
 use zone_pairing::{
     Action, CallError, CallId, CloseReason, Counts, Event, Machine, ParkId, ParkState, Presence, Time,
@@ -19,6 +17,7 @@ use zone_protocol::identity::{Label, Target, printable};
 use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 
 use crate::connections::Registered;
+use crate::handshake::Connection;
 use crate::limiter::{Place, lock};
 use crate::metrics::Metrics;
 use crate::presence::{Change, PresenceEvent};
@@ -87,7 +86,7 @@ pub struct EndpointLeg {
     /// Of the switchboard.
     pub park: ParkId,
     /// The connection.
-    pub stream: TlsStream<TcpStream>,
+    pub stream: Connection,
     /// What the endpoint sent right behind its answer.
     pub early: Vec<u8>,
     /// `Zone-End-To-End` of its answer.

@@ -200,6 +200,13 @@ impl Bench {
         timeout(PATIENCE, self.from_relay.receive()).await.expect("the relay says nothing").unwrap().0
     }
 
+    /// Closes both ports, as control does, for every process that holds them.
+    pub(crate) fn close_listeners(&self) {
+        for listener in &self.listeners {
+            socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both).unwrap();
+        }
+    }
+
     /// Sends the policy as it stands now.
     pub(crate) async fn push_policy(&mut self) {
         self.tell(ToRelay::Policy(Box::new(self.policy.clone()))).await;

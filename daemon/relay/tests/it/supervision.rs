@@ -97,6 +97,29 @@ async fn stop_closes_everything_and_exits() {
     assert!(exits(&mut bench).await.success());
 }
 
+/// A control that closes the ports and dies before it can say so leaves sockets that no longer listen.
+#[tokio::test]
+async fn ports_that_were_closed_under_the_relay_cost_it_nothing() {
+    let mut bench = Bench::start(|_| {}).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    bench.close_listeners();
+    bench.logged("closed by control").await;
+    caller.send("goes on").await;
+    endpoint.exactly(b"goes on").await;
+    let before = cpu_ticks(&bench);
+    for _ in 0..100 {
+        bench.counts().await;
+    }
+    assert!(cpu_ticks(&bench) - before < 20, "it spins");
+}
+
+/// User and system time that the relay has used, in hundredths of a second (proc(5), stat).
+fn cpu_ticks(bench: &Bench) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", bench.child.id())).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
 #[tokio::test]
 async fn a_policy_that_can_not_be_used_changes_nothing() {
     let mut bench = Bench::start(|_| {}).await;
