@@ -151,16 +151,15 @@ fn reset_proxy(file: &Path, yes: bool) -> Result<(), String> {
     if !yes {
         confirm()?;
     }
-    match connect(&config) {
-        Ok(stream) => match converse(stream, Question::Reset)? {
-            Answer::Done => {}
-            other => return unexpected(other),
-        },
-        Err(_) => {
-            rustix::process::umask(Mode::RWXG | Mode::RWXO);
-            let _level = crate::log::start(config.log.level);
-            on_one_thread(reset::without_daemon(config))?;
+    if let Ok(stream) = connect(&config) {
+        let answer = converse(stream, Question::Reset)?;
+        if !matches!(answer, Answer::Done) {
+            return unexpected(answer);
         }
+    } else {
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        let _set_level = crate::log::start(config.log.level);
+        on_one_thread(reset::without_daemon(config))?;
     }
     print("reset: the proxy belongs to no zone; `zone-proxy show payload` shows its new token\n")
 }

@@ -137,20 +137,21 @@ impl Daemon {
             set_level,
         });
         daemon.show_gauges();
-        let wanted = daemon.wanted(&daemon.state());
-        tracing::info!(state = daemon.state().kind(), "zone-proxy {}", env!("CARGO_PKG_VERSION"));
+        // Relays are known before anybody can ask for them; connections wait in the backlog meanwhile.
+        daemon.supervisor.begin(daemon.wanted(&daemon.state())).await;
         spawn_local(admin::serve(Rc::clone(&daemon), admin));
         for listener in listeners {
             spawn_local(server::accept(Rc::clone(&daemon), listener));
         }
         spawn_local(Rc::clone(&daemon).keep_time());
-        daemon.supervisor.begin(wanted).await;
+        tracing::info!(state = daemon.state().kind(), "zone-proxy {} runs", env!("CARGO_PKG_VERSION"));
         Ok(daemon)
     }
 
     /// Ends the daemon as `relay.on_stop` has it. A change under way comes to its end first.
     pub async fn stop(self: &Rc<Self>) {
-        if tokio::time::timeout(LAST_CHANGE, self.turn.lock()).await.is_err() {
+        let turn = tokio::time::timeout(LAST_CHANGE, self.turn.lock()).await;
+        if turn.is_err() {
             tracing::warn!("a change is still under way, and the daemon stops all the same");
         }
         let on_stop = self.config().relay.on_stop;
@@ -199,6 +200,11 @@ impl Daemon {
     /// The state in force.
     pub fn state(&self) -> Rc<State> {
         Rc::clone(&self.state.borrow())
+    }
+
+    /// What has been counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The state of a proxy that belongs to no zone.
@@ -263,7 +269,7 @@ impl Daemon {
     fn show_gauges(&self) {
         let state = self.state();
         self.metrics.provisioned.set(i64::from(state.membership.is_some()));
-        let expiry = status::certificate_expiry(&state).map_or(0.0, |time| time.unix_timestamp() as f64);
+        let expiry = status::certificate_expiry(&state).map_or(0, time::OffsetDateTime::unix_timestamp);
         self.metrics.certificate_expiry.set(expiry);
     }
 

@@ -1,7 +1,5 @@
 //! What control counts, and the text in which it and the relay's counts are served.
 
-use std::sync::atomic::AtomicU64;
-
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -83,7 +81,7 @@ pub struct Metrics {
     /// Whether the proxy belongs to a zone.
     pub provisioned: Gauge,
     /// When the first of the proxy's certificates runs out, seconds since 1970.
-    pub certificate_expiry: Gauge<f64, AtomicU64>,
+    pub certificate_expiry: Gauge,
 }
 
 impl Metrics {

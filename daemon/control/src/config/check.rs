@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
-use toml::{Spanned, Table, Value};
+use toml::{Table, Value};
 
 use super::Config;
 
@@ -63,7 +63,10 @@ fn walk(above: &[&str], tree: &DeTable<'_>, values: &Table, known: &Table, fault
             (Value::Table(default), DeValue::Table(node), Value::Table(value)) => {
                 walk(&path, node, value, default, faults);
             }
-            _ => faults.extend(wrong(&path, value).into_iter().map(|why| Fault { at: at(node), why })),
+            _ => {
+                faults
+                    .extend(wrong(&path, value).into_iter().map(|why| Fault { at: Some(node.span()), why }));
+            }
         }
     }
 }
@@ -111,10 +114,6 @@ fn nearest(path: &str) -> Option<String> {
 
 fn defaults() -> Table {
     Table::try_from(Config::default()).unwrap_or_default()
-}
-
-fn at(node: &Spanned<DeValue<'_>>) -> Option<Range<usize>> {
-    Some(node.span())
 }
 
 fn line(text: &str, offset: usize) -> usize {

@@ -64,11 +64,12 @@ impl Supervisor {
                     .listeners
                     .into_iter()
                     .partition(|own| wanted.ports.iter().any(|port| *port == own.info()));
-                let mut inner = self.inner.borrow_mut();
-                if inner.listeners.is_empty() {
-                    inner.listeners = same;
+                {
+                    let mut inner = self.inner.borrow_mut();
+                    if inner.listeners.is_empty() {
+                        inner.listeners = same;
+                    }
                 }
-                drop(inner);
                 self.drain(Some(relay), gone);
             }
             (RelayState::Draining, Some(wanted)) => {
@@ -76,9 +77,11 @@ impl Supervisor {
                 self.inner.borrow_mut().draining.push(Rc::clone(&relay));
                 self.tell_policy(&relay, &wanted).await;
             }
-            (state, _) => {
+            (state, wanted) => {
                 tracing::info!(generation, pid, ?state, "a relay without a purpose is ended");
-                hello.listeners.iter().for_each(super::Listener::close);
+                if wanted.is_none() {
+                    hello.listeners.iter().for_each(super::Listener::close);
+                }
                 useless.push(relay);
             }
         }
@@ -96,13 +99,10 @@ impl Supervisor {
     async fn find(&self) -> Vec<Found> {
         let mut found = Vec::new();
         for (generation, path) in rendezvous_below(self.runtime_dir()) {
-            let mut inner = self.inner.borrow_mut();
-            inner.generation = inner.generation.max(generation);
-            drop(inner);
+            self.seen(generation);
             match meet(&path).await {
                 Ok(Some((relay, hello))) => {
-                    let mut inner = self.inner.borrow_mut();
-                    inner.generation = inner.generation.max(hello.generation);
+                    self.seen(hello.generation);
                     found.push(Found { relay, hello });
                 }
                 Ok(None) => {
@@ -115,6 +115,12 @@ impl Supervisor {
         }
         found.sort_by_key(|found| std::cmp::Reverse(found.hello.generation));
         found
+    }
+
+    /// Generations begin above every one that was ever seen.
+    fn seen(&self, generation: u64) {
+        let mut inner = self.inner.borrow_mut();
+        inner.generation = inner.generation.max(generation);
     }
 }
 

@@ -295,13 +295,13 @@ async fn live(
             let _ = child.start_kill();
             format!("it was killed, not having stopped in time ({})", describe(child.wait().await))
         }
-        error = read(&mut receiver, exchange) => match timeout(EXIT, child.wait()).await {
-            Ok(status) => describe(status),
-            Err(_) => {
-                let _ = child.start_kill();
-                format!("{error}, and it was killed ({})", describe(child.wait().await))
+        error = read(&mut receiver, exchange) => {
+            if let Ok(status) = timeout(EXIT, child.wait()).await {
+                return describe(status);
             }
-        },
+            let _ = child.start_kill();
+            format!("{error}, and it was killed ({})", describe(child.wait().await))
+        }
     }
 }
 

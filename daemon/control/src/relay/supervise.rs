@@ -358,9 +358,10 @@ impl Supervisor {
     fn bind_missing(&self, ports: &[ListenerInfo]) -> Result<(), String> {
         for port in ports {
             let mut inner = self.inner.borrow_mut();
-            if inner.listeners.iter().any(|own| own.info() == *port) {
+            if inner.listeners.iter().any(|own| own.info() == *port && own.is_listening()) {
                 continue;
             }
+            inner.listeners.retain(|own| own.info() != *port);
             let listener = Listener::bind(*port).map_err(|error| error.to_string())?;
             listener.listen().map_err(|error| error.to_string())?;
             inner.listeners.push(listener);

@@ -35,11 +35,11 @@ pub(super) enum Caller {
 pub(super) fn member(daemon: &Daemon, peer: &Peer) -> Result<Caller, Problem> {
     let face = Rc::clone(&daemon.face.borrow());
     let (Some(admission), Some(leaf)) = (&face.admission, peer.chain.first()) else {
-        return Err(problems::certificate_required("no certificate was shown"));
+        return Err(problems::certificate_needed("no certificate was shown"));
     };
     match admission.authorise(leaf, daemon.time.wall()) {
         Ok(leaf) => Ok(Caller::Member(leaf.identity)),
-        Err(refusal) => Err(problems::certificate_required(refusal)),
+        Err(refusal) => Err(problems::certificate_needed(refusal)),
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -42,6 +43,8 @@ pub(super) struct Peer {
     pub(super) exported: Option<Exported>,
     /// Whether a request is past its authorisation, so that it gets its answer whatever it changes.
     pub(super) answering: Cell<bool>,
+    /// Of the state that it was accepted under.
+    epoch: u64,
     active: Cell<Instant>,
 }
 
@@ -101,7 +104,7 @@ fn left(error: &io::Error) -> bool {
 }
 
 async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: SocketAddr, face: &Face) {
-    let peer = Rc::new(peer(&stream, address));
+    let peer = Rc::new(peer(&stream, address, face.epoch));
     // Registered first and authorised then, so that no change of the state slips between.
     let mut faces = daemon.face.subscribe();
     if let Err(refusal) = admitted(daemon, &peer) {
@@ -150,7 +153,7 @@ async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: So
     }
 }
 
-fn peer(stream: &TlsStream<TcpStream>, address: SocketAddr) -> Peer {
+fn peer(stream: &TlsStream<TcpStream>, address: SocketAddr, epoch: u64) -> Peer {
     let tls = stream.get_ref().1;
     let exported = tls.export_keying_material([0; EXPORTER_LENGTH], EXPORTER_LABEL, None).ok();
     let chain = tls.peer_certificates().unwrap_or_default();
@@ -159,6 +162,7 @@ fn peer(stream: &TlsStream<TcpStream>, address: SocketAddr) -> Peer {
         chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
         exported,
         answering: Cell::new(false),
+        epoch,
         active: Cell::new(Instant::now()),
     }
 }
@@ -178,7 +182,10 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
     peer.active.set(Instant::now());
-    let response = routes::answer(&daemon, &peer, request).await;
+    let mut response = routes::answer(&daemon, &peer, request).await;
+    if daemon.face.borrow().epoch != peer.epoch {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     peer.active.set(Instant::now());
     peer.answering.set(false);
     Ok(response)

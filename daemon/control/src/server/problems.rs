@@ -18,8 +18,8 @@ pub fn token_expired() -> Problem {
 }
 
 /// No certificate, or one that is not let in any more.
-pub fn certificate_required(why: impl Display) -> Problem {
-    Problem::new(403, "certificate-required", "Only a Module Server of the zone may ask for this").detail(why)
+pub fn certificate_needed(why: impl Display) -> Problem {
+    Problem::new(401, "certificate-needed", "Only a Module Server of the zone may ask for this").detail(why)
 }
 
 /// No such resource.
@@ -27,15 +27,10 @@ pub fn not_found(path: &str) -> Problem {
     Problem::new(404, "not-found", "There is no such resource").detail(printable(path))
 }
 
-/// Another provisioning is in force.
-pub fn no_such_provisioning(id: &str) -> Problem {
-    Problem::new(404, "no-such-provisioning", "This is not the provisioning in force").detail(printable(id))
-}
-
 /// An offer that was never made, was replaced, has lapsed or is completed.
-pub fn no_such_offer(id: &str) -> Problem {
+pub fn offer_unknown(id: &str) -> Problem {
     let id = printable(id);
-    Problem::new(404, "no-such-offer", "There is no such offer")
+    Problem::new(404, "offer-unknown", "There is no such offer")
         .detail(format!("offer {id} was never made, was replaced by a newer one, has lapsed or is completed"))
         .help("open a new one")
 }
@@ -52,22 +47,17 @@ pub fn malformed(why: impl Display) -> Problem {
 }
 
 /// A body beyond the limit.
-pub fn too_large(limit: usize) -> Problem {
-    Problem::new(413, "too-large", "The request body is too large")
+pub fn body_too_large(limit: usize) -> Problem {
+    Problem::new(413, "body-too-large", "The request body is too large")
         .detail(format!("more than {limit} bytes"))
         .help("limits.control_body_bytes in zone-proxy.toml is the limit")
 }
 
-/// A body that says it is something else.
-pub fn unsupported_media_type() -> Problem {
-    Problem::new(415, "unsupported-media-type", "A body must be application/json")
-}
-
 /// A request or its answer that took too long.
 pub fn timed_out(seconds: f64) -> Problem {
-    Problem::new(503, "timeout", "The request was not done in time")
+    Problem::new(503, "timed-out", "The request was not done in time")
         .detail(format!("not done in {seconds} s"))
-        .help("a change that had begun goes on: ask for its result")
+        .help("a change that had begun goes on: ask again for its result")
 }
 
 /// Another change is under way.
@@ -81,14 +71,14 @@ pub fn not_provisioned() -> Problem {
 }
 
 /// A change of trust without `If-Match`.
-pub fn if_match_required() -> Problem {
-    Problem::new(428, "if-match-required", "If-Match is needed")
+pub fn precondition_required() -> Problem {
+    Problem::new(428, "precondition-required", "If-Match is needed")
         .help("send If-Match with the version that you have read, in quotes")
 }
 
 /// A change of trust on top of another version than the one in force.
-pub fn version_differs(named: u64, current: u64) -> Problem {
-    Problem::new(412, "version-differs", "Another trust version is in force")
+pub fn precondition_failed(named: u64, current: u64) -> Problem {
+    Problem::new(412, "precondition-failed", "Another trust version is in force")
         .detail(format!("If-Match names version {named}, and version {current} is in force"))
         .help("read the one in force, and change that")
 }

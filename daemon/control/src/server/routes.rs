@@ -54,7 +54,7 @@ async fn handle(daemon: &Rc<Daemon>, peer: &Peer, request: Request<Incoming>) ->
         Ok(route) => route,
         Err(refused) => return (refused, None),
     };
-    let body = match read_body(daemon, &head, body).await {
+    let body = match read_body(daemon, body).await {
         Ok(body) => body,
         // What was not read can't be told from a next request.
         Err(problem) => return (Answer::from(problem).closing(), None),
@@ -88,20 +88,13 @@ fn authenticate(
     authentication::member_or_holder(daemon, peer, &request)
 }
 
-async fn read_body(daemon: &Daemon, head: &Parts, body: Incoming) -> Result<Bytes, Problem> {
+async fn read_body(daemon: &Daemon, body: Incoming) -> Result<Bytes, Problem> {
     let limit = daemon.config().limits.control_body_bytes;
-    let body = match Limited::new(body, limit).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(problems::too_large(limit)),
-        Err(error) => return Err(problems::malformed(error)),
-    };
-    let json = |value: &HeaderValue| {
-        value.to_str().is_ok_and(|text| text.split(';').next().is_some_and(|kind| kind.trim() == JSON))
-    };
-    if !body.is_empty() && !head.headers.get(CONTENT_TYPE).is_some_and(json) {
-        return Err(problems::unsupported_media_type());
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(problems::body_too_large(limit)),
+        Err(error) => Err(problems::malformed(error)),
     }
-    Ok(body)
 }
 
 /// What is asked for.
@@ -204,7 +197,7 @@ impl Route {
             }
             Self::ProvisionedAs(id) => match daemon.provisioned() {
                 Some(provisioned) if provisioned.id == id => Ok(Answer::json(StatusCode::OK, &provisioned)),
-                _ => Err(problems::no_such_provisioning(&id)),
+                _ => Err(problems::not_found(head.uri.path())),
             },
             Self::Unprovision => {
                 daemon.unprovision(actor).await?;
@@ -254,7 +247,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 
 /// The version in `If-Match`, a strong entity tag (RFC 9110, section 13.1.1).
 fn if_match(head: &Parts) -> Result<u64, Problem> {
-    let field = head.headers.get(IF_MATCH).ok_or_else(problems::if_match_required)?;
+    let field = head.headers.get(IF_MATCH).ok_or_else(problems::precondition_required)?;
     field
         .to_str()
         .ok()

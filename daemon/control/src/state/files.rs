@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use zone_channel::{Identity, KeyPair};
@@ -107,9 +107,9 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
-fn parse<T: serde::de::DeserializeOwned>(file: &PathBuf, text: &str) -> Result<T, StateError> {
+fn parse<T: serde::de::DeserializeOwned>(file: &Path, text: &str) -> Result<T, StateError> {
     serde_json::from_str(text)
-        .map_err(|error| StateError::Broken { file: file.clone(), why: error.to_string() })
+        .map_err(|error| StateError::Broken { file: file.to_owned(), why: error.to_string() })
 }
 
 fn read_file(path: &Path) -> Result<String, StateError> {

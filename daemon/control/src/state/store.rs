@@ -30,6 +30,8 @@ const BACK: &str = "current.back";
 const STATES: &str = "states";
 const CLOCK: &str = "clock";
 const LOCK: &str = "lock";
+/// The permissions of anybody but the owner.
+const OTHERS: u32 = 0o077;
 
 /// Why the durable state can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,11 @@ impl StateError {
     pub(super) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }
+    }
+
+    /// Whether the disk is full.
+    pub fn no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
     }
 }
 
@@ -249,7 +256,7 @@ impl Switch<'_> {
 
 fn make_private(path: &Path) -> Result<(), StateError> {
     let mode = fs::metadata(path).map_err(StateError::at("look at", path))?.permissions().mode();
-    if mode & 0o077 == 0 {
+    if mode & OTHERS == 0 {
         return Ok(());
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(StateError::at("make private", path))
@@ -345,7 +352,7 @@ mod tests {
         store.set_clock(OffsetDateTime::now_utc()).unwrap();
         for path in files_below(directory.path()) {
             let data = fs::symlink_metadata(&path).unwrap();
-            assert!(data.is_symlink() || data.mode() & 0o077 == 0, "{}", path.display());
+            assert!(data.is_symlink() || data.mode() & OTHERS == 0, "{}", path.display());
         }
     }
 

@@ -23,7 +23,7 @@ impl Daemon {
             let membership = before.membership.as_ref().ok_or_else(problems::not_provisioned)?;
             let offer = daemon.offer_of(&new.offer)?;
             if offer.purpose != Purpose::Identity {
-                return Err(problems::no_such_offer(&new.offer));
+                return Err(problems::offer_unknown(&new.offer));
             }
             let identity = offer.keys.with(new.certificates);
             let (rsa, ec) = offer.keys.public_keys();

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_local;
 use zone_protocol::problem::Problem;
+use zone_protocol::tls::certificate::hex;
 
 pub use offer::{OpenOffer, Purpose};
 
@@ -57,17 +58,31 @@ impl Step {
     }
 }
 
+impl Step {
+    fn refusal(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::Validate => (422, "validation-failed", "The documents can't be taken"),
+            Self::Bind => (409, "bind-failed", "A port can't be had"),
+            Self::Relay => (500, "relay-failed", "The relay does not do its part"),
+            Self::StoreState => (500, "store-failed", "The state can't be stored"),
+            Self::Firewall => (500, "firewall-failed", "The firewall can't be changed"),
+            Self::Accept => (500, "accept-failed", "The ports can't be opened"),
+        }
+    }
+}
+
 /// A step that failed, after everything before it was undone.
 #[derive(Debug)]
 pub struct Failure {
     step: Step,
     why: String,
     help: Option<&'static str>,
+    no_space: bool,
 }
 
 impl Failure {
     fn new(step: Step, why: impl Display) -> Self {
-        Self { step, why: why.to_string(), help: None }
+        Self { step, why: why.to_string(), help: None, no_space: false }
     }
 
     fn help(self, help: &'static str) -> Self {
@@ -81,7 +96,7 @@ impl Failure {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        Self::new(Step::StoreState, error)
+        Self { no_space: error.no_space(), ..Self::new(Step::StoreState, error) }
     }
 }
 
@@ -93,11 +108,9 @@ impl From<RelayError> for Failure {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let problem = match failure.step {
-            Step::Validate => Problem::new(422, "invalid", "The documents can't be taken"),
-            _ => Problem::new(500, "step-failed", "A step failed, and everything was undone"),
-        };
-        let problem = problem.step(failure.step.as_str()).detail(failure.why);
+        let (status, slug, title) = failure.step.refusal();
+        let status = if failure.no_space { 507 } else { status };
+        let problem = Problem::new(status, slug, title).step(failure.step.as_str()).detail(failure.why);
         match failure.help {
             Some(help) => problem.help(help),
             None => problem,
@@ -138,8 +151,12 @@ fn summary(state: &State) -> String {
     match &state.membership {
         None => format!("unprovisioned{token}"),
         Some(own) => format!(
-            "zone={} name={} provisioning={} trust={}{token}",
-            own.document.zone, own.document.name, own.id, own.document.trust.version
+            "zone={} name={} provisioning={} trust={} keys={}{token}",
+            own.document.zone,
+            own.document.name,
+            own.id,
+            own.document.trust.version,
+            state.pin().map(|pin| hex(&pin[..4])).unwrap_or_default()
         ),
     }
 }

@@ -61,7 +61,7 @@ impl Daemon {
         }
         match &*open {
             Some(offer) if offer.id == id => Ok(Rc::clone(offer)),
-            _ => Err(problems::no_such_offer(id)),
+            _ => Err(problems::offer_unknown(id)),
         }
     }
 }

@@ -27,7 +27,7 @@ impl Daemon {
         change(self, "provision", actor, async move |daemon| {
             let offer = daemon.offer_of(&id)?;
             let Purpose::Provisioning(zone) = &offer.purpose else {
-                return Err(problems::no_such_offer(&id));
+                return Err(problems::offer_unknown(&id));
             };
             let before = daemon.state();
             let next = validate::provisioning(
@@ -82,7 +82,7 @@ impl Daemon {
         }
         switch.commit();
         self.enter(next, Some(tickets));
-        let gone = self.ports_gone(before, &ports);
+        let gone = ports_gone(before, &ports);
         self.firewall.close(&numbers(&gone));
         self.supervisor.promote(&relay, Wanted { state: id, ports, policy: Rc::new(policy) }, listeners);
         Ok(())
@@ -110,11 +110,6 @@ impl Daemon {
         relay.activate().await.map_err(|error| Failure::new(Step::Accept, error))
     }
 
-    fn ports_gone(&self, before: &State, now: &[ListenerInfo]) -> Vec<ListenerInfo> {
-        let before = before.membership.as_ref().map(|own| ports(&own.document)).unwrap_or_default();
-        before.into_iter().filter(|port| !now.contains(port)).collect()
-    }
-
     /// What the relays are to serve under a state; `None` before provisioning.
     pub fn wanted(&self, state: &State) -> Option<Wanted> {
         let membership = state.membership.as_ref()?;
@@ -125,6 +120,11 @@ impl Daemon {
             policy: Rc::new(policy),
         })
     }
+}
+
+fn ports_gone(before: &State, now: &[ListenerInfo]) -> Vec<ListenerInfo> {
+    let before = before.membership.as_ref().map(|own| ports(&own.document)).unwrap_or_default();
+    before.into_iter().filter(|port| !now.contains(port)).collect()
 }
 
 /// Every address of both relay ports.

@@ -32,7 +32,7 @@ impl Daemon {
             let membership = before.membership.as_ref().ok_or_else(problems::not_provisioned)?;
             let current = &membership.document.trust;
             if current.version != based_on {
-                return Err(problems::version_differs(based_on, current.version));
+                return Err(problems::precondition_failed(based_on, current.version));
             }
             if trust.version <= current.version {
                 let why = format!("version {} must be above {}", trust.version, current.version);

@@ -1,0 +1,167 @@
+//! The commands as an admin types them.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use zone_protocol::provisioning::{Payload, Status};
+
+use crate::harness::own_address;
+
+/// A configuration file with directories and an address of its own.
+pub(crate) struct Host {
+    directory: TempDir,
+}
+
+impl Host {
+    pub(crate) fn new(more: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let at = directory.path().display();
+        let text = format!(
+            "state_dir = \"{at}/state\"\nruntime_dir = \"{at}/run\"\n[control]\nlisten = [\"{}\"]\n{more}",
+            own_address()
+        );
+        fs::write(directory.path().join("zone-proxy.toml"), text).unwrap();
+        Self { directory }
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.directory.path().join("zone-proxy.toml")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zone-proxy"));
+        command.args(arguments).arg("--config").arg(self.file());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// The daemon, once it says that it has started.
+    pub(crate) fn daemon(&self) -> Daemon {
+        let mut child = self.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let started = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("zone-proxy 0.")));
+        assert!(started.is_some(), "the daemon starts");
+        // Whoever stops reading would stop the daemon at its next line.
+        std::thread::spawn(move || log.for_each(drop));
+        Daemon(child)
+    }
+}
+
+pub(crate) struct Daemon(Child);
+
+impl Daemon {
+    /// Stops it as a supervisor does, and waits for its end.
+    pub(crate) fn terminate(mut self) {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::TERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn state_file(host: &Host) -> std::path::PathBuf {
+    host.directory.path().join("state/current/state.json")
+}
+
+#[test]
+fn check_config_prints_ok_or_every_error() {
+    let good = Host::new("");
+    let output = good.run(&["check-config"]);
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout), "ok\n");
+
+    let bad = Host::new("[limits]\nsesions = 1\nwaiting = 0\n");
+    let output = bad.run(&["check-config"]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    assert!(errors.contains("unknown key 'limits.sesions': did you mean 'limits.sessions'?"), "{errors}");
+    assert!(errors.contains("limits.waiting: must be at least 1"), "{errors}");
+}
+
+#[test]
+fn a_fresh_proxy_shows_its_payload_and_a_new_token_replaces_the_old_one() {
+    let host = Host::new("");
+    let daemon = host.daemon();
+    let payload: Payload = serde_json::from_slice(&host.run(&["show", "payload"]).stdout).unwrap();
+    assert_eq!((payload.version, payload.port), (1, 17488));
+    let new: Payload = serde_json::from_slice(&host.run(&["token", "new"]).stdout).unwrap();
+    assert_eq!(new.token.pin(), payload.token.pin());
+    assert_ne!(new.token, payload.token);
+    let status: Status = serde_json::from_slice(&host.run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(status.state, "unprovisioned");
+    assert!(text(&host.run(&["status"]).stdout).contains("unprovisioned"));
+    drop(daemon);
+    let output = host.run(&["show", "payload"]);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("is it running?"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_token_survives_a_kill_of_the_daemon() {
+    let host = Host::new("");
+    let daemon = host.daemon();
+    let before: Payload = serde_json::from_slice(&host.run(&["show", "payload"]).stdout).unwrap();
+    drop(daemon);
+    let _daemon = host.daemon();
+    let after: Payload = serde_json::from_slice(&host.run(&["show", "payload"]).stdout).unwrap();
+    assert_eq!(before.token, after.token);
+}
+
+#[test]
+fn a_second_daemon_is_refused_with_the_process_id_of_the_first() {
+    let host = Host::new("");
+    let daemon = host.daemon();
+    let output = host.run(&["run"]);
+    assert!(!output.status.success());
+    let error = text(&output.stderr);
+    assert!(error.contains(&format!("in use by process {}", daemon.0.id())), "{error}");
+}
+
+#[test]
+fn a_truncated_state_is_named_with_what_to_do_and_reset_mends_it() {
+    let host = Host::new("");
+    drop(host.daemon());
+    let file = state_file(&host);
+    fs::write(&file, "{\"version\": 1, \"ki").unwrap();
+    let output = host.run(&["run"]);
+    assert!(!output.status.success());
+    let error = text(&output.stderr);
+    assert!(error.contains("state.json") && error.contains("zone-proxy reset"), "{error}");
+
+    let output = host.command(&["reset"]).stdin(Stdio::null()).output().unwrap();
+    assert!(text(&output.stderr).contains("nothing was done"));
+    let output = host.run(&["reset", "--yes"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let _daemon = host.daemon();
+    assert!(host.run(&["show", "payload"]).status.success());
+}
+
+#[test]
+fn a_state_directory_that_can_not_be_written_is_named_at_the_start() {
+    let host = Host::new("");
+    fs::write(host.directory.path().join("state"), "a file where the directory belongs").unwrap();
+    let output = host.run(&["run"]);
+    assert!(!output.status.success());
+    let error = text(&output.stderr);
+    assert!(
+        error.contains(Path::new("state").to_str().unwrap()) && error.contains("can't create"),
+        "{error}"
+    );
+}

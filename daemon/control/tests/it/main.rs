@@ -1,0 +1,11 @@
+//! The control process over real TLS, with relays that a test plays itself; and its commands as real processes.
+
+mod authority;
+mod client;
+mod commands;
+mod harness;
+mod processes;
+mod provisioning;
+mod refusals;
+mod relays;
+mod trust;

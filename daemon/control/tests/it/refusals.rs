@@ -1,0 +1,124 @@
+//! What strangers send to 17488, and what it costs them.
+
+use std::time::Duration;
+
+use hyper::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use zone_protocol::tls::config;
+use zone_protocol::tls::policy::Versions;
+use zone_protocol::tls::verifier::Pinned;
+
+use crate::authority::Zone;
+use crate::client::{by_token, dial};
+use crate::harness::{Proxy, run};
+
+/// Sends bytes to 17488 and waits for the end of the connection.
+async fn throw(proxy: &Proxy, bytes: &[u8]) {
+    let mut stream = TcpStream::connect((proxy.address, 17488)).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+}
+
+#[test]
+fn garbage_plain_http_and_half_a_record_end_the_connection_and_are_counted() {
+    run(async {
+        let proxy = Proxy::start_with(|config| config.timeouts.handshake = 0.3).await;
+        let before = proxy.daemon.state();
+        throw(&proxy, b"GET / HTTP/1.1\r\nHost: proxy\r\n\r\n").await;
+        throw(&proxy, &[0xff; 300]).await;
+        assert!(proxy.counted("zone_proxy_control_handshake_failures_total{reason=\"tls\"} 2"));
+        throw(&proxy, &[22, 3, 1, 2, 0, 1]).await;
+        assert!(proxy.counted("zone_proxy_control_handshake_failures_total{reason=\"timeout\"} 1"));
+        assert_eq!(proxy.daemon.state(), before);
+        proxy.provision(&Zone::new("plant")).await;
+    });
+}
+
+#[test]
+fn requests_that_are_none_of_this_port_are_refused_by_name() {
+    run(async {
+        let proxy = Proxy::start().await;
+        let client = || async { by_token(proxy.address, &proxy.token()).await.unwrap() };
+        for (method, path, status, slug) in [
+            (Method::GET, "/", 404, "not-found"),
+            (Method::GET, "/v1/status", 401, "certificate-needed"),
+            (Method::GET, "/v1/openapi.json", 401, "certificate-needed"),
+            (Method::DELETE, "/v1/provisioning", 401, "certificate-needed"),
+            (Method::PATCH, "/v1/provisioning", 405, "method-not-allowed"),
+            (Method::CONNECT, "host:22", 405, "method-not-allowed"),
+            (Method::POST, "/v1/provisioning", 400, "malformed"),
+        ] {
+            let body = if method == Method::POST { b"{\"zone\":1}".to_vec() } else { Vec::new() };
+            let answer = client().await.send(method, path, &[], body).await.unwrap();
+            assert_eq!((answer.refusal().0, answer.refusal().1.as_str()), (status, slug));
+        }
+        assert!(proxy.counted("zone_proxy_control_requests_total{status=\"404\"} 1"));
+    });
+}
+
+#[test]
+fn an_oversized_body_and_head_are_refused() {
+    run(async {
+        let proxy = Proxy::start_with(|config| config.limits.control_body_bytes = 1_000).await;
+        let mut client = by_token(proxy.address, &proxy.token()).await.unwrap();
+        let answer = client.send(Method::POST, "/v1/provisioning", &[], vec![b' '; 1_001]).await.unwrap();
+        assert_eq!(answer.refusal().1, "body-too-large");
+        client.is_closed().await;
+        let mut client = by_token(proxy.address, &proxy.token()).await.unwrap();
+        let long = "x".repeat(20_000);
+        let answer = client.send(Method::GET, "/", &[("x-long", &long)], Vec::new()).await;
+        assert!(answer.is_err() || client.closed.is_finished());
+    });
+}
+
+#[test]
+fn a_source_with_too_many_connections_is_refused_until_one_ends() {
+    run(async {
+        let proxy = Proxy::start_with(|config| config.limits.control_connections_per_source = 2).await;
+        let first = TcpStream::connect((proxy.address, 17488)).await.unwrap();
+        let _second = TcpStream::connect((proxy.address, 17488)).await.unwrap();
+        throw(&proxy, b"").await;
+        assert!(proxy.counted("zone_proxy_control_refused_total{reason=\"limit_per_source\"} 1"));
+        drop(first);
+        let token = proxy.token();
+        while by_token(proxy.address, &token).await.is_err() {}
+    });
+}
+
+#[test]
+fn a_stranger_from_another_network_is_refused_before_tls() {
+    run(async {
+        let proxy =
+            Proxy::start_with(|config| config.control.allowed_networks = vec!["10.0.0.0/8".parse().unwrap()])
+                .await;
+        throw(&proxy, b"").await;
+        assert!(proxy.counted("zone_proxy_control_refused_total{reason=\"network\"} 1"));
+    });
+}
+
+#[test]
+fn a_connection_without_a_request_is_closed_after_the_head_deadline() {
+    run(async {
+        let proxy = Proxy::start_with(|config| config.timeouts.head = 0.3).await;
+        let mut client = by_token(proxy.address, &proxy.token()).await.unwrap();
+        let since = tokio::time::Instant::now();
+        client.is_closed().await;
+        assert!(since.elapsed() < Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn a_body_that_never_ends_is_cut_off() {
+    run(async {
+        let proxy = Proxy::start_with(|config| config.timeouts.control_request = 0.3).await;
+        let config = config::client(Pinned::new(*proxy.token().pin()), None, Versions::Tls12).unwrap();
+        let mut stream = dial(proxy.address, config).await.unwrap();
+        let head = b"POST /v1/provisioning HTTP/1.1\r\nHost: proxy\r\nContent-Length: 500\r\n\r\n{";
+        stream.write_all(head).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("/problems/timed-out"), "{answer}");
+    });
+}

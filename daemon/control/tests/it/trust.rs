@@ -1,0 +1,130 @@
+//! Whom the proxy lets in, and how that is changed.
+
+use hyper::Method;
+use time::{Duration, OffsetDateTime};
+use zone_protocol::trust::{Denied, Trust};
+
+use crate::authority::Zone;
+use crate::client::{Answer, Client, by_certificate};
+use crate::harness::{Proxy, run};
+
+async fn put(client: &mut Client, based_on: Option<&str>, trust: &Trust) -> Answer {
+    let fields: Vec<_> = based_on.map(|version| ("if-match", version)).into_iter().collect();
+    let body = serde_json::to_vec(trust).unwrap();
+    client.send(Method::PUT, "/v1/trust", &fields, body).await.unwrap()
+}
+
+fn denying(zone: &Zone, version: u64, name: &str, role: &str) -> Trust {
+    let identity = format!("spiffe://{}/{role}/{name}", zone.name).parse().unwrap();
+    let not_before = OffsetDateTime::now_utc() + Duration::hours(1);
+    Trust { deny: vec![Denied::Identity { identity, not_before }], ..zone.trust(version) }
+}
+
+#[test]
+fn a_new_trust_document_needs_the_version_in_force_and_a_higher_one_of_its_own() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        let (_, party) = proxy.provision(&zone).await;
+        let mut member = proxy.member(&zone, &party).await;
+        let answer = member.get("/v1/trust").await;
+        assert_eq!(answer.headers.get("etag").unwrap(), "\"1\"");
+        assert_eq!(answer.json::<Trust>(), zone.trust(1));
+        for (based_on, version, status, slug) in [
+            (None, 2, 428, "precondition-required"),
+            (Some("1"), 2, 400, "malformed"),
+            (Some("\"7\""), 8, 412, "precondition-failed"),
+            (Some("\"1\""), 1, 422, "validation-failed"),
+        ] {
+            let answer = put(&mut member, based_on, &zone.trust(version)).await;
+            assert_eq!((answer.refusal().0, answer.refusal().1.as_str()), (status, slug));
+        }
+        let answer = put(&mut member, Some("\"1\""), &denying(&zone, 2, "e1", "endpoint")).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers.get("etag").unwrap(), "\"2\"");
+        let policy = proxy.relays.policy.borrow().clone().unwrap();
+        assert_eq!((policy.trust.version, policy.trust.deny.len()), (2, 1));
+    });
+}
+
+#[test]
+fn ticket_keys_are_replaced_with_the_trust_document() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        let (_, party) = proxy.provision(&zone).await;
+        let before = proxy.relays.policy.borrow().clone().unwrap();
+        let mut member = proxy.member(&zone, &party).await;
+        assert_eq!(put(&mut member, Some("\"1\""), &zone.trust(2)).await.status, 200);
+        let after = proxy.relays.policy.borrow().clone().unwrap();
+        assert_ne!(before.tickets.endpoint, after.tickets.endpoint);
+        assert_ne!(before.tickets.module_server, after.tickets.module_server);
+    });
+}
+
+#[test]
+fn a_trust_document_that_would_lock_its_sender_out_is_refused() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        let (_, party) = proxy.provision(&zone).await;
+        let mut member = proxy.member(&zone, &party).await;
+        let denied = denying(&zone, 2, "inside", "module-server");
+        let answer = put(&mut member, Some("\"1\""), &denied).await;
+        assert_eq!((answer.refusal().0, answer.refusal().1.as_str()), (409, "lock-out"));
+        assert!(answer.problem().detail.unwrap().contains("revoked"));
+        let foreign = Zone::new("plant").trust(2);
+        let answer = put(&mut member, Some("\"1\""), &foreign).await;
+        assert_eq!(answer.refusal().1, "lock-out");
+        assert_eq!(member.get("/v1/trust").await.json::<Trust>().version, 1);
+    });
+}
+
+#[test]
+fn a_revoked_module_server_is_cut_off_and_let_in_no_more() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        let (_, party) = proxy.provision(&zone).await;
+        let standby = zone.module_server("standby");
+        let mut member = proxy.member(&zone, &party).await;
+        let mut other = proxy.member(&zone, &standby).await;
+        assert_eq!(other.get("/v1/status").await.status, 200);
+        let denied = denying(&zone, 2, "standby", "module-server");
+        assert_eq!(put(&mut member, Some("\"1\""), &denied).await.status, 200);
+        other.is_closed().await;
+        let refused = match by_certificate(proxy.address, &zone, &standby).await {
+            Ok(mut client) => client.send(Method::GET, "/v1/status", &[], Vec::new()).await.is_err(),
+            Err(_) => true,
+        };
+        assert!(refused);
+        proxy.member(&zone, &party).await;
+    });
+}
+
+#[test]
+fn a_relay_that_does_not_take_the_policy_undoes_the_change() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        let (_, party) = proxy.provision(&zone).await;
+        let before = proxy.daemon.state();
+        let mut member = proxy.member(&zone, &party).await;
+        proxy.relays.fails_at.set(Some("policy"));
+        let answer = put(&mut member, Some("\"1\""), &zone.trust(2)).await;
+        assert_eq!(answer.refusal(), (500, "relay-failed".into(), "relay".into()));
+        assert_eq!(proxy.daemon.state(), before);
+        proxy.relays.fails_at.set(None);
+        assert_eq!(put(&mut member, Some("\"1\""), &zone.trust(2)).await.status, 200);
+    });
+}
+
+#[test]
+fn an_endpoint_has_no_business_on_17488() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        proxy.provision(&zone).await;
+        let endpoint = zone.endpoint("e1");
+        let refused = match by_certificate(proxy.address, &zone, &endpoint).await {
+            Ok(mut client) => client.send(Method::GET, "/v1/status", &[], Vec::new()).await.is_err(),
+            Err(_) => true,
+        };
+        assert!(refused);
+        assert!(proxy.counted("zone_proxy_control_handshake_failures_total{reason=\"wrong_role\"} 1"));
+    });
+}
