@@ -7,8 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
 use tokio::sync::Notify;
-use zone_protocol::identity::{Label, Role};
+use zone_protocol::identity::Label;
 use zone_protocol::tls::certificate::Leaf;
 
 use crate::limiter::lock;
@@ -42,6 +44,8 @@ impl Kill {
 struct Entry {
     port: Port,
     leaf: Arc<Leaf>,
+    /// As it was shown, to be asked again when the anchors change.
+    chain: Box<[CertificateDer<'static>]>,
     kill: Arc<Kill>,
 }
 
@@ -66,31 +70,36 @@ pub struct Registered {
 
 impl Connections {
     /// Registers a connection. The caller authorises it next.
-    pub fn register(self: &Arc<Self>, port: Port, leaf: Leaf) -> Registered {
+    pub fn register(
+        self: &Arc<Self>,
+        port: Port,
+        leaf: Leaf,
+        chain: Box<[CertificateDer<'static>]>,
+    ) -> Registered {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (leaf, kill) = (Arc::new(leaf), Arc::new(Kill::default()));
-        let entry = Entry { port, leaf: Arc::clone(&leaf), kill: Arc::clone(&kill) };
+        let entry = Entry { port, leaf: Arc::clone(&leaf), chain, kill: Arc::clone(&kill) };
         lock(&self.entries).insert(number, entry);
         Registered { connections: Arc::clone(self), number, leaf, kill }
     }
 
-    /// Ends every connection that these rules no longer admit; returns the endpoints that have none left.
-    pub fn enforce(&self, rules: &Rules, now: time::OffsetDateTime) -> (usize, Vec<Label>) {
+    /// Ends every connection that these rules no longer admit; returns how many, and the endpoints that have none
+    /// left. `new_anchors` has every chain verified again.
+    pub fn enforce(&self, rules: &Rules, new_anchors: bool, now: OffsetDateTime) -> (usize, Vec<Label>) {
         let entries = lock(&self.entries);
         let mut ended = 0;
         let (mut struck, mut spared) = (HashSet::new(), HashSet::new());
         for entry in entries.values() {
-            let endpoint = entry.port.role() == Role::Endpoint;
-            if rules.port(entry.port).admission.still_admits(&entry.leaf, now).is_ok() {
-                if endpoint {
-                    spared.insert(entry.leaf.identity.name.clone());
-                }
-                continue;
+            let admission = &rules.port(entry.port).admission;
+            let admitted = admission.still_admits(&entry.leaf, now).is_ok()
+                && (!new_anchors || admission.vouches_for(&entry.chain, now));
+            if !admitted {
+                ended += 1;
+                entry.kill.strike();
             }
-            ended += 1;
-            entry.kill.strike();
-            if endpoint {
-                struck.insert(entry.leaf.identity.name.clone());
+            if entry.port == Port::Endpoint {
+                let endpoints = if admitted { &mut spared } else { &mut struck };
+                endpoints.insert(entry.leaf.identity.name.clone());
             }
         }
         (ended, struck.difference(&spared).cloned().collect())

@@ -8,6 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -85,18 +87,31 @@ pub async fn accept(
     }
 }
 
-/// The leaf that a connection showed in its handshake, or in the one that it resumed.
-pub fn peer_leaf(stream: &TlsStream<TcpStream>) -> Result<Leaf, HandshakeError> {
-    let der = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let Some(der) = der else {
+/// What a connection showed in its handshake, or in the one that it resumed: its leaf, read, and the whole chain.
+pub fn peer_chain(
+    stream: &TlsStream<TcpStream>,
+) -> Result<(Leaf, Box<[CertificateDer<'static>]>), HandshakeError> {
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let Some(der) = chain.first() else {
         return Err(Refusal::Unreadable("no client certificate was shown".into()).into());
     };
-    Leaf::read(der).map_err(|error| Refusal::Unreadable(error.to_string()).into())
+    let leaf = Leaf::read(der).map_err(|error| Refusal::Unreadable(error.to_string()))?;
+    Ok((leaf, chain.iter().map(|der| der.clone().into_owned()).collect()))
 }
 
-/// Looks at role, zone, time and deny-list once more: a resumed connection never ran the verifier.
-pub fn authorise(leaf: &Leaf, admission: &Admission) -> Result<(), HandshakeError> {
-    Ok(admission.still_admits(leaf, time::OffsetDateTime::now_utc())?)
+/// Looks at role, zone, time and deny-list once more: a resumed connection never ran the verifier. With a
+/// `chain`, also at who vouches for it.
+pub fn authorise(
+    leaf: &Leaf,
+    chain: Option<&[CertificateDer<'static>]>,
+    admission: &Admission,
+) -> Result<(), HandshakeError> {
+    let now = OffsetDateTime::now_utc();
+    admission.still_admits(leaf, now)?;
+    if chain.is_some_and(|chain| !admission.vouches_for(chain, now)) {
+        return Err(Refusal::UnknownAuthority(leaf.identity.clone()).into());
+    }
+    Ok(())
 }
 
 fn explain(error: io::Error) -> HandshakeError {

@@ -1,9 +1,12 @@
 //! Reading heads from a connection, bounded in bytes and time.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 use zone_protocol::head::{HeadError, HeadLimits, RequestHead, parse_request, write_response};
 use zone_protocol::identity::Label;
@@ -70,6 +73,18 @@ pub async fn read_some<S: AsyncRead + Unpin>(
     let room = limits.bytes.saturating_sub(bytes.len()).clamp(1, STEP);
     bytes.reserve(room);
     stream.take(room as u64).read_buf(bytes).await
+}
+
+/// Appends what one small read brings, by way of the worker's stack: a park that waits owns no buffer.
+pub async fn receive<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let mut space = [0; 256];
+        let mut piece = ReadBuf::new(&mut space);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut piece))?;
+        bytes.extend_from_slice(piece.filled());
+        Poll::Ready(Ok(piece.filled().len()))
+    })
+    .await
 }
 
 /// Answers with a refusal: `Proxy-Status`, a problem document, `Connection: close`.

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use zone_pairing::{CloseReason, Event, ParkId};
 use zone_protocol::head::{
@@ -16,7 +16,7 @@ use zone_protocol::proxy_status::Reason;
 use zone_protocol::{PARK_UPGRADE, fields};
 
 use crate::handshake::Connection;
-use crate::head_io::{ReadError, Refused, read_request, refuse};
+use crate::head_io::{ReadError, Refused, read_request, receive, refuse};
 use crate::rules::Port;
 use crate::serve::{Known, Shared};
 use crate::switchboard::{Command, EndpointLeg, Mailbox, Request};
@@ -25,7 +25,7 @@ use crate::switchboard::{Command, EndpointLeg, Mailbox, Request};
 pub async fn serve(shared: Arc<Shared>, mut known: Known) {
     match greet(&shared, &mut known).await {
         // A task of its own again: a park needs none of what the greeting needed.
-        Ok(instance) => drop(tokio::spawn(wait(shared, known, instance))),
+        Ok(instance) => drop(tokio::spawn(wait(shared, Box::new(known), instance))),
         Err(None) => {}
         Err(Some((reason, why))) => shared.refuse(Port::Endpoint, known.peer, reason, &why),
     }
@@ -123,7 +123,7 @@ enum End {
     Cut(io::Error),
 }
 
-async fn wait(shared: Arc<Shared>, known: Known, instance: u128) {
+async fn wait(shared: Arc<Shared>, known: Box<Known>, instance: u128) {
     let name = known.registered.leaf.identity.name.clone();
     let (park, mailbox) = shared.switchboard.park(&name, instance, known.peer);
     tracing::debug!(endpoint = %name, peer = %known.peer, park = park.0, "parked");
@@ -164,7 +164,7 @@ async fn wait(shared: Arc<Shared>, known: Known, instance: u128) {
 
 struct Parked {
     shared: Arc<Shared>,
-    known: Known,
+    known: Box<Known>,
     park: ParkId,
     mailbox: Arc<Mailbox>,
 }
@@ -172,9 +172,9 @@ struct Parked {
 impl Parked {
     /// Answers pings until there is a call to serve.
     async fn idle(&mut self) -> Result<Arc<Request>, End> {
-        let mut pong: Option<Vec<u8>> = None;
+        let mut asked = false;
+        let mut received = Vec::new();
         loop {
-            let mut space = [0; 256];
             let read = tokio::select! {
                 biased;
                 () = self.known.registered.kill.struck() => return Err(End::Struck),
@@ -182,7 +182,7 @@ impl Parked {
                     match command {
                         Command::Close(reason) => return Err(End::Told(reason)),
                         Command::Ping => {
-                            pong = Some(Vec::new());
+                            asked = true;
                             self.send(&ping(self.known.registered.leaf.identity.name.as_str())).await?;
                         }
                         Command::Assign => {
@@ -193,20 +193,21 @@ impl Parked {
                     }
                     continue;
                 }
-                read = self.known.stream.read(&mut space) => read.map_err(End::Cut)?,
+                read = receive(&mut self.known.stream, &mut received) => read.map_err(End::Cut)?,
             };
             if read == 0 {
                 return Err(End::Left);
             }
-            let limits = self.shared.rules().head;
-            match pong.as_mut().map(|bytes| is_pong(bytes, &space[..read], limits)) {
-                Some(Ok(false)) => {}
-                Some(Ok(true)) => {
-                    pong = None;
+            if !asked {
+                return Err(self.unexpected("bytes that nobody asked for").await);
+            }
+            match is_pong(&received, self.shared.rules().head) {
+                Ok(false) => {}
+                Ok(true) => {
+                    (asked, received) = (false, Vec::new());
                     self.shared.switchboard.report(Event::Pong { park: self.park });
                 }
-                Some(Err(why)) => return Err(self.unexpected(&why).await),
-                None => return Err(self.unexpected("bytes that nobody asked for").await),
+                Err(why) => return Err(self.unexpected(&why).await),
             }
         }
     }
@@ -218,12 +219,11 @@ impl Parked {
         let mut bytes = Vec::new();
         loop {
             let first = bytes.is_empty();
-            let mut space = [0; 256];
             let read = tokio::select! {
                 biased;
                 () = self.known.registered.kill.struck() => return Err(End::Struck),
                 reason = self.mailbox.closed() => return Err(End::Told(reason)),
-                read = self.known.stream.read(&mut space) => read.map_err(End::Cut)?,
+                read = receive(&mut self.known.stream, &mut bytes) => read.map_err(End::Cut)?,
             };
             if read == 0 {
                 return Err(End::Left);
@@ -231,7 +231,6 @@ impl Parked {
             if first {
                 self.shared.switchboard.report(Event::FirstByte { park: self.park });
             }
-            bytes.extend_from_slice(&space[..read]);
             match parse_response(&bytes, limits) {
                 Ok(None) => {}
                 Ok(Some((answer, length))) if (200..300).contains(&answer.status) => {
@@ -251,15 +250,16 @@ impl Parked {
     }
 
     fn join(self, answer: &ResponseHead, early: Vec<u8>) {
+        let Known { stream, peer, registered, places } = *self.known;
         let leg = EndpointLeg {
             park: self.park,
-            stream: self.known.stream,
+            stream,
             early,
             end_to_end: answer.fields.get(fields::END_TO_END).map(str::to_owned),
-            address: self.known.peer,
-            registered: self.known.registered,
+            address: peer,
+            registered,
             mailbox: self.mailbox,
-            places: self.known.places,
+            places,
         };
         self.shared.switchboard.accepted(Box::new(leg));
     }
@@ -302,8 +302,7 @@ fn connect(request: &Request) -> String {
 }
 
 /// Whether the bytes so far are the whole answer to a ping; anything but a bodiless 2xx is a protocol error.
-fn is_pong(bytes: &mut Vec<u8>, more: &[u8], limits: HeadLimits) -> Result<bool, String> {
-    bytes.extend_from_slice(more);
+fn is_pong(bytes: &[u8], limits: HeadLimits) -> Result<bool, String> {
     match parse_response(bytes, limits).map_err(|error| error.to_string())? {
         None => Ok(false),
         Some((_, length)) if length < bytes.len() => Err("bytes behind the answer to a ping".into()),
@@ -324,9 +323,19 @@ fn is_pong(bytes: &mut Vec<u8>, more: &[u8], limits: HeadLimits) -> Result<bool,
 mod tests {
     use super::*;
 
+    /// The size of the future that a function gives, without calling it.
+    fn future_size<F>(_: impl FnOnce(Arc<Shared>, Box<Known>, u128) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_park_waits_in_a_small_task() {
+        assert!(future_size(wait) <= 1_024, "{}", future_size(wait));
+    }
+
     #[test]
     fn a_ping_is_answered_by_a_bodiless_200_and_nothing_behind_it() {
-        let pong = |text: &str| is_pong(&mut Vec::new(), text.as_bytes(), HeadLimits::default());
+        let pong = |text: &str| is_pong(text.as_bytes(), HeadLimits::default());
         assert_eq!(pong("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), Ok(true));
         assert_eq!(pong("HTTP/1.1 204 No Content\r\n\r\n"), Ok(true));
         assert_eq!(pong("HTTP/1.1 200 OK\r\nContent-Le"), Ok(false));

@@ -16,6 +16,7 @@ use zone_protocol::tls::config::{Leaves, server};
 use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::tickets::{PortTickets, TicketKeys};
 use zone_protocol::tls::verifier::Admission;
+use zone_protocol::trust::Anchors;
 
 /// What one port goes by.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct PortRules {
 pub struct Rules {
     /// The proxy's name, for `Proxy-Status`.
     pub name: Label,
+    /// Who vouches for whom, to tell a change of it.
+    pub anchors: Anchors,
     /// For 17486.
     pub endpoint: PortRules,
     /// For 17487.
@@ -84,6 +87,7 @@ impl Rules {
         let (networks, keys, timeouts) = (&policy.allowed_networks, &policy.tickets, &policy.timeouts);
         Ok(Self {
             name: policy.name.clone(),
+            anchors: policy.trust.anchors.clone(),
             endpoint: port(Role::Endpoint, &networks.endpoint, &keys.endpoint)?,
             module_server: port(Role::ModuleServer, &networks.module_server, &keys.module_server)?,
             balancers: policy.balancers.clone(),

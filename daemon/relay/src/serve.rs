@@ -72,9 +72,13 @@ impl Shared {
     /// New rules from now on; connections that they do not admit end.
     pub fn set_rules(&self, rules: Rules, pairing: zone_pairing::Limits) {
         let rules = Arc::new(rules);
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rules);
+        let old = {
+            let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, Arc::clone(&rules))
+        };
         self.switchboard.set_limits(pairing);
-        let (ended, gone) = self.connections.enforce(&rules, time::OffsetDateTime::now_utc());
+        let new_anchors = old.anchors != rules.anchors;
+        let (ended, gone) = self.connections.enforce(&rules, new_anchors, time::OffsetDateTime::now_utc());
         for endpoint in gone {
             self.switchboard.report(zone_pairing::Event::Revoke { endpoint: endpoint.shared() });
         }
@@ -158,8 +162,7 @@ pub async fn serve(
     let _ = stream.set_nodelay(true);
     let tls = Arc::clone(&rules.port(port).tls);
     let result = handshake::accept(stream, tls, rules.timeouts.handshake).await;
-    drop(rules);
-    match result.map_err(Unknown::from).and_then(|stream| identify(&shared, port, stream)) {
+    match result.map_err(Unknown::from).and_then(|stream| identify(&shared, &rules, port, stream)) {
         Ok((stream, registered, identity)) => {
             shared.metrics.accepted(port);
             let known = Known { stream, peer, registered, places: Places { total, source, identity } };
@@ -200,8 +203,11 @@ impl Shared {
 type Identified = (Connection, Registered, Place<Label>);
 
 fn identify(shared: &Shared, port: Port, stream: Connection) -> Result<Identified, Unknown> {
-    let registered = shared.connections.register(port, handshake::peer_leaf(&stream)?);
-    handshake::authorise(&registered.leaf, &shared.rules().port(port).admission)?;
+    let (leaf, chain) = handshake::peer_chain(&stream)?;
+    let registered = shared.connections.register(port, leaf, chain.clone());
+    let rules = shared.rules();
+    let chain = (rules.anchors != before.anchors).then_some(&*chain);
+    handshake::authorise(&registered.leaf, chain, &rules.port(port).admission)?;
     let name = &registered.leaf.identity.name;
     let (places, most) = shared.identity_places(port);
     match places.take(name.clone(), most) {

@@ -104,6 +104,28 @@ async fn revoking_an_endpoint_ends_its_parks_and_sessions_and_nobody_elses() {
     bench.logged("spiffe://zone/endpoint/host-7 is revoked").await;
 }
 
+#[tokio::test]
+async fn an_anchor_that_is_taken_out_takes_its_connections_along() {
+    let mut bench = Bench::start(|_| {}).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    let next = Authority::new("endpoints");
+    bench.policy.trust.anchors.endpoint.push(next.pem.clone());
+    bench.push_policy().await;
+    caller.send("both are trusted").await;
+    endpoint.exactly(b"both are trusted").await;
+    bench.policy.trust.anchors.endpoint = vec![next.pem.clone()];
+    bench.push_policy().await;
+    assert!(!endpoint.end().await.1);
+    assert!(!caller.end().await.1);
+    let seen = turned_away(bench.dial_endpoint_port(&bench.endpoint("host-7")).await).await;
+    assert!(seen.contains("UnknownCA") || seen.contains("DecryptError"), "{seen}");
+    let renewed = next.leaf("spiffe://zone/endpoint/host-7", (-1, 24));
+    let stream = bench.dial_endpoint_port(&renewed).await.unwrap();
+    let mut park = Parked { stream, bytes: Vec::new() };
+    park.send(&park_request(1)).await;
+    assert_eq!(park.response().await.status, 101);
+}
+
 /// Dials twice with one configuration and tells whether the second handshake was a resumption.
 async fn resumes(
     config: &Arc<rustls::ClientConfig>,
