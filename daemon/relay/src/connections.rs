@@ -7,11 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use zone_protocol::identity::Label;
-use zone_protocol::tls::certificate::Leaf;
+use zone_protocol::tls::certificate::{Leaf, NameHash};
 
 use crate::limiter::lock;
 use crate::rules::{Port, Rules};
@@ -44,8 +43,7 @@ impl Kill {
 struct Entry {
     port: Port,
     leaf: Arc<Leaf>,
-    /// As it was shown, to be asked again when the anchors change.
-    chain: Box<[CertificateDer<'static>]>,
+    issuers: Box<[NameHash]>,
     kill: Arc<Kill>,
 }
 
@@ -70,29 +68,26 @@ pub struct Registered {
 
 impl Connections {
     /// Registers a connection. The caller authorises it next.
-    pub fn register(
-        self: &Arc<Self>,
-        port: Port,
-        leaf: Leaf,
-        chain: Box<[CertificateDer<'static>]>,
-    ) -> Registered {
+    pub fn register(self: &Arc<Self>, port: Port, leaf: Leaf, issuers: Box<[NameHash]>) -> Registered {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (leaf, kill) = (Arc::new(leaf), Arc::new(Kill::default()));
-        let entry = Entry { port, leaf: Arc::clone(&leaf), chain, kill: Arc::clone(&kill) };
+        let entry = Entry { port, leaf: Arc::clone(&leaf), issuers, kill: Arc::clone(&kill) };
         lock(&self.entries).insert(number, entry);
         Registered { connections: Arc::clone(self), number, leaf, kill }
     }
 
     /// Ends every connection that these rules no longer admit; returns how many, and the endpoints that have none
-    /// left. `new_anchors` has every chain verified again.
-    pub fn enforce(&self, rules: &Rules, new_anchors: bool, now: OffsetDateTime) -> (usize, Vec<Label>) {
+    /// left. Those whom an anchor vouched for that the rules `before` had, and these have not, go as well.
+    pub fn enforce(&self, rules: &Rules, before: &Rules, now: OffsetDateTime) -> (usize, Vec<Label>) {
+        let removed = |port| rules.removed_anchors(before, port);
+        let (for_endpoints, for_callers) = (removed(Port::Endpoint), removed(Port::ModuleServer));
         let entries = lock(&self.entries);
         let mut ended = 0;
         let (mut struck, mut spared) = (HashSet::new(), HashSet::new());
         for entry in entries.values() {
-            let admission = &rules.port(entry.port).admission;
-            let admitted = admission.still_admits(&entry.leaf, now).is_ok()
-                && (!new_anchors || admission.vouches_for(&entry.chain, now));
+            let removed = if entry.port == Port::Endpoint { &for_endpoints } else { &for_callers };
+            let admitted = rules.port(entry.port).admission.still_admits(&entry.leaf, now).is_ok()
+                && !entry.issuers.iter().any(|issuer| removed.contains(issuer));
             if !admitted {
                 ended += 1;
                 entry.kill.strike();

@@ -8,13 +8,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use zone_protocol::tls::certificate::Leaf;
+use zone_protocol::tls::TlsError;
+use zone_protocol::tls::certificate::{Leaf, NameHash, issuers};
 use zone_protocol::tls::refusal::{Refusal, capture};
 use zone_protocol::tls::verifier::Admission;
 
@@ -87,31 +87,19 @@ pub async fn accept(
     }
 }
 
-/// What a connection showed in its handshake, or in the one that it resumed: its leaf, read, and the whole chain.
-pub fn peer_chain(
-    stream: &TlsStream<TcpStream>,
-) -> Result<(Leaf, Box<[CertificateDer<'static>]>), HandshakeError> {
+/// Who a connection showed itself to be, in its handshake or in the one that it resumed, and who vouches for that.
+pub fn peer(stream: &Connection) -> Result<(Leaf, Box<[NameHash]>), HandshakeError> {
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let Some(der) = chain.first() else {
         return Err(Refusal::Unreadable("no client certificate was shown".into()).into());
     };
-    let leaf = Leaf::read(der).map_err(|error| Refusal::Unreadable(error.to_string()))?;
-    Ok((leaf, chain.iter().map(|der| der.clone().into_owned()).collect()))
+    let unreadable = |error: TlsError| Refusal::Unreadable(error.to_string());
+    Ok((Leaf::read(der).map_err(unreadable)?, issuers(chain).map_err(unreadable)?))
 }
 
-/// Looks at role, zone, time and deny-list once more: a resumed connection never ran the verifier. With a
-/// `chain`, also at who vouches for it.
-pub fn authorise(
-    leaf: &Leaf,
-    chain: Option<&[CertificateDer<'static>]>,
-    admission: &Admission,
-) -> Result<(), HandshakeError> {
-    let now = OffsetDateTime::now_utc();
-    admission.still_admits(leaf, now)?;
-    if chain.is_some_and(|chain| !admission.vouches_for(chain, now)) {
-        return Err(Refusal::UnknownAuthority(leaf.identity.clone()).into());
-    }
-    Ok(())
+/// Looks at role, zone, time and deny-list once more: a resumed connection never ran the verifier.
+pub fn authorise(leaf: &Leaf, admission: &Admission) -> Result<(), HandshakeError> {
+    Ok(admission.still_admits(leaf, OffsetDateTime::now_utc())?)
 }
 
 fn explain(error: io::Error) -> HandshakeError {

@@ -1,5 +1,6 @@
 //! The policy, made ready to be applied: server configurations, admission, networks and spans of time.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use zone_channel::{Limits, Policy};
 use zone_protocol::head::HeadLimits;
 use zone_protocol::identity::{Label, Role};
 use zone_protocol::tls::TlsError;
+use zone_protocol::tls::certificate::{NameHash, removed_anchors};
 use zone_protocol::tls::config::{Leaves, server};
 use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::tickets::{PortTickets, TicketKeys};
@@ -114,6 +116,15 @@ impl Rules {
             Port::Endpoint => &self.endpoint,
             Port::ModuleServer => &self.module_server,
         }
+    }
+
+    /// Who vouched for this port's callers under the rules `before` and does no more.
+    pub fn removed_anchors(&self, before: &Self, port: Port) -> HashSet<NameHash> {
+        let of = |anchors: &Anchors| match port {
+            Port::Endpoint => anchors.endpoint.clone(),
+            Port::ModuleServer => anchors.module_server.clone(),
+        };
+        removed_anchors(&of(&before.anchors), &of(&self.anchors))
     }
 
     /// Whether this address may connect to this port at all.

@@ -18,6 +18,7 @@ use crate::rules::{Port, Rules};
 use crate::switchboard::{Places, Switchboard};
 use crate::{caller, park};
 use zone_protocol::identity::Label;
+use zone_protocol::tls::refusal::Refusal;
 
 /// Everything that the connections of a relay share.
 #[derive(Debug)]
@@ -77,8 +78,7 @@ impl Shared {
             std::mem::replace(&mut *current, Arc::clone(&rules))
         };
         self.switchboard.set_limits(pairing);
-        let new_anchors = old.anchors != rules.anchors;
-        let (ended, gone) = self.connections.enforce(&rules, new_anchors, time::OffsetDateTime::now_utc());
+        let (ended, gone) = self.connections.enforce(&rules, &old, time::OffsetDateTime::now_utc());
         for endpoint in gone {
             self.switchboard.report(zone_pairing::Event::Revoke { endpoint: endpoint.shared() });
         }
@@ -202,12 +202,19 @@ impl Shared {
 
 type Identified = (Connection, Registered, Place<Label>);
 
-fn identify(shared: &Shared, port: Port, stream: Connection) -> Result<Identified, Unknown> {
-    let (leaf, chain) = handshake::peer_chain(&stream)?;
-    let registered = shared.connections.register(port, leaf, chain.clone());
+/// `before` is what the handshake went by. Whatever has changed since is asked here.
+fn identify(shared: &Shared, before: &Rules, port: Port, stream: Connection) -> Result<Identified, Unknown> {
+    let (leaf, issuers) = handshake::peer(&stream)?;
+    let registered = shared.connections.register(port, leaf, issuers.clone());
     let rules = shared.rules();
-    let chain = (rules.anchors != before.anchors).then_some(&*chain);
-    handshake::authorise(&registered.leaf, chain, &rules.port(port).admission)?;
+    handshake::authorise(&registered.leaf, &rules.port(port).admission)?;
+    if rules.anchors != before.anchors {
+        let removed = rules.removed_anchors(before, port);
+        if issuers.iter().any(|issuer| removed.contains(issuer)) {
+            let identity = registered.leaf.identity.clone();
+            return Err(HandshakeError::from(Refusal::UnknownAuthority(identity)).into());
+        }
+    }
     let name = &registered.leaf.identity.name;
     let (places, most) = shared.identity_places(port);
     match places.take(name.clone(), most) {

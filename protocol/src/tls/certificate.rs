@@ -1,5 +1,6 @@
 //! Reading certificates and keys: chains from PEM, and who a leaf says its owner is.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -61,6 +62,28 @@ impl Leaf {
             not_after: certificate.validity().not_after.timestamp(),
         })
     }
+}
+
+/// A distinguished name, as SHA-256 over its DER.
+pub type NameHash = [u8; 32];
+
+/// The issuers of every certificate in a chain. Whoever vouches for the chain is among them, whatever else a peer
+/// put into it.
+pub fn issuers(chain: &[CertificateDer<'_>]) -> Result<Box<[NameHash]>, TlsError> {
+    chain.iter().map(|der| Ok(Sha256::digest(parse(der, "certificate")?.issuer().as_raw()).into())).collect()
+}
+
+/// The subjects of those anchors (PEM) of `old` that are not in `new`. An anchor that can't be read vouches for
+/// nobody, so it is passed over.
+pub fn removed_anchors(old: &[String], new: &[String]) -> HashSet<NameHash> {
+    let certificates = |pems: &[String]| -> HashSet<CertificateDer<'static>> {
+        pems.iter().filter_map(|pem| chain_from_pem(pem, "trust anchor").ok()).flatten().collect()
+    };
+    let (old, new) = (certificates(old), certificates(new));
+    old.difference(&new)
+        .filter_map(|der| parse(der, "trust anchor").ok())
+        .map(|anchor| Sha256::digest(anchor.subject().as_raw()).into())
+        .collect()
 }
 
 /// The kind of a public key, as far as the policy tells kinds apart.

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -118,18 +117,6 @@ impl Admission {
     pub fn still_admits(&self, leaf: &Leaf, now: OffsetDateTime) -> Result<(), Refusal> {
         self.check(leaf)?;
         check_time(leaf, now.unix_timestamp())
-    }
-
-    /// Whether this role's anchors vouch for a chain, leaf first, that was let in before: after a change of the
-    /// anchors.
-    pub fn vouches_for(&self, chain: &[CertificateDer<'_>], now: OffsetDateTime) -> bool {
-        let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let own = self.by_role.first().filter(|(of, _)| *of == self.role);
-        match (chain.split_first(), own) {
-            (Some((leaf, rest)), Some((_, own))) => own.verify_client_cert(leaf, rest, now).is_ok(),
-            _ => false,
-        }
     }
 
     fn check(&self, leaf: &Leaf) -> Result<(), Refusal> {
