@@ -10,7 +10,10 @@ use crate::{CallId, ParkId, Time};
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) endpoint: Arc<str>,
+    /// When something is to be done about it: at `last`, or before, to see whether its endpoint has come.
     pub(crate) deadline: Time,
+    /// When it must have its session.
+    pub(crate) last: Time,
     /// Its place in the queue. A retried call keeps it, and so comes before all that never had
     /// their turn.
     pub(crate) arrival: u64,
@@ -28,13 +31,22 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Takes a call in and returns its place in the queue.
-    pub(crate) fn insert(&mut self, id: CallId, endpoint: Arc<str>, deadline: Time) -> u64 {
+    /// Takes a call in, to be looked at by `deadline` and over by `last`, and returns its place in the queue.
+    pub(crate) fn insert(&mut self, id: CallId, endpoint: Arc<str>, deadline: Time, last: Time) -> u64 {
         let arrival = self.arrivals;
         self.arrivals += 1;
         self.due.insert((deadline, id));
-        self.all.insert(id, Call { endpoint, deadline, arrival, tries: 0, park: None });
+        self.all.insert(id, Call { endpoint, deadline, last, arrival, tries: 0, park: None });
         arrival
+    }
+
+    /// Gives a call all of its time.
+    pub(crate) fn postpone(&mut self, id: CallId) {
+        if let Some(call) = self.all.get_mut(&id) {
+            self.due.remove(&(call.deadline, id));
+            call.deadline = call.last;
+            self.due.insert((call.deadline, id));
+        }
     }
 
     pub(crate) fn remove(&mut self, id: CallId) -> Option<Call> {

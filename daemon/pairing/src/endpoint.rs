@@ -53,10 +53,10 @@ impl Endpoint {
     pub(crate) fn unlist(&mut self, id: ParkId, park: &Park) {
         let standing = Standing { rank: park.rank, proved: park.proved, park: id };
         match park.state {
-            ParkState::Idle => self.idle.remove(&standing),
-            ParkState::Pinging => self.pinging.remove(&standing),
-            ParkState::Assigned { .. } | ParkState::Session { .. } => self.busy.remove(&id),
-        };
+            ParkState::Idle => take(&mut self.idle, &standing),
+            ParkState::Pinging => take(&mut self.pinging, &standing),
+            ParkState::Assigned { .. } | ParkState::Session { .. } => take(&mut self.busy, &id),
+        }
         *self.counts.of(park.state) -= 1;
         if let Some(held) = self.instances.held(park.rank, park.state) {
             *held -= 1;
@@ -85,6 +85,15 @@ impl Endpoint {
     /// Sessions, and calls that are on their way to one.
     pub(crate) fn demand(&self) -> usize {
         self.counts.sessions + self.counts.assigned + self.waiting.len()
+    }
+}
+
+/// Removes an entry. A B-tree keeps its node when its last entry goes, and most endpoints have two of these sets
+/// empty at any time.
+fn take<T: Ord>(set: &mut BTreeSet<T>, entry: &T) {
+    set.remove(entry);
+    if set.is_empty() {
+        *set = BTreeSet::new();
     }
 }
 
@@ -120,6 +129,8 @@ impl Instances {
         let known = self.all.iter().position(|instance| instance.id == id);
         let at = known.unwrap_or_else(|| {
             self.forget(now, remember);
+            // Nearly every endpoint has one; a vector would begin with room for four.
+            self.all.reserve_exact(1);
             self.all.push(Instance {
                 id,
                 rank: self.next_rank,

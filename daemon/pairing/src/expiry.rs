@@ -77,8 +77,22 @@ impl Machine {
     }
 
     fn call_overdue(&mut self, id: CallId) {
+        let Some((known, early)) = self
+            .calls
+            .get(id)
+            .map(|call| (self.registry.knows(&call.endpoint, self.now), call.deadline < call.last))
+        else {
+            return;
+        };
+        if known && early {
+            return self.calls.postpone(id);
+        }
         let Some(call) = self.remove_call(id) else { return };
-        let error = if self.connect_sent(&call) { CallError::AnswerTimeout } else { CallError::NoParkInTime };
+        let error = match (self.connect_sent(&call), known) {
+            (true, _) => CallError::AnswerTimeout,
+            (false, true) => CallError::NoParkInTime,
+            (false, false) => CallError::UnknownEndpoint,
+        };
         self.actions.push(Action::Fail { call: id, error });
         self.free_park_of(&call, CloseReason::AnswerTimeout);
     }

@@ -185,9 +185,16 @@ impl Machine {
             self.actions.push(Action::Fail { call: id, error });
             return;
         }
-        let arrival = self.calls.insert(id, endpoint.clone(), deadline);
+        let known = self.registry.knows(endpoint, self.now);
+        let by = if known { deadline } else { deadline.min(self.settled_at()) };
+        let arrival = self.calls.insert(id, endpoint.clone(), by, deadline);
         self.registry.enqueue(endpoint, arrival, id);
         self.serve(endpoint);
+    }
+
+    /// From when on an endpoint that has not come is unknown.
+    fn settled_at(&self) -> Time {
+        self.started.saturating_add(self.registry.limits.settle)
     }
 
     fn call_gone(&mut self, id: CallId) {
@@ -260,7 +267,7 @@ impl Machine {
 
     /// Whether a call is let in, to be served at once or to wait.
     fn admit(&mut self, endpoint: &Arc<str>, deadline: Time) -> Result<(), CallError> {
-        let settling = self.now < self.started.saturating_add(self.registry.limits.settle);
+        let settling = self.now < self.settled_at();
         if self.is_draining() {
             return Err(CallError::Draining);
         }

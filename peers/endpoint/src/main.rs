@@ -1,6 +1,6 @@
 //! `zone-endpoint`: the agent that runs on a managed machine outside.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -84,7 +84,12 @@ fn check_config(path: &Path) -> Result<(), Failure> {
 
 fn run(path: &Path) -> Result<(), Failure> {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).compact().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .compact()
+        .init();
     let config = Config::load(path)?;
     for warning in warnings(&config, &Credentials::read(&config)?) {
         tracing::warn!("{warning}");

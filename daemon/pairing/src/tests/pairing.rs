@@ -92,18 +92,29 @@ fn waiting_calls_do_not_make_an_endpoint_known_for_longer() {
 #[test]
 fn calls_wait_for_any_endpoint_while_the_machine_settles() {
     let mut bench = Bench::with(|limits| limits.settle = Duration::from_secs(10));
-    assert_eq!(bench.at(9).call_until(1, "a", 30), NOTHING);
-    assert_eq!(bench.at(10).call(2, "a"), [fail(2, CallError::UnknownEndpoint)]);
-    assert_eq!(bench.at(20).park(1, "a"), [assign(1, 1)]);
+    assert_eq!(bench.at(3).call_until(1, "a", 30), NOTHING);
+    assert_eq!(bench.at(9).park(1, "a"), [assign(1, 1)]);
+    assert_eq!(bench.at(10).call(2, "b"), [fail(2, CallError::UnknownEndpoint)]);
 }
 
 #[test]
 fn an_endpoint_that_never_came_while_settling_leaves_nothing_behind() {
     let mut bench = Bench::with(|limits| limits.settle = Duration::from_secs(10));
     bench.at(9).call_until(1, "a", 30);
-    assert_eq!(bench.at(30).tick(), [fail(1, CallError::NoParkInTime)]);
+    assert_eq!(bench.next(), Some(10_000));
+    assert_eq!(bench.at(10).tick(), [fail(1, CallError::UnknownEndpoint)]);
     assert_eq!(bench.machine.counts(), crate::Counts::default());
     assert_eq!(bench.next(), None);
+}
+
+#[test]
+fn a_call_whose_endpoint_came_while_settling_has_all_of_its_time() {
+    let mut bench = Bench::with(|limits| limits.settle = Duration::from_secs(10));
+    bench.at(3).call_until(1, "a", 30);
+    bench.call_until(2, "a", 30);
+    bench.at(9).park(1, "a");
+    assert_eq!(bench.at(10).tick(), NOTHING);
+    assert!(bench.at(20).park(2, "a").contains(&assign(2, 1)));
 }
 
 #[test]

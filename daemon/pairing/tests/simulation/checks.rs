@@ -159,7 +159,11 @@ impl World {
         let overdue = call.deadline <= self.now;
         let fits = match error {
             CallError::UnknownEndpoint => {
-                matches!(event, Event::Revoke { .. }) || is_new && !self.present.contains(&call.endpoint)
+                let came = self.parks.values().any(|park| park.endpoint == call.endpoint);
+                let settled = self.now >= self.machine.limits().settle;
+                matches!(event, Event::Revoke { .. })
+                    || is_new && !self.present.contains(&call.endpoint)
+                    || !came && (settled || overdue)
             }
             CallError::NoParkInTime => overdue && !connected,
             CallError::ParksLost => call.park.is_none() && call.tries == self.machine.limits().attempts,
