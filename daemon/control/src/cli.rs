@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
@@ -105,6 +106,7 @@ fn run(file: &Path) -> Result<(), String> {
     // Whatever is created from here on is nobody else's.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let set_level = crate::log::start(config.log.level);
+    raise_descriptor_limit();
     let program = Program::new(&config.relay.program).map_err(|error| error.to_string())?;
     on_one_thread(async {
         let mut signals = Signals::new().map_err(|error| format!("signals can't be had: {error}"))?;
@@ -118,6 +120,14 @@ fn run(file: &Path) -> Result<(), String> {
         daemon.stop().await;
         Ok(())
     })
+}
+
+/// The soft limit of most systems, 1,024, is for programs that use select(2); the hard one is the admin's word.
+fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("the limit of descriptors stays as it is: {error}");
+    }
 }
 
 fn show_payload(file: &Path) -> Result<(), String> {

@@ -258,9 +258,9 @@ impl ServerCertVerifier for Expectation {
             let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
             check_time(&leaf, seconds).map_err(Refusal::into_rustls)?;
             return Err(match error {
-                Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                    Refusal::UnknownAuthority(leaf.identity)
-                }
+                Error::InvalidCertificate(
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature,
+                ) => Refusal::UnknownAuthority(leaf.identity),
                 other => Refusal::Path { identity: leaf.identity, why: other.to_string() },
             }
             .into_rustls());

@@ -58,9 +58,9 @@ impl IssuedToken {
         (left > 0.0).then(|| Duration::try_from_secs_f64(left).unwrap_or(TOLERANCE))
     }
 
-    /// When it expires, by the wall clock as it stands now.
+    /// When it expires, by the wall clock as it stands now, to the second.
     pub fn expires_at(&self, time: &Time) -> OffsetDateTime {
-        time.wall() + self.remaining(time).unwrap_or_default()
+        (time.wall() + self.remaining(time).unwrap_or_default()).truncate_to_second()
     }
 }
 
