@@ -42,6 +42,11 @@ const STRACE: Tool = Tool {
     package: "strace",
     why: "ends a program at an exact system call, for crash tests",
 };
+const FAKETIME: Tool = Tool {
+    program: "faketime",
+    package: "faketime",
+    why: "gives one program another wall clock, for tests of clocks that are wrong",
+};
 const IP: Tool = Tool { program: "ip", package: "iproute2", why: "makes networks of their own for tests" };
 const CXX: Tool = Tool { program: "g++", package: "g++", why: "compiles libFuzzer" };
 const MMDEBSTRAP: Tool =
@@ -50,7 +55,7 @@ const MMDEBSTRAP: Tool =
 /// What the demo needs.
 pub(crate) const DEMO: &[Tool] = &[SSH, RSYNC, CURL, PYTHON];
 /// What the tests need.
-pub(crate) const TEST: &[Tool] = &[SSH, RSYNC, CURL, PYTHON, OPENSSL, STRACE, IP, CXX];
+pub(crate) const TEST: &[Tool] = &[SSH, RSYNC, CURL, PYTHON, OPENSSL, STRACE, FAKETIME, IP, CXX];
 /// What fuzzing needs.
 pub(crate) const FUZZ: &[Tool] = &[CXX];
 /// What the bare machine needs to be made.

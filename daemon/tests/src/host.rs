@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Process, succeed};
+use crate::process::{Process, run, succeed};
 use crate::{PATIENCE, address, program, until};
 
 /// A host with a proxy on it. Dropped, everything on it ends.
@@ -67,9 +67,11 @@ impl Host {
         self.is_up();
     }
 
-    /// Waits until 17488 answers.
+    /// Waits until 17488 and the admin socket answer.
     pub fn is_up(&self) {
-        until(&format!("17488 answers:\n{}", self.control.said()), || self.answers(17488));
+        until(&format!("the daemon is up:\n{}", self.control.said()), || {
+            self.answers(17488) && run(&mut self.cli(&["status"]), b"").status.success()
+        });
     }
 
     /// Its configuration file.
@@ -119,14 +121,17 @@ impl Host {
         let status = self.status();
         let relays = status["relays"].as_array().cloned().unwrap_or_default();
         let serving = relays.iter().find(|relay| relay["state"] == "serving");
-        let pid = serving.and_then(|relay| relay["pid"].as_i64()).unwrap_or_else(|| panic!("no relay: {status}"));
+        let pid =
+            serving.and_then(|relay| relay["pid"].as_i64()).unwrap_or_else(|| panic!("no relay: {status}"));
         Pid::from_raw(i32::try_from(pid).expect("a process id"))
     }
 
     /// Waits until the relay's counts are as wanted.
     pub fn counts(&self, what: &str, wanted: impl Fn(&Value) -> bool) {
         until(what, || {
-            self.status()["relays"].as_array().is_some_and(|relays| relays.iter().any(|r| wanted(&r["counts"])))
+            self.status()["relays"]
+                .as_array()
+                .is_some_and(|relays| relays.iter().any(|r| wanted(&r["counts"])))
         });
     }
 
@@ -148,7 +153,8 @@ impl Host {
         let socket_names = |fd: std::fs::DirEntry| std::fs::read_link(fd.path()).ok();
         let Ok(held) = std::fs::read_dir(process.join("fd")) else { return false };
         let held: Vec<_> = held.flatten().filter_map(socket_names).collect();
-        let hex = self.address.octets().iter().rev().fold(String::new(), |hex, octet| format!("{hex}{octet:02X}"));
+        let hex =
+            self.address.octets().iter().rev().fold(String::new(), |hex, octet| format!("{hex}{octet:02X}"));
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
         table
             .lines()

@@ -4,13 +4,16 @@
 //! `ZONE_BIN_DIR` names the folder of the programs; without it, it is the one that the test was built into.
 //! `ZONE_PARTS` names the folder of unpacked packages, `ZONE_SKIP_LOG` the file that collects what was skipped.
 
+pub mod control;
 pub mod host;
 pub mod process;
+pub mod session;
+pub mod target;
 pub mod zone;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// Nothing that a test waits for takes longer, unless something is wrong.
@@ -18,9 +21,10 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A loopback address that no other test uses at the same time.
 pub fn address() -> Ipv4Addr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
+    static NEXT: AtomicU16 = AtomicU16::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 64 | (high & 0x3f), low, NEXT.fetch_add(1, Ordering::Relaxed))
+    let [block, own] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ipv4Addr::new(127, ((block % 3 + 1) << 6) | (high & 0x3f), low, own)
 }
 
 /// One of the programs under test.
@@ -30,7 +34,11 @@ pub fn program(name: &str) -> PathBuf {
         Some(own.parent()?.parent()?.to_owned())
     });
     let path = folder.unwrap_or_default().join(name);
-    assert!(path.exists(), "{} is missing: build it with 'cargo build --release --workspace'", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: build it with 'cargo build --release --workspace'",
+        path.display()
+    );
     path
 }
 

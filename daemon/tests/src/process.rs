@@ -121,7 +121,9 @@ fn collect(stream: Option<impl Read + Send + 'static>, said: &Arc<Mutex<String>>
     std::thread::spawn(move || {
         let mut chunk = [0; 4096];
         while let Ok(n @ 1..) = stream.read(&mut chunk) {
-            said.lock().expect("nobody panics while collecting").push_str(&String::from_utf8_lossy(&chunk[..n]));
+            said.lock()
+                .expect("nobody panics while collecting")
+                .push_str(&String::from_utf8_lossy(&chunk[..n]));
         }
     });
 }

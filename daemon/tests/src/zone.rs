@@ -90,7 +90,12 @@ impl Zone {
 
 /// `zone-endpoint` over the files in a folder.
 pub fn start_endpoint(folder: &Path) -> Process {
-    Process::start(Command::new(program("zone-endpoint")).arg("run").arg("--config").arg(folder.join("zone-endpoint.toml")))
+    Process::start(
+        Command::new(program("zone-endpoint"))
+            .arg("run")
+            .arg("--config")
+            .arg(folder.join("zone-endpoint.toml")),
+    )
 }
 
 /// A service of an endpoint.

@@ -184,7 +184,13 @@ async fn farewell(tls: &mut ProxyTls) {
 }
 
 fn lost(error: &io::Error) -> String {
-    alert(error).map_or_else(|| format!("the connection broke: {error}"), ToOwned::to_owned)
+    match alert(error) {
+        Some(words) => words.to_owned(),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the connection broke: it ended without close_notify".to_owned()
+        }
+        None => format!("the connection broke: {error}"),
+    }
 }
 
 #[cfg(test)]

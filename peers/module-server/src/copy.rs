@@ -37,6 +37,7 @@ pub async fn join(
     output: impl AsyncWrite + Unpin,
 ) -> Result<Totals> {
     let (peer, policy) = (session.peer().to_owned(), session.policy());
+    let watch = session.reset_watch();
     let (reader, writer) = split(session);
     let mut upload = pin!(upload(input, writer));
     let mut download = pin!(download(reader, output));
@@ -47,7 +48,14 @@ pub async fn join(
             sent => (sent, download.await),
         },
         received = &mut download => match received {
-            Ok(received) => (upload.await, Ok(received)),
+            Ok(received) => {
+                let sent = tokio::select! {
+                    biased;
+                    sent = &mut upload => sent,
+                    error = watch.reset() => Err(Failure::Session(error)),
+                };
+                (sent, Ok(received))
+            }
             failed => (Ok(0), failed),
         },
     };

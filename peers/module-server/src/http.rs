@@ -59,9 +59,11 @@ pub(crate) async fn exchange(
             connection.close().await;
             answer
         }
-        Err(_) => {
-            Err(Error::Deadline { peer: connection.peer, step: format!("{method} {path}"), after: deadline })
-        }
+        Err(_) => Err(Error::Deadline {
+            peer: connection.peer.clone(),
+            step: format!("{method} {path}"),
+            after: deadline,
+        }),
     }
 }
 
@@ -77,7 +79,7 @@ pub(crate) async fn open(dialer: &Dialer, path: &str) -> Result<(Response<Incomi
             Err(answer.ok().and_then(Result::ok).and_then(|a| a.success(&step).err()).unwrap_or_else(nothing))
         }
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(Error::Deadline { peer: connection.peer, step, after: ANSWER_DEADLINE }),
+        Err(_) => Err(Error::Deadline { peer: connection.peer.clone(), step, after: ANSWER_DEADLINE }),
     }
 }
 

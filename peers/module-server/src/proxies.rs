@@ -1,9 +1,12 @@
 //! All proxies of the zone at once: a session goes through the one where the endpoint is parked.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use zone_protocol::identity::Target;
 
 use crate::dial::Link;
@@ -11,6 +14,11 @@ use crate::error::{Error, Result};
 use crate::proxy::ProxyClient;
 use crate::session::{EndToEnd, Session};
 use crate::zone::Zone;
+
+/// How long a proxy may leave a CONNECT waiting before another one is asked as well.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+type Dialed = (ProxyClient, Result<Link>);
 
 /// A client for every proxy of the zone, or an error where there is none.
 pub fn clients(zone: &Zone) -> Result<Vec<ProxyClient>> {
@@ -22,8 +30,9 @@ pub fn clients(zone: &Zone) -> Result<Vec<ProxyClient>> {
 
 /// Opens a session through whichever proxy can.
 ///
-/// All are dialed at once. They are asked one after the other, the first to be ready first, so that never two
-/// sessions reach the endpoint; one that does not have it, or has no room, leaves it to the next.
+/// All are dialed at once, and asked in the order in which they are ready: the next one when the last has
+/// refused for want of the endpoint or of room, or after [`PATIENCE`], since a proxy that has just started
+/// waits for endpoints to come back.
 pub async fn connect(clients: &[ProxyClient], target: &Target, policy: EndToEnd) -> Result<Session> {
     let mut dials = JoinSet::new();
     for client in clients.iter().cloned() {
@@ -32,50 +41,66 @@ pub async fn connect(clients: &[ProxyClient], target: &Target, policy: EndToEnd)
             (client, link)
         });
     }
-    let mut each = Vec::new();
-    while let Some(dialed) = dials.join_next().await {
-        let Ok((client, link)) = dialed else { continue };
-        let connected = match link {
-            Ok(link) => client.connect_over(link, target, policy).await,
-            Err(error) => Err(error),
-        };
-        match connected {
-            Ok(session) => {
-                tokio::spawn(close_unused(dials));
-                return Ok(session);
-            }
-            Err(error) if may_go_elsewhere(&error) => each.push(error),
-            Err(error) => return Err(error),
+    let mut ready = VecDeque::new();
+    let mut calls = JoinSet::new();
+    let mut refused = Vec::new();
+    let mut patient_until = Instant::now();
+    loop {
+        let may_ask = calls.is_empty() || patient_until <= Instant::now();
+        if may_ask && let Some((client, link)) = ready.pop_front() {
+            calls.spawn(call(client, link, target.clone(), policy));
+            patient_until = Instant::now() + PATIENCE;
         }
-    }
-    match each.pop() {
-        Some(only) if each.is_empty() => Err(only),
-        Some(last) => {
-            each.push(last);
-            Err(Error::NoneConnected { target: target.clone(), each })
+        tokio::select! {
+            Some(Ok((client, dialed))) = dials.join_next() => match dialed {
+                Ok(link) => ready.push_back((client, link)),
+                Err(error) => refused.push(error),
+            },
+            Some(Ok(called)) = calls.join_next() => match called {
+                Ok(session) => {
+                    tokio::spawn(close_unused(dials, ready));
+                    return Ok(session);
+                }
+                Err(error) if may_go_elsewhere(&error) => refused.push(error),
+                Err(error) => return Err(error),
+            },
+            () = sleep_until(patient_until), if !ready.is_empty() => {}
+            else => return Err(nobody(target, refused)),
         }
-        None => Err(Error::NoProxy),
     }
 }
 
+async fn call(client: ProxyClient, link: Link, target: Target, policy: EndToEnd) -> Result<Session> {
+    client.connect_over(link, &target, policy).await
+}
+
 /// Ends connections that were dialed and not needed, so that no proxy logs one that was cut.
-async fn close_unused(mut dials: JoinSet<(ProxyClient, Result<Link>)>) {
+async fn close_unused(mut dials: JoinSet<Dialed>, ready: VecDeque<(ProxyClient, Link)>) {
+    let mut unused: Vec<_> = ready.into_iter().map(|(_, link)| link).collect();
     while let Some(dialed) = dials.join_next().await {
-        if let Ok((_, Ok(mut link))) = dialed {
-            // It carried nothing: what fails here is of no interest.
-            let _ = link.stream.shutdown().await;
-        }
+        unused.extend(dialed.ok().and_then(|(_, link)| link.ok()));
+    }
+    for mut link in unused {
+        // It carried nothing: what fails here is of no interest.
+        let _ = link.stream.shutdown().await;
     }
 }
 
 fn may_go_elsewhere(error: &Error) -> bool {
     match error {
         Error::Refused { elsewhere, .. } => *elsewhere,
-        Error::Dial { .. }
-        | Error::Handshake { .. }
-        | Error::NotTrusted { .. }
-        | Error::Deadline { .. }
-        | Error::Broken { .. } => true,
+        Error::Deadline { .. } | Error::Broken { .. } => true,
         _ => false,
+    }
+}
+
+fn nobody(target: &Target, mut each: Vec<Error>) -> Error {
+    match each.pop() {
+        Some(only) if each.is_empty() => only,
+        Some(last) => {
+            each.push(last);
+            Error::NoneConnected { target: target.clone(), each }
+        }
+        None => Error::NoProxy,
     }
 }

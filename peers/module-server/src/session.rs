@@ -5,10 +5,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::fcntl_dupfd_cloexec;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use zone_protocol::identity::{Label, Role};
@@ -58,6 +60,7 @@ pub struct Session {
     id: String,
     peer: String,
     policy: EndToEnd,
+    reset: ResetWatch,
     stream: Box<dyn Duplex>,
 }
 
@@ -68,7 +71,8 @@ type Outer = Early<TlsStream<TcpStream>>;
 
 impl Session {
     pub(crate) fn plain(id: String, peer: String, stream: Outer) -> Self {
-        Self { id, peer, policy: EndToEnd::Off, stream: Box::new(stream) }
+        let reset = ResetWatch::of(&stream);
+        Self { id, peer, policy: EndToEnd::Off, reset, stream: Box::new(stream) }
     }
 
     /// Runs TLS inside, towards the endpoint that was called and nobody else.
@@ -86,8 +90,9 @@ impl Session {
         let tls = config::client(expected, Some((&own.certificate, &own.key)), versions)?;
         // The verifier goes by identity, and no name is sent: this one only has to be there.
         let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
+        let reset = ResetWatch::of(&stream);
         let inner = handshake(&tls, name, stream, &format!("endpoint {endpoint} through {peer}")).await?;
-        Ok(Self { id, peer, policy: EndToEnd::Required, stream: Box::new(inner) })
+        Ok(Self { id, peer, policy: EndToEnd::Required, reset, stream: Box::new(inner) })
     }
 
     /// The id that both legs and the proxy's log carry.
@@ -100,9 +105,38 @@ impl Session {
         &self.peer
     }
 
+    pub(crate) fn reset_watch(&self) -> ResetWatch {
+        self.reset.clone()
+    }
+
     /// Whether the proxy can read it.
     pub fn policy(&self) -> EndToEnd {
         self.policy
+    }
+}
+
+/// Notices that a connection was reset while nobody reads from it: after the other side's close_notify, reading
+/// tells nothing more, and a direction with nothing to send would wait for ever.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ResetWatch(Option<Arc<TcpStream>>);
+
+impl ResetWatch {
+    fn of(stream: &Outer) -> Self {
+        let duplicate = fcntl_dupfd_cloexec(stream.stream.get_ref().0, 0);
+        // Without a descriptor to spare, the reset is noticed at the next write.
+        let watched = duplicate.ok().and_then(|fd| TcpStream::from_std(fd.into()).ok());
+        Self(watched.map(Arc::new))
+    }
+
+    /// Done when the connection was reset.
+    pub(crate) async fn reset(&self) -> io::Error {
+        match &self.0 {
+            Some(socket) => match socket.ready(Interest::ERROR).await {
+                Ok(_) => io::ErrorKind::ConnectionReset.into(),
+                Err(error) => error,
+            },
+            None => std::future::pending().await,
+        }
     }
 }
 

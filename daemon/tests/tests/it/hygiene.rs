@@ -72,14 +72,25 @@ fn every_direct_dependency_has_its_reason() {
     }
 }
 
+#[test]
+fn every_test_that_a_requirement_names_is_there() {
+    let requirements = std::fs::read_to_string(root().join("docs/requirements.md")).unwrap();
+    let mut named = 0;
+    for cited in requirements.split('`').filter_map(|text| text.split_once("::")) {
+        let (file, test) = cited;
+        let source = std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert!(source.contains(&format!("fn {test}(")), "{file} has no test {test}");
+        named += 1;
+    }
+    assert!(named > 20, "only {named} tests are named");
+}
+
 /// The packages that are compiled for this platform, for the programs or their tests.
 fn built() -> Vec<Value> {
     let metadata = succeed(&mut cargo(&["metadata", "--format-version", "1", "--locked"]), b"");
     let metadata: Value = serde_json::from_str(&metadata).unwrap();
-    let tree = succeed(
-        &mut cargo(&["tree", "--workspace", "--locked", "--prefix", "none", "--format", "{p}"]),
-        b"",
-    );
+    let tree =
+        succeed(&mut cargo(&["tree", "--workspace", "--locked", "--prefix", "none", "--format", "{p}"]), b"");
     let in_tree: BTreeSet<_> = tree
         .lines()
         .filter_map(|line| {

@@ -1,1 +1,10 @@
-//! To be written.
+//! Load: thousands of endpoints, readers that stall, directions that end by themselves, a revocation.
+//!
+//! Memory is that of the relay as the kernel counts it, and means something with a release build only.
+
+mod half_close;
+mod memory;
+mod peers;
+mod revocation;
+mod stalled;
+mod thousands;

@@ -3,6 +3,7 @@
 mod bad_input;
 mod clients;
 mod crash;
+mod hygiene;
 mod load;
 mod processes;
 mod provisioning;

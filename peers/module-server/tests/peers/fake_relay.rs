@@ -38,11 +38,25 @@ impl FakeRelay {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        Self::start_after(std::future::ready(()), scratch, name, script).await
+    }
+
+    /// The same, with no handshake before `gate` is done.
+    pub(crate) async fn start_after<F>(
+        gate: impl Future<Output = ()> + Send + 'static,
+        scratch: &Scratch,
+        name: &'static str,
+        script: impl Fn(Stream) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = tls(scratch, name);
         let script = Arc::new(script);
         let accepting = tokio::spawn(async move {
+            gate.await;
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let (tls, script) = (TlsAcceptor::from(Arc::clone(&tls)), Arc::clone(&script));

@@ -8,7 +8,7 @@ mod provisioning;
 mod sessions;
 mod trust;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use zone_module::zone::{Credentials, Validity, Zone};
@@ -46,8 +46,12 @@ struct Keys {
 }
 
 impl Keys {
+    /// The P-256 key is new, and so is the pin of the pair; one RSA key does for all, since each takes long.
     fn generate() -> Self {
-        let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        static RSA: LazyLock<String> = LazyLock::new(|| {
+            KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap().serialize_pem()
+        });
+        let rsa = KeyPair::from_pem_and_sign_algo(&RSA, &PKCS_RSA_SHA256).unwrap();
         Self { rsa, ec: KeyPair::generate().unwrap() }
     }
 

@@ -101,6 +101,31 @@ async fn a_session_that_is_cut_off_delivers_what_came_before_and_says_so() {
     assert_eq!(error.exit_status(), 3, "{error}");
 }
 
+#[tokio::test]
+async fn a_session_that_is_reset_after_the_endpoints_end_does_not_wait_for_input() {
+    let scratch = Scratch::new();
+    let release = Arc::new(Notify::new());
+    let releasing = Arc::clone(&release);
+    let relay = FakeRelay::start(&scratch, "p1", move |stream| {
+        let release = Arc::clone(&releasing);
+        async move {
+            let mut stream = off_then(stream).await;
+            stream.shutdown().await.unwrap();
+            release.notified().await;
+            stream.get_ref().0.set_zero_linger().unwrap();
+        }
+    })
+    .await;
+    let session = relay.client(&scratch).connect(&target(), EndToEnd::Off).await.unwrap();
+    let (_typing, input) = tokio::io::duplex(64);
+    let (output, mut shown) = tokio::io::duplex(64);
+    let joined = tokio::spawn(join(session, input, output));
+    assert_eq!(shown.read(&mut [0; 8]).await.unwrap(), 0);
+    release.notify_one();
+    let error = joined.await.unwrap().unwrap_err();
+    assert_eq!(error.exit_status(), 3, "{error}");
+}
+
 /// Plays the endpoint of the given id inside an accepted session.
 async fn endpoint(zone: zone_module::zone::Zone, mut stream: Stream, id: &str, policy: &str) {
     read_request(&mut stream).await;
@@ -289,10 +314,11 @@ async fn a_forwarded_connection_keeps_its_half_close() {
 
 #[tokio::test]
 async fn a_forwarded_connection_that_is_cut_off_is_reset_behind_what_came() {
+    const BYTES: usize = 8_000_000;
     let scratch = Scratch::new();
     let relay = FakeRelay::start(&scratch, "p1", |stream| async {
         let mut stream = off_then(stream).await;
-        stream.write_all(b"half an ans").await.unwrap();
+        stream.write_all(&vec![b'x'; BYTES]).await.unwrap();
         stream.flush().await.unwrap();
         stream.get_mut().0.shutdown().await.unwrap();
     })
@@ -301,7 +327,7 @@ async fn a_forwarded_connection_that_is_cut_off_is_reset_behind_what_came() {
     let mut answer = Vec::new();
     let end = tcp.read_to_end(&mut answer).await.unwrap_err();
     assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
-    assert_eq!(answer, b"half an ans");
+    assert_eq!(answer.len(), BYTES);
 }
 
 #[tokio::test]
@@ -365,4 +391,30 @@ async fn an_endpoint_that_does_not_let_us_in_says_so_in_words() {
     };
     assert!(error.to_string().contains("does not know the authority"), "{error}");
     assert_eq!(error.exit_status(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_that_lets_us_wait_does_not_keep_us_from_another() {
+    let scratch = Scratch::new();
+    let (asked, mut asking) = mpsc::channel(1);
+    let (withdrawn, mut withdrawing) = mpsc::channel(1);
+    let waiting = FakeRelay::start(&scratch, "p1", move |mut stream| {
+        let (asked, withdrawn) = (asked.clone(), withdrawn.clone());
+        async move {
+            read_request(&mut stream).await;
+            asked.send(()).await.unwrap();
+            let _ = stream.read(&mut [0; 1]).await;
+            withdrawn.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let gate = async move { asking.recv().await.unwrap() };
+    let right = FakeRelay::start_after(gate, &scratch, "p2", |stream| async {
+        answer_at_the_end(off_then(stream).await).await;
+    })
+    .await;
+    let clients = [waiting.client(&scratch), right.client(&scratch)];
+    let session = proxies::connect(&clients, &target(), EndToEnd::Off).await.unwrap();
+    assert_eq!(session.peer(), format!("proxy {}", right.address));
+    withdrawing.recv().await.unwrap();
 }

@@ -1,0 +1,308 @@
+//! Readers that stall: what they cost, and that nobody else feels them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use zone_endpoint::{Service, SessionStream, service_fn};
+use zone_module::session::Session;
+use zone_tests::PATIENCE;
+use zone_tests::host::Host;
+use zone_tests::zone::Zone;
+
+use super::memory::settled;
+use super::peers::{Inside, echo, round_trip, run, serving};
+
+/// Half of them don't read what comes from the caller, half of them what comes from the endpoint.
+const STALLED: usize = 16;
+
+/// Sessions that go on meanwhile, a quarter of them at each endpoint.
+const TALKING: usize = 32;
+const ENDPOINTS: usize = 4;
+const ROUND_TRIPS: usize = 400;
+
+const ROUNDS: usize = 5;
+const MOST_ROUNDS: usize = 12;
+const MOST_RATIO: f64 = 1.5;
+
+/// Memory counts as settled when it has not moved for this long.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// What the relay keeps of a stalled direction, in KiB, as `status` counts it (`zone_relay::session::CHUNK`).
+const KEPT: usize = 16;
+/// Ciphertext that waits for the socket of the stalled reader: `zone_relay::handshake::TLS_BUFFER`, and header,
+/// nonce and tag of its records.
+const TO_SEND: usize = 17;
+/// On the leg of the sender: a record that is not complete yet, at most 2^14 + 2,048 + 5 bytes (RFC 5246, 6.2.3),
+/// and what stands behind it in one read of 4 KiB.
+const RECEIVED: usize = 22;
+const PER_SESSION: usize = KEPT + TO_SEND + RECEIVED;
+/// What malloc(3) leaves free at the end of each thread's heap before it gives memory back (M_TRIM_THRESHOLD,
+/// 128 KiB), for two workers and the main thread.
+const ARENAS: usize = 3 * 128;
+const MOST_GROWTH: usize = STALLED * PER_SESSION + ARENAS;
+
+/// Acceptance 5 (R-18): what 16 stalled readers hold stays within the buffers that are documented, no other
+/// session waits for one of them, and the p99 of others' round trips stays within 1.5 times.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixteen_stalled_readers_hold_no_more_than_their_buffers_and_delay_nobody() {
+    let host = Host::start("");
+    let zone = Zone::with(&host);
+    let inside = Inside::of(&zone);
+    let stalling = Stalling::default();
+    let endpoint = inside.endpoint(&host, "stalled").with_parks(4);
+    let endpoint = serving(serving(endpoint, "deaf", stalling.deaf()), "pusher", stalling.pusher());
+    drop(run(endpoint));
+    let mut talkers = Vec::new();
+    for number in 0..ENDPOINTS {
+        let id = format!("talker-{number}");
+        drop(run(serving(inside.endpoint(&host, &id).with_parks(4), "echo", echo())));
+    }
+    for number in 0..TALKING {
+        talkers.push(inside.session(&format!("talker-{}:echo", number % ENDPOINTS)).await);
+    }
+    let relay = host.relay();
+    let mut rounds: Vec<Round> = Vec::new();
+    let mut before;
+    (talkers, before) = converse(talkers).await;
+    while rounds.iter().filter(|round| round.is_fair()).count() < ROUNDS && rounds.len() < MOST_ROUNDS {
+        let crowd = stalling.open(&inside).await;
+        host.counts("all are idle", |counts| counts["sessions"] == TALKING + STALLED);
+        let idle = settled(relay, QUIET).await;
+        let ((spoken, _), pushed) = tokio::join!(converse(talkers), stalling.fill());
+        let full = settled(relay, QUIET).await;
+        let buffered = buffered_bytes(&host);
+        let with;
+        (talkers, with) = converse(spoken).await;
+        // One that comes now does not wait either.
+        let mut late = inside.session("talker-0:echo").await;
+        round_trip(&mut late, 7).await.expect("a session");
+        drop(late);
+
+        stalling.end(crowd).await;
+        host.counts("the stalled ones are gone", |counts| {
+            counts["sessions"] == TALKING && counts["buffered_bytes"] == 0
+        });
+        let after;
+        (talkers, after) = converse(talkers).await;
+        rounds.push(Round { before, with, after, pushed, buffered, idle, full });
+        before = after;
+    }
+    report(&rounds);
+}
+
+fn buffered_bytes(host: &Host) -> u64 {
+    host.status()["relays"][0]["counts"]["buffered_bytes"].as_u64().expect("a number")
+}
+
+/// Round trips with stalled readers beside them, and those before and after without.
+struct Round {
+    before: Percentiles,
+    with: Percentiles,
+    after: Percentiles,
+    pushed: u64,
+    buffered: u64,
+    idle: u64,
+    full: u64,
+}
+
+impl Round {
+    fn ratio(&self) -> f64 {
+        2.0 * self.with.p99.as_secs_f64() / (self.before.p99 + self.after.p99).as_secs_f64()
+    }
+
+    /// Whether the machine was so even meanwhile that a difference means something.
+    fn is_fair(&self) -> bool {
+        let (less, more) = (self.before.p99.min(self.after.p99), self.before.p99.max(self.after.p99));
+        more.as_secs_f64() <= less.as_secs_f64() * MOST_RATIO
+    }
+
+    fn grown(&self) -> u64 {
+        self.full.saturating_sub(self.idle)
+    }
+}
+
+fn report(rounds: &[Round]) {
+    let us = |time: Duration| time.as_micros();
+    println!(
+        "{TALKING} sessions, {ROUND_TRIPS} round trips of 64 bytes each; {STALLED} stalled readers or none"
+    );
+    println!("    p99 in us               of p50       MiB       KiB   relay RSS in KiB");
+    println!(
+        "   none  {STALLED}  none  ratio      none    {STALLED}    pushed  buffered     idle    full  each"
+    );
+    for round in rounds {
+        println!(
+            "{:>7} {:>7} {:>7} {:>6.2}{} {:>6} {:>6} {:>9} {:>9} {:>8} {:>7} {:>5}",
+            us(round.before.p99),
+            us(round.with.p99),
+            us(round.after.p99),
+            round.ratio(),
+            if round.is_fair() { ' ' } else { '*' },
+            us(round.before.p50),
+            us(round.with.p50),
+            round.pushed >> 20,
+            round.buffered >> 10,
+            round.idle,
+            round.full,
+            round.grown() / STALLED as u64,
+        );
+    }
+    let fair: Vec<_> = rounds.iter().filter(|round| round.is_fair()).collect();
+    let counted = if fair.len() < ROUNDS { rounds.iter().collect() } else { fair };
+    let mut ratios: Vec<_> = counted.into_iter().map(Round::ratio).collect();
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios[ratios.len() / 2];
+    println!("* not counted: the machine was too uneven, as the rounds without stalled readers show");
+    println!("median ratio of p99: {ratio:.2}, at most {MOST_RATIO}");
+    println!(
+        "most for each in KiB: {KEPT} kept + {TO_SEND} to send + {RECEIVED} received = {PER_SESSION}; \
+         for all: {STALLED} x {PER_SESSION} + {ARENAS} = {MOST_GROWTH}"
+    );
+    for round in rounds {
+        let kept = (STALLED * KEPT * 1024) as u64;
+        assert!(round.buffered > 0 && round.buffered <= kept, "{} of {kept} bytes", round.buffered);
+        assert!(round.grown() <= MOST_GROWTH as u64, "{} KiB for {STALLED} sessions", round.grown());
+    }
+    assert!(ratio <= MOST_RATIO, "p99 of others is {ratio:.2} times what it is without");
+}
+
+/// Of round trips.
+#[derive(Debug, Clone, Copy)]
+struct Percentiles {
+    p50: Duration,
+    p99: Duration,
+}
+
+/// All sessions talk at once; each round trip must end well.
+async fn converse(sessions: Vec<Session>) -> (Vec<Session>, Percentiles) {
+    let mut tasks = JoinSet::new();
+    for (mut session, seed) in sessions.into_iter().zip(0..) {
+        tasks.spawn(async move {
+            let mut times = Vec::with_capacity(ROUND_TRIPS);
+            for _ in 0..ROUND_TRIPS {
+                let began = Instant::now();
+                round_trip(&mut session, seed).await.expect("a session goes on");
+                times.push(began.elapsed());
+            }
+            (session, times)
+        });
+    }
+    let (sessions, times): (Vec<_>, Vec<_>) = timeout(PATIENCE, tasks.join_all())
+        .await
+        .expect("a session waits for a stalled one")
+        .into_iter()
+        .unzip();
+    let mut times = times.concat();
+    times.sort();
+    let at = |percent: usize| times[times.len() * percent / 100];
+    (sessions, Percentiles { p50: at(50), p99: at(99) })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Pushing,
+    Over,
+}
+
+/// Sessions of which one side pushes and the other does not read.
+struct Stalling {
+    stage: watch::Sender<Stage>,
+    pushed: Arc<AtomicU64>,
+}
+
+impl Default for Stalling {
+    fn default() -> Self {
+        Self { stage: watch::Sender::new(Stage::Idle), pushed: Arc::default() }
+    }
+}
+
+impl Stalling {
+    /// A service that does not read.
+    fn deaf(&self) -> Arc<dyn Service> {
+        let stage = self.stage.subscribe();
+        service_fn(move |stream: SessionStream| {
+            let stage = stage.clone();
+            async move {
+                be_deaf(stream, stage).await;
+                Ok(())
+            }
+        })
+    }
+
+    /// A service that writes as much as it can.
+    fn pusher(&self) -> Arc<dyn Service> {
+        let (stage, pushed) = (self.stage.subscribe(), Arc::clone(&self.pushed));
+        service_fn(move |stream: SessionStream| {
+            let (stage, pushed) = (stage.clone(), Arc::clone(&pushed));
+            async move {
+                push(stream, stage, pushed).await;
+                Ok(())
+            }
+        })
+    }
+
+    /// Opens the sessions; nobody writes yet.
+    async fn open(&self, inside: &Inside) -> JoinSet<()> {
+        self.stage.send_replace(Stage::Idle);
+        self.pushed.store(0, Ordering::SeqCst);
+        let mut crowd = JoinSet::new();
+        for _ in 0..STALLED / 2 {
+            let (stage, pushed) = (self.stage.subscribe(), Arc::clone(&self.pushed));
+            crowd.spawn(push(inside.session("stalled:deaf").await, stage, pushed));
+            crowd.spawn(be_deaf(inside.session("stalled:pusher").await, self.stage.subscribe()));
+        }
+        crowd
+    }
+
+    /// Pushes until nothing moves any more; how many bytes that took.
+    async fn fill(&self) -> u64 {
+        const STILL: Duration = Duration::from_secs(1);
+        self.stage.send_replace(Stage::Pushing);
+        let deadline = Instant::now() + PATIENCE;
+        let (mut pushed, mut since) = (0, Instant::now());
+        while pushed == 0 || since.elapsed() < STILL {
+            assert!(Instant::now() < deadline, "it never fills up: {pushed} bytes");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let now = self.pushed.load(Ordering::SeqCst);
+            if now != pushed {
+                (pushed, since) = (now, Instant::now());
+            }
+        }
+        pushed
+    }
+
+    async fn end(&self, mut crowd: JoinSet<()>) {
+        self.stage.send_replace(Stage::Over);
+        while crowd.join_next().await.is_some() {}
+    }
+}
+
+async fn push(
+    mut stream: impl AsyncWrite + Unpin,
+    mut stage: watch::Receiver<Stage>,
+    pushed: Arc<AtomicU64>,
+) {
+    // The stages outlive every session.
+    let _ = stage.wait_for(|stage| *stage != Stage::Idle).await;
+    let block = vec![0x5a; 64 * 1024];
+    let pushing = async {
+        while let Ok(written) = stream.write(&block).await {
+            pushed.fetch_add(written as u64, Ordering::SeqCst);
+        }
+    };
+    tokio::select! {
+        () = pushing => {}
+        _ = stage.wait_for(|stage| *stage == Stage::Over) => {}
+    }
+}
+
+async fn be_deaf(stream: impl Send, mut stage: watch::Receiver<Stage>) {
+    let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
+    drop(stream);
+}
