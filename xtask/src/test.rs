@@ -21,15 +21,24 @@ pub(crate) fn run(filter: Option<&str>, strict: bool) -> Result<ExitCode> {
     let mut run = Run::new()?;
     if filter.is_none() {
         run.check("fmt", workspace::cargo(&["fmt", "--check"]));
+        // In the profile of the build, which shares the C code that is compiled for them.
         run.check(
             "clippy",
-            workspace::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+            workspace::cargo(&[
+                "clippy",
+                "--release",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]),
         );
-        let mut docs = workspace::cargo(&["doc", "--workspace", "--no-deps"]);
+        let mut docs = workspace::cargo(&["doc", "--release", "--workspace", "--no-deps"]);
         docs.env("RUSTDOCFLAGS", "-D warnings");
         run.check("docs", docs);
     }
-    if run.stage("build", |_| workspace::build_programs().map(|()| Count::PASSED)) {
+    if run.stage("build", |_| workspace::build_everything().map(|()| Count::PASSED)) {
         run.stage("tests", |run| run.tests(filter));
         run.stage("doc tests", |run| run.doc_tests(filter));
     }

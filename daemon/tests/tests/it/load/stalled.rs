@@ -41,12 +41,11 @@ const TO_SEND: usize = 17;
 /// and what stands behind it in one read of 4 KiB.
 const RECEIVED: usize = 22;
 const PER_SESSION: usize = KEPT + TO_SEND + RECEIVED;
-/// What malloc(3) leaves free at the end of each thread's heap before it gives memory back (M_TRIM_THRESHOLD,
-/// 128 KiB), for two workers and the main thread.
-const ARENAS: usize = 3 * 128;
-const MOST_GROWTH: usize = STALLED * PER_SESSION + ARENAS;
+/// What malloc leaves free at the end of each thread's heap before it gives memory back (`M_TRIM_THRESHOLD` in
+/// mallopt(3)).
+const ARENA: usize = 128;
 
-/// Acceptance 5 (R-18): what 16 stalled readers hold stays within the buffers that are documented, no other
+/// Acceptance 5: what 16 stalled readers hold stays within the buffers that are documented, no other
 /// session waits for one of them, and the p99 of others' round trips stays within 1.5 times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_stalled_readers_hold_no_more_than_their_buffers_and_delay_nobody() {
@@ -159,14 +158,17 @@ fn report(rounds: &[Round]) {
     let ratio = ratios[ratios.len() / 2];
     println!("* not counted: the machine was too uneven, as the rounds without stalled readers show");
     println!("median ratio of p99: {ratio:.2}, at most {MOST_RATIO}");
+    // The relay's workers and its main thread.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) + 1;
+    let most_growth = STALLED * PER_SESSION + threads * ARENA;
     println!(
         "most for each in KiB: {KEPT} kept + {TO_SEND} to send + {RECEIVED} received = {PER_SESSION}; \
-         for all: {STALLED} x {PER_SESSION} + {ARENAS} = {MOST_GROWTH}"
+         for all: {STALLED} x {PER_SESSION} + {threads} threads x {ARENA} = {most_growth}"
     );
     for round in rounds {
         let kept = (STALLED * KEPT * 1024) as u64;
         assert!(round.buffered > 0 && round.buffered <= kept, "{} of {kept} bytes", round.buffered);
-        assert!(round.grown() <= MOST_GROWTH as u64, "{} KiB for {STALLED} sessions", round.grown());
+        assert!(round.grown() <= most_growth as u64, "{} KiB for {STALLED} sessions", round.grown());
     }
     assert!(ratio <= MOST_RATIO, "p99 of others is {ratio:.2} times what it is without");
 }

@@ -30,11 +30,11 @@ const PER_SOURCE: usize = 1_000;
 /// How many endpoints start at the same time.
 const AT_ONCE: usize = 50;
 
-/// Shorter than usual, so that every park that is measured has answered pings: it is then as large as it gets.
+/// Shorter than usual, so that every park that is measured has answered pings: it is then as large as it gets.
 const PING_AFTER: Duration = Duration::from_secs(4);
 
-/// Acceptance 6: 5,000 endpoints park, each costs the relay at most 12 KiB, and when the relay is killed
-/// all of them park at the next one.
+/// Acceptance 6: 5,000 endpoints park, each costs the relay at most 12 KiB, and when the relay is killed all of
+/// them park at the next one.
 ///
 /// The relay starts with a soft limit of 1,024 descriptors, as systemd and most shells set it.
 #[test]
@@ -55,7 +55,7 @@ fn five_thousand_endpoints_cost_little_and_all_come_back_after_they_were_cut() {
 }
 
 async fn measure(host: &Host, zone: &Zone) {
-    let inside = Arc::new(Inside::of(zone));
+    let inside = Inside::of(zone);
     let tally = Arc::new(Tally::default());
     let mut crowd = JoinSet::new();
     let relay = host.relay();
@@ -112,7 +112,7 @@ async fn measure(host: &Host, zone: &Zone) {
 
 fn join(
     crowd: &mut JoinSet<()>,
-    inside: &Arc<Inside>,
+    inside: &Inside,
     host: &Host,
     number: usize,
     source: Ipv4Addr,
