@@ -12,6 +12,7 @@ use zone_protocol::fields;
 use zone_protocol::head::{HeadError, RequestHead, write_response};
 use zone_protocol::proxy_status::Reason;
 
+use crate::connections::Why;
 use crate::head_io::{ReadError, Refused, read_request, refuse};
 use crate::limiter::Place;
 use crate::presence;
@@ -82,7 +83,7 @@ async fn next_request(shared: &Shared, known: &mut Known, bytes: &mut Vec<u8>) -
     let kill = Arc::clone(&known.registered.kill);
     let read = tokio::select! {
         biased;
-        () = kill.struck() => return Err(Stop::Quietly),
+        _ = kill.struck() => return Err(Stop::Quietly),
         read = read_request(&mut known.stream, bytes, rules.head, idle, head) => read,
         () = shared.drained() => {
             let _ = timeout(Duration::from_secs(5), known.stream.shutdown()).await;
@@ -214,7 +215,7 @@ async fn stream_events(shared: &Shared, known: &mut Known) -> Result<(), Stop> {
             () = tokio::time::sleep(pause) => presence::KEEP_ALIVE.to_owned(),
             // A reader of events has nothing to say; what it sends is its end.
             _ = known.stream.read(&mut space) => return Ok(()),
-            () = known.registered.kill.struck() => return Ok(()),
+            _ = known.registered.kill.struck() => return Ok(()),
             () = shared.drained() => {
                 let _ = timeout(Duration::from_secs(5), known.stream.shutdown()).await;
                 return Ok(());
@@ -267,7 +268,7 @@ async fn connect(
         tokio::select! {
             biased;
             answer = call.answer() => break answer,
-            () = known.registered.kill.struck() => return Err(Stop::Quietly),
+            _ = known.registered.kill.struck() => return Err(Stop::Quietly),
             read = known.stream.read(&mut space[..room]), if room > 0 => match read {
                 Ok(0) | Err(_) => {
                     tracing::info!(session = %request.session, target = %request.target, caller = %request.caller, "the caller left before the session began");
@@ -346,8 +347,8 @@ async fn carry(shared: &Shared, known: Known, request: &Request, leg: EndpointLe
     let mut session = Session::new(known.stream, early, endpoint, answered, idle, &shared.metrics);
     let ended = tokio::select! {
         biased;
-        () = known.registered.kill.struck() => Err("caller_not_admitted"),
-        () = registered.kill.struck() => Err("endpoint_not_admitted"),
+        why = known.registered.kill.struck() => Err(struck(why, "caller_not_admitted")),
+        why = registered.kill.struck() => Err(struck(why, "endpoint_not_admitted")),
         reason = mailbox.closed() => Err(reason.label()),
         outcome = session.run() => Ok(outcome),
     };
@@ -372,4 +373,11 @@ async fn carry(shared: &Shared, known: Known, request: &Request, leg: EndpointLe
         "session ended"
     );
     drop((registered, places));
+}
+
+fn struck(why: Why, not_admitted: &'static str) -> &'static str {
+    match why {
+        Why::NotAdmitted => not_admitted,
+        Why::Stopping => "stopping",
+    }
 }

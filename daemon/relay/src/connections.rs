@@ -4,8 +4,8 @@
 //! is made first and looks at who is registered afterwards. So whichever comes first, nobody slips between.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -15,25 +15,37 @@ use zone_protocol::tls::certificate::{Leaf, NameHash};
 use crate::limiter::lock;
 use crate::rules::{Port, Rules};
 
+/// Why a connection is ended from outside its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Its certificate is not admitted any more.
+    NotAdmitted,
+    /// The relay stops, or its time to drain is up.
+    Stopping,
+}
+
 /// Ends a connection from outside its task.
 #[derive(Debug, Default)]
 pub struct Kill {
-    done: AtomicBool,
+    why: OnceLock<Why>,
     wake: Notify,
 }
 
 impl Kill {
-    /// Ends it.
-    pub fn strike(&self) {
-        self.done.store(true, Ordering::Release);
+    /// Ends it. The first reason counts.
+    pub fn strike(&self, why: Why) {
+        let _ = self.why.set(why);
         self.wake.notify_waiters();
     }
 
     /// Waits until it is to end. Can be cancelled.
-    pub async fn struck(&self) {
-        // Made before the flag is read, so that a strike in between is not missed.
-        let waiting = self.wake.notified();
-        if !self.done.load(Ordering::Acquire) {
+    pub async fn struck(&self) -> Why {
+        loop {
+            // Made before the reason is looked for, so that a strike in between is not missed.
+            let waiting = self.wake.notified();
+            if let Some(why) = self.why.get() {
+                return *why;
+            }
             waiting.await;
         }
     }
@@ -90,7 +102,7 @@ impl Connections {
                 && !entry.issuers.iter().any(|issuer| removed.contains(issuer));
             if !admitted {
                 ended += 1;
-                entry.kill.strike();
+                entry.kill.strike(Why::NotAdmitted);
             }
             if entry.port == Port::Endpoint {
                 let endpoints = if admitted { &mut spared } else { &mut struck };
@@ -103,7 +115,7 @@ impl Connections {
     /// Ends all of them.
     pub fn end_all(&self) {
         for entry in lock(&self.entries).values() {
-            entry.kill.strike();
+            entry.kill.strike(Why::Stopping);
         }
     }
 

@@ -15,6 +15,7 @@ use zone_protocol::head::{
 use zone_protocol::proxy_status::Reason;
 use zone_protocol::{PARK_UPGRADE, fields};
 
+use crate::connections::Why;
 use crate::handshake::Connection;
 use crate::head_io::{ReadError, Refused, read_request, receive, refuse};
 use crate::rules::Port;
@@ -39,7 +40,7 @@ async fn greet(shared: &Shared, known: &mut Known) -> Result<u128, Refusal> {
     let mut bytes = Vec::new();
     let head = tokio::select! {
         head = read_request(&mut known.stream, &mut bytes, rules.head, within, within) => head,
-        () = known.registered.kill.struck() => return Err(None),
+        _ = known.registered.kill.struck() => return Err(None),
     };
     let answer = match head {
         Ok(head) if bytes.is_empty() => check(&head),
@@ -115,8 +116,8 @@ fn check(head: &RequestHead) -> Result<u128, (u16, Reason, String)> {
 enum End {
     /// The switchboard said so.
     Told(CloseReason),
-    /// Its certificate may no longer be used.
-    Struck,
+    /// It was ended from outside.
+    Struck(Why),
     /// The endpoint closed it cleanly.
     Left,
     /// It was cut.
@@ -147,9 +148,11 @@ async fn wait(shared: Arc<Shared>, known: Box<Known>, instance: u128) {
                 let _ = timeout(Duration::from_secs(5), stream.shutdown()).await;
             }
         }
-        End::Struck => {
+        End::Struck(why) => {
             switchboard.report(Event::ParkGone { park, clean: false });
-            tracing::info!(endpoint = %name, %peer, park = park.0, "park ended: its certificate is not admitted any more");
+            if why == Why::NotAdmitted {
+                tracing::info!(endpoint = %name, %peer, park = park.0, "park ended: its certificate is not admitted any more");
+            }
         }
         End::Left => {
             switchboard.report(Event::ParkGone { park, clean: true });
@@ -177,7 +180,7 @@ impl Parked {
         loop {
             let read = tokio::select! {
                 biased;
-                () = self.known.registered.kill.struck() => return Err(End::Struck),
+                why = self.known.registered.kill.struck() => return Err(End::Struck(why)),
                 command = self.mailbox.next() => {
                     match command {
                         Command::Close(reason) => return Err(End::Told(reason)),
@@ -221,7 +224,7 @@ impl Parked {
             let first = bytes.is_empty();
             let read = tokio::select! {
                 biased;
-                () = self.known.registered.kill.struck() => return Err(End::Struck),
+                why = self.known.registered.kill.struck() => return Err(End::Struck(why)),
                 reason = self.mailbox.closed() => return Err(End::Told(reason)),
                 read = receive(&mut self.known.stream, &mut bytes) => read.map_err(End::Cut)?,
             };
@@ -268,7 +271,7 @@ impl Parked {
     async fn send(&mut self, text: &str) -> Result<(), End> {
         tokio::select! {
             biased;
-            () = self.known.registered.kill.struck() => Err(End::Struck),
+            why = self.known.registered.kill.struck() => Err(End::Struck(why)),
             written = write(&mut self.known.stream, text) => written.map_err(End::Cut),
             reason = self.mailbox.closed() => Err(End::Told(reason)),
         }

@@ -49,7 +49,7 @@ impl Leaves {
 }
 
 impl ResolvesServerCert for Leaves {
-    /// P-256 for whoever can take it, because it costs a fifth. Suites are looked at as well as signature
+    /// P-256 for whoever can take it, because it costs much less. Suites are looked at as well as signature
     /// schemes: clients that offer RSA suites alone still list ECDSA schemes.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let suites = hello.cipher_suites();
