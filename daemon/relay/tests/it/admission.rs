@@ -165,6 +165,31 @@ async fn a_ticket_carries_no_revoked_identity_across() {
 }
 
 #[tokio::test]
+async fn a_ticket_does_not_outlive_its_certificate() {
+    let bench = Bench::start(|_| {}).await;
+    let (certified, until) = bench.endpoints.leaf_about_to_expire("spiffe://zone/endpoint/host-7");
+    let config = bench.client(&certified);
+    assert!(resumes(&config, bench.endpoint_address, bench.endpoint_address).await);
+    let left = until - time::OffsetDateTime::now_utc() + time::Duration::SECOND;
+    tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+    turned_away(dial(bench.endpoint_address, config, None).await).await;
+    bench.logged("is valid from").await;
+}
+
+/// As control does it: with the anchors go the ticket keys.
+#[tokio::test]
+async fn a_ticket_from_before_an_anchor_was_replaced_opens_nothing() {
+    let mut bench = Bench::start(|_| {}).await;
+    let config = bench.client(&bench.endpoint("host-7"));
+    assert!(resumes(&config, bench.endpoint_address, bench.endpoint_address).await);
+    bench.policy.trust.anchors.endpoint = vec![Authority::new("others").pem];
+    bench.policy.tickets.endpoint = TicketKeys::generate().unwrap();
+    bench.push_policy().await;
+    let seen = turned_away(dial(bench.endpoint_address, config, None).await).await;
+    assert!(seen.contains("UnknownCA"), "{seen}");
+}
+
+#[tokio::test]
 async fn new_ticket_keys_make_old_tickets_worthless() {
     let mut bench = Bench::start(|_| {}).await;
     let config = bench.client(&bench.endpoint("host-7"));

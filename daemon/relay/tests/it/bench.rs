@@ -58,14 +58,31 @@ impl Authority {
         self.leaf_with(&KeyPair::generate().unwrap(), uri, hours)
     }
 
+    /// A leaf that is about to run out, and when it has.
+    pub(crate) fn leaf_about_to_expire(&self, uri: &str) -> (Certified, time::OffsetDateTime) {
+        let now = time::OffsetDateTime::now_utc();
+        let until = now.truncate_to_second() + time::Duration::seconds(5);
+        let key = KeyPair::generate().unwrap();
+        (self.leaf_between(&key, uri, (now - time::Duration::hours(1), until)), until)
+    }
+
     fn leaf_with(&self, key: &KeyPair, uri: &str, hours: (i64, i64)) -> Certified {
+        let now = time::OffsetDateTime::now_utc();
+        let at = |hours| now + time::Duration::hours(hours);
+        self.leaf_between(key, uri, (at(hours.0), at(hours.1)))
+    }
+
+    fn leaf_between(
+        &self,
+        key: &KeyPair,
+        uri: &str,
+        validity: (time::OffsetDateTime, time::OffsetDateTime),
+    ) -> Certified {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let now = time::OffsetDateTime::now_utc();
-        params.not_before = now + time::Duration::hours(hours.0);
-        params.not_after = now + time::Duration::hours(hours.1);
+        (params.not_before, params.not_after) = validity;
         let certificate = params.signed_by(key, &self.issuer).unwrap();
         Certified { chain: certificate.pem(), key: key.serialize_pem() }
     }
