@@ -2,11 +2,14 @@
 
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{self, AsyncWrite, Stdout};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use zone_module::copy::{Totals, join};
 use zone_module::forward::Forward;
 use zone_module::session::EndToEnd;
@@ -16,11 +19,32 @@ use zone_protocol::identity::Target;
 
 use super::output::line;
 
+/// For both directions to end after a hang-up.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 pub(super) async fn connect(zone: &Zone, target: &Target, policy: EndToEnd) -> Result<ExitCode> {
     send_trust_meanwhile(zone);
     let session = proxies::connect(&proxies::clients(zone)?, target, policy).await?;
-    join(session, io::stdin(), StandardOutput(io::stdout())).await?;
+    let mut joined = pin!(join(session, io::stdin(), StandardOutput(io::stdout())));
+    tokio::select! {
+        ended = &mut joined => ended?,
+        hung_up = hang_up() => {
+            hung_up?;
+            timeout(FAREWELL, joined).await.unwrap_or_else(|_| Err(local(io::ErrorKind::TimedOut.into())))?
+        }
+    };
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for SIGHUP. OpenSSH sends it to its ProxyCommand and closes the pipes when it is done: the end of
+/// standard input still has to become close_notify, or every login would be told as cut off.
+async fn hang_up() -> Result<()> {
+    signal(SignalKind::hangup()).map_err(local)?.recv().await;
+    Ok(())
+}
+
+fn local(source: io::Error) -> Error {
+    Error::Local { what: "ending after a hang-up", source }
 }
 
 pub(super) async fn forward(

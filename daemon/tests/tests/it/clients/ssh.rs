@@ -66,6 +66,14 @@ fn openssh_logs_in_and_rsync_copies_both_ways_through_the_proxy() {
     assert!(fs::read(&there).expect("the copy") == data, "what arrived differs");
     rsync(&folder, &remote, &back.to_string_lossy());
     assert!(fs::read(&back).expect("the copy") == data, "what came back differs");
+
+    until("all sessions ended", || host.control.said().matches("session ended").count() == 3);
+    let said = host.control.said();
+    assert_eq!(
+        said.matches("reason=\"finished\"").count(),
+        3,
+        "a proper end was told as something else:\n{said}"
+    );
 }
 
 fn rsync(folder: &TempDir, from: &str, to: &str) {
