@@ -20,7 +20,7 @@ use zone_protocol::identity::Target;
 use super::output::line;
 
 /// For both directions to end after a hang-up.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(5);
 
 pub(super) async fn connect(zone: &Zone, target: &Target, policy: EndToEnd) -> Result<ExitCode> {
     send_trust_meanwhile(zone);
