@@ -19,6 +19,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetD
     let moment = OffsetDateTime::parse(&text, &Rfc3339).map_err(de::Error::custom)?;
     moment
         .checked_to_offset(UtcOffset::UTC)
+        .filter(|moment| (0..=9999).contains(&moment.year()))
         .ok_or_else(|| de::Error::custom(format_args!("'{text}' is beyond the calendar")))
 }
 
@@ -71,7 +72,9 @@ mod tests {
 
     #[test]
     fn a_moment_beyond_the_calendar_is_refused_when_it_is_read() {
-        let error = serde_json::from_str::<Document>(r#"{"at":"9999-12-31T23:59:59-23:59"}"#).unwrap_err();
-        assert!(error.to_string().contains("beyond the calendar"), "{error}");
+        for text in ["9999-12-31T23:59:59-23:59", "0000-01-01T00:00:00+23:59"] {
+            let error = serde_json::from_str::<Document>(&format!(r#"{{"at":"{text}"}}"#)).unwrap_err();
+            assert!(error.to_string().contains("beyond the calendar"), "{error}");
+        }
     }
 }
