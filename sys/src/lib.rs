@@ -1,7 +1,13 @@
 //! System calls that no safe crate wraps. Every other crate of the workspace forbids `unsafe`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The first descriptor that a service manager passes (`sd_listen_fds(3)`).
+const FIRST_PASSED: libc::c_int = 3;
+/// More are not looked at.
+const MOST_PASSED: libc::c_int = 64;
 
 /// How many bytes a TCP socket has not yet had acknowledged by its peer (`SIOCOUTQ`, tcp(7)).
 ///
@@ -15,6 +21,33 @@ pub fn unsent_bytes(socket: impl AsFd) -> io::Result<usize> {
         return Err(io::Error::last_os_error());
     }
     Ok(usize::try_from(queued).unwrap_or(0))
+}
+
+/// The descriptors that the service manager passed to this process, each with its name (`sd_listen_fds(3)`).
+///
+/// Call it first thing in `main`, before anything is opened: it takes the environment's word for who owns the
+/// descriptors from 3 on. Later calls return none. The descriptors are closed on exec from then on.
+pub fn listen_fds() -> Vec<(String, OwnedFd)> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    if variable("LISTEN_PID") != std::process::id().to_string() || TAKEN.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let count = variable("LISTEN_FDS").parse().unwrap_or(0).clamp(0, MOST_PASSED);
+    let names = variable("LISTEN_FDNAMES");
+    let mut names = names.split(':');
+    let mut passed = Vec::new();
+    for number in FIRST_PASSED..FIRST_PASSED + count {
+        let name = names.next().unwrap_or_default().to_owned();
+        // SAFETY: fcntl with F_SETFD takes any number and reports one that is not open.
+        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            continue;
+        }
+        // SAFETY: the descriptor is open, as the call above found, and the service manager passed it to this
+        // process for its own; nobody else here has taken it, because TAKEN lets one caller through.
+        passed.push((name, unsafe { OwnedFd::from_raw_fd(number) }));
+    }
+    passed
 }
 
 #[cfg(test)]

@@ -1,0 +1,156 @@
+//! One request: who may ask, what is granted, what is done, and the line that tells of it.
+
+use zone_firewall_protocol::{Answer, PortRule, Request};
+
+use super::people::{CONTROL_USER, Peer, People, READER, RELAY_USER, Verb};
+use crate::desired::{Beyond, Desired, within_ceiling};
+use crate::host::{Host, HostError};
+use crate::listening;
+
+/// Answers a request, and writes its line of the audit.
+pub(super) fn answer(host: &Host, peer: Peer, people: &People, request: &Request) -> Answer {
+    let actor = people.name(peer.uid);
+    let verb = match request {
+        Request::SetRelayPorts(_) => Verb::Write,
+        Request::Plan | Request::Verify => Verb::Read,
+    };
+    if !people.may(peer, verb) {
+        let answer = forbidden(&actor, verb);
+        audit(peer, &actor, request, "", &answer);
+        return answer;
+    }
+    let before = match request {
+        Request::SetRelayPorts(_) => described(&host.recorded()),
+        _ => String::new(),
+    };
+    let done = match request {
+        Request::SetRelayPorts(ports) => set_relay_ports(host, people, ports),
+        Request::Plan => host
+            .desired()
+            .and_then(|desired| host.outlook(&desired))
+            .map(|outlook| Answer::Plan(outlook.diff().join("\n")))
+            .map_err(Failure::from),
+        Request::Verify => host
+            .desired()
+            .and_then(|desired| host.verify(&desired))
+            .map(Answer::Verified)
+            .map_err(Failure::from),
+    };
+    let answer = done.unwrap_or_else(Failure::answer);
+    audit(peer, &actor, request, &before, &answer);
+    answer
+}
+
+enum Failure {
+    Beyond(Beyond),
+    Host(HostError),
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl From<Beyond> for Failure {
+    fn from(beyond: Beyond) -> Self {
+        Self::Beyond(beyond)
+    }
+}
+
+impl Failure {
+    fn answer(self) -> Answer {
+        match self {
+            Self::Beyond(Beyond { why, help }) => Answer::Refused { why, help },
+            Self::Host(error) => Answer::Refused {
+                why: error.to_string(),
+                help: "see 'zone-firewall plan' and 'journalctl -u zone-firewall' on this host".to_owned(),
+            },
+        }
+    }
+}
+
+/// Rules first, then the record: whoever is killed in between leaves the old record, and the next request or the
+/// restoration at boot makes rules and record agree.
+fn set_relay_ports(host: &Host, people: &People, ports: &[PortRule]) -> Result<Answer, Failure> {
+    let config = host.config()?;
+    within_ceiling(&config, ports)?;
+    let users: Vec<u32> =
+        [CONTROL_USER, RELAY_USER].into_iter().filter_map(|name| people.uid(name)).collect();
+    let listeners = listening::listeners().map_err(|error| Beyond {
+        why: format!("who listens can't be told: /proc/net/tcp: {error}"),
+        help: "let user zone-firewall read /proc/net/tcp".to_owned(),
+    })?;
+    listening::all_listen(ports, &listeners, &users)?;
+
+    let _lock = host.store().lock().map_err(HostError::from)?;
+    let old = host.recorded();
+    let next = host.store().prepare(ports).map_err(HostError::from)?;
+    match host.apply(&Desired::new(&config, ports)) {
+        Ok(done) => {
+            if let Err(error) = next.keep() {
+                put_back(host, &Desired::new(&config, &old));
+                return Err(HostError::from(error).into());
+            }
+            Ok(Answer::Done(done))
+        }
+        Err(error) => {
+            next.discard();
+            Err(error.into())
+        }
+    }
+}
+
+fn put_back(host: &Host, desired: &Desired) {
+    if let Err(error) = host.apply(desired) {
+        tracing::error!("the old rules could not be put back: {error}");
+    }
+}
+
+fn forbidden(actor: &str, verb: Verb) -> Answer {
+    let (what, who) = match verb {
+        Verb::Write => ("change the firewall", format!("only {CONTROL_USER} and root may")),
+        Verb::Read => {
+            ("look at the firewall", format!("only root, {CONTROL_USER} and members of group {READER} may"))
+        }
+    };
+    Answer::Refused {
+        why: format!("{actor} may not {what}: {who}"),
+        help: "ask as one of those users".to_owned(),
+    }
+}
+
+/// One line for each request, at any log level. All values come from the kernel or from parsed types, so that nobody
+/// can forge a line.
+fn audit(peer: Peer, actor: &str, request: &Request, before: &str, answer: &Answer) {
+    let (verb, asked) = match request {
+        Request::SetRelayPorts(ports) => ("set-relay-ports", described(ports)),
+        Request::Plan => ("plan", String::new()),
+        Request::Verify => ("verify", String::new()),
+    };
+    let outcome = match answer {
+        Answer::Done(lines) if lines.is_empty() => "done: nothing to change".to_owned(),
+        Answer::Done(lines) => format!("done: {}", lines.join("; ")),
+        Answer::Plan(_) => "told".to_owned(),
+        Answer::Verified(findings) => format!("told: {} findings", findings.len()),
+        Answer::Refused { why, .. } => format!("refused: {why}"),
+    };
+    let line: String = outcome.chars().filter(|c| !c.is_control()).collect();
+    tracing::info!(target: "audit", actor, uid = peer.uid, pid = peer.pid, verb, before, asked, outcome = line, "request");
+}
+
+/// Ports in one line.
+fn described(ports: &[PortRule]) -> String {
+    if ports.is_empty() {
+        return "none".to_owned();
+    }
+    let one = |rule: &PortRule| {
+        let listen = rule.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let from = match rule.networks.len() {
+            0 => "any".to_owned(),
+            _ => rule.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        };
+        format!("{}/{} on {listen} from {from}", rule.port, rule.purpose)
+    };
+    ports.iter().take(crate::desired::MOST_PORTS).map(one).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,194 @@
+//! The command line.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+use zone_firewall_protocol::client::ask;
+use zone_firewall_protocol::{Answer, Finding, FindingKind, Request, SOCKET};
+
+use crate::host::{Host, HostError};
+use crate::{broker, config, record};
+
+/// Something is not as it should be.
+const FINDINGS: u8 = 1;
+/// It could not be done.
+const ERROR: u8 = 2;
+
+/// The host's firewall for Zone Proxy: a table of its own, and as few rules elsewhere as open its ports.
+///
+/// Exit codes: 0 fine, 1 verify has findings, 2 it could not be done.
+#[derive(Debug, Parser)]
+#[command(name = "zone-firewall", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// What root decides
+    #[arg(long, global = true, value_name = "FILE", default_value = config::PATH)]
+    config: PathBuf,
+    /// The broker's directory
+    #[arg(long, global = true, value_name = "DIR", default_value = record::STATE_DIR)]
+    state: PathBuf,
+    /// The broker's socket
+    #[arg(long, global = true, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what apply would change, as a diff
+    Plan {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the live rules the desired ones, in one transaction; as root
+    Apply {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the live rules with the desired ones
+    Verify {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take every rule of ours away, and forget the relay's ports; as root
+    Remove {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve requests of zone-proxy; started by systemd
+    Broker,
+    /// Put the rules back at boot, before the network is up; started by systemd
+    Restore,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_max_level(LevelFilter::INFO)
+        .init();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("zone-firewall: {error}");
+            ExitCode::from(ERROR)
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Broker(#[from] broker::BrokerError),
+    #[error(transparent)]
+    Ask(#[from] zone_firewall_protocol::client::AskError),
+    #[error("{why}; {help}")]
+    Refused { why: String, help: String },
+    #[error("'{0}' changes the firewall: run it as root")]
+    RootOnly(&'static str),
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, CliError> {
+    let root = rustix::process::geteuid().is_root();
+    let host = Host::new(&cli.config, &cli.state);
+    match &cli.command {
+        Command::Plan { json } if root => {
+            let outlook = host.outlook(&host.desired()?)?;
+            tell(&outlook.diff(), *json);
+        }
+        Command::Plan { json } => match asked(&cli.socket, &Request::Plan)? {
+            Answer::Plan(text) => tell(&text.lines().map(str::to_owned).collect::<Vec<_>>(), *json),
+            _ => return Err(unexpected()),
+        },
+        Command::Verify { json } if root => {
+            return Ok(tell_findings(&host.verify(&host.desired()?)?, *json));
+        }
+        Command::Verify { json } => match asked(&cli.socket, &Request::Verify)? {
+            Answer::Verified(findings) => return Ok(tell_findings(&findings, *json)),
+            _ => return Err(unexpected()),
+        },
+        Command::Apply { .. } if !root => return Err(CliError::RootOnly("apply")),
+        Command::Remove { .. } if !root => return Err(CliError::RootOnly("remove")),
+        Command::Apply { json } => tell(&apply(&host)?, *json),
+        Command::Restore => tell(&apply(&host)?, false),
+        Command::Remove { json } => {
+            let _lock = lock(&host)?;
+            let done = host.remove()?;
+            host.store().clear().map_err(HostError::from)?;
+            tell(&done, *json);
+        }
+        Command::Broker => broker::serve(host, &cli.socket)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn apply(host: &Host) -> Result<Vec<String>, HostError> {
+    let _lock = lock(host)?;
+    host.apply(&host.desired()?)
+}
+
+/// Before the package's directories are made there is nobody to keep out.
+fn lock(host: &Host) -> Result<Option<record::Lock>, HostError> {
+    Ok(if host.store().exists() { Some(host.store().lock()?) } else { None })
+}
+
+fn asked(socket: &Path, request: &Request) -> Result<Answer, CliError> {
+    match ask(socket, request)? {
+        Answer::Refused { why, help } => Err(CliError::Refused { why, help }),
+        answer => Ok(answer),
+    }
+}
+
+fn unexpected() -> CliError {
+    zone_firewall_protocol::client::AskError::Nonsense.into()
+}
+
+fn tell(lines: &[String], json: bool) {
+    if json {
+        print(&serde_json::json!({ "changes": lines }).to_string());
+    } else if lines.is_empty() {
+        print("nothing to change");
+    } else {
+        print(&lines.join("\n"));
+    }
+}
+
+/// A reader that has seen enough closes its end, which is no error of ours.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn tell_findings(findings: &[Finding], json: bool) -> ExitCode {
+    if json {
+        print(&serde_json::json!({ "findings": findings }).to_string());
+    } else if findings.is_empty() {
+        print("ok: the live rules are as they should be");
+    } else {
+        for finding in findings {
+            print(&format!("{}: {} ({})", kind(finding.kind), finding.what, finding.help));
+        }
+    }
+    if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDINGS) }
+}
+
+fn kind(kind: FindingKind) -> &'static str {
+    match kind {
+        FindingKind::Missing => "missing",
+        FindingKind::Unexpected => "unexpected",
+        FindingKind::Altered => "altered",
+        FindingKind::Blocked => "blocked",
+        FindingKind::NotListening => "not listening",
+    }
+}

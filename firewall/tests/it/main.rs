@@ -1,0 +1,6 @@
+//! zone-firewall on real rulesets: nft and iptables in network namespaces, real connections, real users.
+
+mod broker;
+mod host;
+mod reach;
+mod rules;

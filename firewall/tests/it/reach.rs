@@ -1,0 +1,106 @@
+//! What answers from outside, by real TCP connections over IPv4 and IPv6.
+
+use std::net::TcpListener;
+
+use crate::host::{Host, host};
+
+const CONTROL: [&str; 2] = ["10.9.0.1:17488", "[fd09::1]:17488"];
+const ENDPOINT: [&str; 2] = ["10.9.0.1:17486", "[fd09::1]:17486"];
+
+/// A host whose control and endpoint ports are listened on, and one outside.
+fn pair(test: &str) -> Option<(Host, Host, Vec<TcpListener>)> {
+    let inside = host(test)?;
+    let outside = host(test)?;
+    inside.with_outside(&outside);
+    let addresses = ["0.0.0.0:17488", "[::]:17488", "0.0.0.0:17486", "[::]:17486", "0.0.0.0:22"];
+    inside.sh("echo 1 > /proc/sys/net/ipv6/bindv6only");
+    let listeners = addresses.into_iter().map(|address| inside.listen(address.parse().unwrap())).collect();
+    Some((inside, outside, listeners))
+}
+
+fn reached(outside: &Host, addresses: [&str; 2]) -> [bool; 2] {
+    addresses.map(|address| outside.reaches(address))
+}
+
+#[test]
+fn only_17488_answers_before_provisioning() {
+    let Some((inside, outside, _listeners)) = pair("only 17488 answers") else { return };
+    assert_eq!(reached(&outside, ENDPOINT), [true, true], "the link works");
+    inside.ok(&["apply"]);
+    assert_eq!(reached(&outside, CONTROL), [true, true]);
+    assert_eq!(reached(&outside, ENDPOINT), [false, false]);
+    assert!(outside.reaches("10.9.0.1:22"), "other ports are left alone");
+    assert!(inside.reaches("127.0.0.1:17486"), "the host itself is left alone");
+    let table = inside.sh("nft list counter inet zone_proxy port_17486_refused");
+    assert!(!table.contains("packets 0 "), "refusals are counted: {table}");
+    inside.ok(&["remove"]);
+    assert_eq!(reached(&outside, ENDPOINT), [true, true]);
+}
+
+#[test]
+fn a_chain_that_drops_lets_our_port_through_once_it_is_opened_and_no_other() {
+    let Some((inside, outside, _listeners)) = pair("a chain that drops") else { return };
+    inside.nft(
+        "table inet filter { chain in { type filter hook input priority 0; policy drop;
+            meta l4proto { icmp, ipv6-icmp } accept; }
+        }
+        table inet more { chain in { type filter hook input priority 7; policy accept;
+            meta l4proto { icmp, ipv6-icmp } accept
+            counter drop; }
+        }",
+    );
+    assert_eq!(reached(&outside, CONTROL), [false, false]);
+    inside.ok(&["apply"]);
+    assert_eq!(reached(&outside, CONTROL), [true, true]);
+    assert_eq!(reached(&outside, ENDPOINT), [false, false]);
+    assert!(!outside.reaches("10.9.0.1:22"));
+    inside.ok(&["remove"]);
+    assert_eq!(reached(&outside, CONTROL), [false, false]);
+}
+
+#[test]
+fn networks_and_listen_addresses_hold() {
+    let Some((inside, outside, _listeners)) = pair("networks") else { return };
+    let open = |rest: &str| format!("[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\n{rest}\n");
+    inside.configure(&open("networks = [\"10.9.0.2/32\"]"));
+    inside.ok(&["apply"]);
+    assert_eq!(reached(&outside, CONTROL), [true, false]);
+    inside.configure(&open("networks = [\"192.0.2.0/24\", \"fd09::/64\"]"));
+    inside.ok(&["apply"]);
+    assert_eq!(reached(&outside, CONTROL), [false, true]);
+    inside.configure("[control]\nopen = true\nlisten = [\"10.9.0.1\"]\n");
+    inside.ok(&["apply"]);
+    assert_eq!(reached(&outside, CONTROL), [true, false]);
+    assert_eq!(inside.findings(), Vec::<String>::new());
+}
+
+#[test]
+fn a_source_that_opens_too_many_connections_is_held_back_and_others_are_not() {
+    let Some((inside, outside, _listeners)) = pair("too many connections") else { return };
+    inside.configure(
+        "[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\n[limits]\nnew_connections_per_second = 1\nburst = 3\n",
+    );
+    inside.ok(&["apply"]);
+    let many = (0..8).filter(|_| outside.reaches(CONTROL[0])).count();
+    assert!((3..8).contains(&many), "{many} of 8 came through");
+    assert!(outside.reaches(CONTROL[1]), "another source has a count of its own");
+    let counted = inside.sh("nft list counter inet zone_proxy port_17488_limited");
+    assert!(!counted.contains("packets 0 "), "{counted}");
+    assert_eq!(inside.findings(), Vec::<String>::new());
+}
+
+#[test]
+fn a_connection_that_stands_outlives_the_closing_of_its_port() {
+    use std::io::{Read as _, Write as _};
+    let Some((inside, outside, listeners)) = pair("a standing connection") else { return };
+    inside.ok(&["apply"]);
+    let mut stream = outside.inside(|| std::net::TcpStream::connect("10.9.0.1:17488").expect("it connects"));
+    let (mut other, _) = listeners[0].accept().expect("it is accepted");
+    inside.configure("");
+    inside.ok(&["apply"]);
+    assert!(!outside.reaches(CONTROL[0]));
+    stream.write_all(b"still here").unwrap();
+    let mut heard = [0; 10];
+    other.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"still here");
+}
