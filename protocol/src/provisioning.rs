@@ -175,7 +175,7 @@ pub struct PortStatus {
     pub port: u16,
     /// Whether it accepts connections.
     pub listening: bool,
-    /// `none` where no firewall is managed; otherwise `open` or `closed`.
+    /// `none` where no firewall is managed; otherwise `open`, `closed`, or `unknown: ` and why.
     pub firewall: String,
 }
 

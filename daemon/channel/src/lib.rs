@@ -7,12 +7,15 @@
 //! and sends the whole policy again. So a relay outlives control with or without a supervisor that keeps
 //! descriptors.
 
+pub mod build;
+pub mod manager;
 pub mod message;
 pub mod settings;
 pub mod socket;
 
+pub use manager::Manager;
 pub use message::{
-    Configure, FromRelay, Identity, KeyPair, ListenerInfo, Policy, Query, RelayState, Reply, ToRelay,
+    Configure, FromRelay, Identity, KeyPair, ListenerInfo, OnStop, Policy, Query, RelayState, Reply, ToRelay,
 };
 pub use settings::{Limits, Timeouts};
 pub use socket::{ChannelError, Receiver, Sender, pair};

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use zone_log::{Level, Record};
 use zone_protocol::identity::{Label, Role};
-use zone_protocol::provisioning::{PerPort, RelayCounts};
+use zone_protocol::provisioning::{PerPort, ProcessStatus, RelayCounts};
 use zone_protocol::tls::tickets::TicketKeys;
 use zone_protocol::trust::Trust;
 
@@ -14,7 +15,8 @@ use crate::settings::{Limits, Timeouts};
 /// From control.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToRelay {
-    /// First message to a new relay. Descriptors: one per listener, in order, then the rendezvous.
+    /// First message to a new relay. Descriptors: one per listener, in order, then the rendezvous, then the
+    /// lifeline where there is one.
     Configure(Box<Configure>),
     /// Start to accept.
     Activate,
@@ -44,6 +46,10 @@ pub struct Configure {
     pub control_uid: u32,
     /// What the descriptors listen on.
     pub listeners: Vec<ListenerInfo>,
+    /// Whether the last descriptor is the *lifeline*: the reading end of a pipe that stays open for as long as
+    /// the service manager means to have a control, running or not. Its end of file is a real stop.
+    #[serde(default)]
+    pub lifeline: bool,
     /// By which rules.
     pub policy: Policy,
 }
@@ -104,6 +110,26 @@ pub struct Policy {
     pub limits: Limits,
     /// Spans of time.
     pub timeouts: Timeouts,
+    /// From which severity on the relay logs, by [`FromRelay::Log`] on the channel that brought this policy. `None`:
+    /// to its standard error.
+    #[serde(default)]
+    pub log: Option<Level>,
+    /// What to do at the end of file of the lifeline.
+    #[serde(default)]
+    pub on_stop: OnStop,
+}
+
+/// What becomes of relays when control is stopped for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStop {
+    /// They close everything and exit.
+    #[default]
+    Stop,
+    /// They stop to accept and keep their sessions until the drain deadline.
+    Drain,
+    /// They go on serving and wait for the next control.
+    Keep,
 }
 
 /// What control may ask.
@@ -146,6 +172,12 @@ pub enum FromRelay {
         pid: u32,
         /// Of the program.
         version: String,
+        /// Tells this executable file from any other on the host; see [`crate::build`].
+        #[serde(default)]
+        build: String,
+        /// The process as the kernel shows it: control may be unable to look at a process of another user.
+        #[serde(default)]
+        process: Option<ProcessStatus>,
         /// What it is doing.
         state: RelayState,
         /// Generation, or 0 before [`ToRelay::Configure`].
@@ -171,4 +203,6 @@ pub enum FromRelay {
         /// What was asked.
         reply: Reply,
     },
+    /// Something that it logs; see [`Policy::log`].
+    Log(Record),
 }

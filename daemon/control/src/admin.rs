@@ -44,6 +44,10 @@ pub enum Question {
     Status,
     /// Leave the zone.
     Reset,
+    /// Read the configuration file again.
+    Reload,
+    /// A sign of life.
+    Alive,
 }
 
 /// What is answered.
@@ -126,6 +130,13 @@ async fn answer(daemon: &Rc<Daemon>, question: Question, uid: u32) -> Answer {
     let done = match question {
         Question::Payload => return payload(daemon).map_or_else(Answer::Error, Answer::Payload),
         Question::Status => return Answer::Status(Box::new(daemon.report().await)),
+        Question::Alive => return Answer::Done,
+        Question::Reload => {
+            return daemon
+                .reload()
+                .await
+                .map_or_else(|errors| Answer::Error(errors.to_string()), |()| Answer::Done);
+        }
         Question::NewToken => daemon.new_token(actor).await,
         Question::Reset => daemon.unprovision(actor).await,
     };

@@ -13,13 +13,16 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
+use zone_channel::Manager;
 
 use crate::admin::{self, Answer, Question};
 use crate::config::Config;
 use crate::daemon::Daemon;
-use crate::relay::Program;
+use crate::privileges::leave_root;
+use crate::relay::starter;
 use crate::reset;
+use crate::service::{self, Lifeline};
 use crate::state::clock::SystemClock;
 use crate::status::Report;
 
@@ -41,6 +44,8 @@ pub struct Cli {
 enum Command {
     /// Runs the daemon in the foreground.
     Run,
+    /// Has the running daemon read its configuration file again, and waits for the result.
+    Reload,
     /// Checks the configuration file: prints "ok", or every error in it.
     CheckConfig,
     /// Shows what this proxy is registered by.
@@ -80,6 +85,7 @@ pub fn main(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         Command::CheckConfig => check_config(&cli.config),
         Command::Run => run(&cli.config),
+        Command::Reload => reload(&cli.config),
         Command::Show(Show::Payload) => show_payload(&cli.config),
         Command::Token(TokenCommand::New) => new_token(&cli.config),
         Command::Status { json } => show_status(&cli.config, *json),
@@ -97,26 +103,41 @@ pub fn main(cli: &Cli) -> ExitCode {
 }
 
 fn check_config(file: &Path) -> Result<(), String> {
-    Config::read(file).map_err(|errors| errors.to_string())?;
+    let config = Config::read(file).map_err(|errors| errors.to_string())?;
+    crate::log::check(&config.log).map_err(|error| format!("{}: {error}", file.display()))?;
     print("ok\n")
 }
 
 fn run(file: &Path) -> Result<(), String> {
+    // First of all: these descriptors have the lowest numbers.
+    let passed = zone_sys::listen_fds();
     let config = Config::read(file).map_err(|errors| errors.to_string())?;
+    leave_root(&config).map_err(|error| error.to_string())?;
     // Whatever is created from here on is nobody else's.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let set_level = crate::log::start(config.log.level);
+    let log = crate::log::start(&config.log).map_err(|error| error.to_string())?;
     raise_descriptor_limit();
-    let program = Program::new(&config.relay.program).map_err(|error| error.to_string())?;
+    let starter = starter(&config.relay).map_err(|error| error.to_string())?;
+    let manager = Manager::from_environment()
+        .map_err(|error| format!("the service manager's NOTIFY_SOCKET is of no use: {error}"))?;
+    // Relays that are control's children end or stay as control says; those of the manager outlive it.
+    let lifeline = (manager.is_there() && !config.relay.socket.as_os_str().is_empty())
+        .then(|| Lifeline::take(&manager, passed))
+        .transpose()
+        .map_err(|error| format!("no pipe can be had: {error}"))?;
+    let manager = Rc::new(manager);
     on_one_thread(async {
         let mut signals = Signals::new().map_err(|error| format!("signals can't be had: {error}"))?;
         let clock = Rc::new(SystemClock::new());
-        let daemon = Daemon::start(config, file, clock, Rc::new(program), set_level)
+        let daemon = Daemon::start(config, file, clock, starter, lifeline, log.set_level())
             .await
             .map_err(|error| error.to_string())?;
+        spawn_local(service::report(Rc::clone(&daemon), Rc::clone(&manager)));
         while signals.reload_wanted().await {
-            daemon.reload().await;
+            // It has said in the log what came of it.
+            let _ = daemon.reload().await;
         }
+        manager.stopping();
         daemon.stop().await;
         Ok(())
     })
@@ -127,6 +148,13 @@ fn raise_descriptor_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!("the limit of descriptors stays as it is: {error}");
+    }
+}
+
+fn reload(file: &Path) -> Result<(), String> {
+    match ask(file, Question::Reload)? {
+        Answer::Done => Ok(()),
+        other => unexpected(other),
     }
 }
 
@@ -167,8 +195,9 @@ fn reset_proxy(file: &Path, yes: bool) -> Result<(), String> {
             return unexpected(answer);
         }
     } else {
+        leave_root(&config).map_err(|error| error.to_string())?;
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
-        let _set_level = crate::log::start(config.log.level);
+        let _log = crate::log::start(&config.log).map_err(|error| error.to_string())?;
         on_one_thread(reset::without_daemon(config))?;
     }
     print("reset: the proxy belongs to no zone; `zone-proxy show payload` shows its new token\n")
@@ -241,6 +270,15 @@ fn describe(report: &Report) -> String {
             format!(", {} endpoints, {} parks, {} sessions", counts.endpoints, counts.parks, counts.sessions)
         });
         line("relay", format!("{} pid {} {}{carries}", relay.generation, relay.pid, relay.state));
+    }
+    for process in &status.processes {
+        let holds = if process.capabilities.bytes().all(|digit| digit == b'0') {
+            "no capabilities".to_owned()
+        } else {
+            format!("CAPABILITIES {}", process.capabilities)
+        };
+        let new = if process.no_new_privs { "no_new_privs" } else { "NEW PRIVILEGES POSSIBLE" };
+        line("process", format!("{} pid {} user {}, {holds}, {new}", process.role, process.pid, process.uid));
     }
     for warning in &report.warnings {
         line("warning", warning.clone());

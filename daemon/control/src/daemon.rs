@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,15 +16,17 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, interval_at};
 use zone_channel::Policy;
 use zone_channel::settings::seconds;
+use zone_firewall_protocol::PortRule;
 use zone_protocol::tls::TlsError;
 
-use crate::config::{Config, OnStop};
-use crate::firewall::Firewall;
+use crate::config::{Config, ConfigErrors, OnStop};
+use crate::firewall::{self, Firewall};
 use crate::log::SetLevel;
 use crate::metrics::Metrics;
 use crate::relay::{Starter, Supervisor};
 use crate::server::face::{Face, Tickets, versions};
 use crate::server::gate::Gate;
+use crate::service::Lifeline;
 use crate::state::clock::{Clock, Time};
 use crate::state::{IssuedToken, State, StateError, Store};
 use crate::transaction::OpenOffer;
@@ -80,6 +83,8 @@ pub struct Daemon {
     pub(crate) metrics: Rc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) firewall: Firewall,
+    /// The writing end: it stays open as long as this process lives, and in the service manager's store.
+    _lifeline: Option<OwnedFd>,
     config: RefCell<Rc<Config>>,
     config_file: PathBuf,
     state: RefCell<Rc<State>>,
@@ -95,6 +100,7 @@ impl Daemon {
         config_file: &Path,
         clock: Rc<dyn Clock>,
         starter: Rc<dyn Starter>,
+        lifeline: Option<Lifeline>,
         set_level: SetLevel,
     ) -> Result<Rc<Self>, StartError> {
         let store = Store::open(&config.state_dir)?;
@@ -114,11 +120,16 @@ impl Daemon {
             store.replace(&state)?.commit();
         }
         make_runtime_dir(&config.runtime_dir)?;
-        let listeners = server::listen(&config.control.listen)?;
+        // The admin socket first: whoever sees 17488 open can ask there.
         let admin = admin::listen(&config.runtime_dir)?;
+        let listeners = server::listen(&config.control.listen)?;
 
         let metrics = Rc::new(Metrics::new());
-        let supervisor = Supervisor::new(starter, config.runtime_dir.clone(), Rc::clone(&metrics));
+        let (keeper, reader) = match lifeline {
+            Some(Lifeline { reader, writer }) => (Some(writer), Some(reader)),
+            None => (None, None),
+        };
+        let supervisor = Supervisor::new(starter, config.runtime_dir.clone(), Rc::clone(&metrics), reader);
         let daemon = Rc::new(Self {
             time,
             store,
@@ -129,7 +140,8 @@ impl Daemon {
             supervisor,
             metrics,
             gate: Gate::default(),
-            firewall: Firewall::default(),
+            firewall: Firewall::new(&config.firewall),
+            _lifeline: keeper,
             config: RefCell::new(Rc::new(config)),
             config_file: config_file.to_owned(),
             state: RefCell::new(Rc::new(state)),
@@ -144,17 +156,19 @@ impl Daemon {
             spawn_local(server::accept(Rc::clone(&daemon), listener));
         }
         spawn_local(Rc::clone(&daemon).keep_time());
+        spawn_local(Rc::clone(&daemon).keep_firewall());
         tracing::info!(state = daemon.state().kind(), "zone-proxy {} runs", env!("CARGO_PKG_VERSION"));
         Ok(daemon)
     }
 
-    /// Ends the daemon as `relay.on_stop` has it. A change under way comes to its end first.
+    /// Ends the daemon as `relay.on_stop` has it. A change under way comes to its end first. Relays with a
+    /// lifeline find out by themselves whether the service is stopped or started again.
     pub async fn stop(self: &Rc<Self>) {
         let turn = tokio::time::timeout(LAST_CHANGE, self.turn.lock()).await;
         if turn.is_err() {
             tracing::warn!("a change is still under way, and the daemon stops all the same");
         }
-        let on_stop = self.config().relay.on_stop;
+        let on_stop = if self.supervisor.has_lifeline() { OnStop::Keep } else { self.config().relay.on_stop };
         match on_stop {
             OnStop::Stop => self.supervisor.release().await,
             OnStop::Drain => self.supervisor.drain_all().await,
@@ -165,15 +179,15 @@ impl Daemon {
         tracing::info!(relays = ?on_stop, "stopped");
     }
 
-    /// Reads the configuration file again (SIGHUP). An invalid one changes nothing.
-    pub async fn reload(self: &Rc<Self>) {
+    /// Reads the configuration file again (SIGHUP, `zone-proxy reload`). An invalid one changes nothing.
+    pub async fn reload(self: &Rc<Self>) -> Result<(), ConfigErrors> {
         let old = self.config();
         let new = match Config::read(&self.config_file) {
             Ok(new) => new,
             Err(errors) => {
                 let error = errors.lines().join("; ");
                 tracing::error!(error, "the configuration is invalid, and everything stays as it was");
-                return;
+                return Err(errors);
             }
         };
         let restart = old.needs_restart(&new);
@@ -189,7 +203,9 @@ impl Daemon {
             self.show(self.epoch.get());
         }
         self.push_policy().await;
+        self.firewall.poke();
         tracing::info!("the configuration was read again");
+        Ok(())
     }
 
     /// The configuration as it is now.
@@ -243,7 +259,17 @@ impl Daemon {
             balancers: config.balancer.networks.clone(),
             limits: config.limits_with(&document.limits),
             timeouts: config.timeouts.clone(),
+            log: Some(config.log.level),
+            on_stop: config.relay.on_stop,
         })
+    }
+
+    /// The relay's open ports under a state; none before provisioning.
+    pub(crate) fn port_rules(&self, state: &State) -> Vec<PortRule> {
+        let membership = state.membership.as_ref();
+        membership
+            .map(|own| firewall::rules(&own.document, &self.config().balancer.networks))
+            .unwrap_or_default()
     }
 
     async fn push_policy(self: &Rc<Self>) {
@@ -294,6 +320,50 @@ impl Daemon {
                 _ = rotate.tick() => self.rotate_tickets().await,
             }
         }
+    }
+
+    /// Sees to it that the firewall is as the state has it: at the start, and whenever that did not succeed or the
+    /// configuration changed. The broker opens a port only where something listens, so relays come first.
+    async fn keep_firewall(self: Rc<Self>) {
+        if !self.firewall.is_managed() {
+            return;
+        }
+        let mut news = self.supervisor.news();
+        let mut said = None;
+        loop {
+            let failed = match self.settle_firewall().await {
+                Ok(()) => {
+                    said = None;
+                    false
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if said.as_ref() != Some(&error) {
+                        tracing::error!(
+                            error,
+                            "the firewall is not as it should be; the broker is asked again"
+                        );
+                    }
+                    said = Some(error);
+                    true
+                }
+            };
+            let again = self.firewall.back_off(failed);
+            tokio::select! {
+                () = tokio::time::sleep(again), if failed => {}
+                changed = news.changed() => if changed.is_err() { return },
+                () = self.firewall.poked() => {}
+            }
+        }
+    }
+
+    async fn settle_firewall(&self) -> Result<(), firewall::FirewallError> {
+        let _turn = self.firewall.turn().await;
+        let rules = self.port_rules(&self.state());
+        if self.firewall.has(&rules) || !self.supervisor.serves() {
+            return Ok(());
+        }
+        self.firewall.set(rules).await
     }
 
     async fn rotate_tickets(self: &Rc<Self>) {

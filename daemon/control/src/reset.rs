@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use crate::config::Config;
 use crate::daemon::first_state;
+use crate::firewall::Firewall;
 use crate::metrics::Metrics;
-use crate::relay::{Program, Supervisor};
+use crate::relay::{Supervisor, starter};
 use crate::state::Store;
 use crate::state::clock::{SystemClock, Time};
 
@@ -15,8 +16,12 @@ pub(crate) async fn without_daemon(config: Config) -> Result<(), String> {
     // An unreadable clock must not stand in the way of what mends it.
     let highest = store.clock().unwrap_or_default();
     let time = Time::new(Rc::new(SystemClock::new()), highest);
-    let program = Program::new(&config.relay.program).map_err(|error| error.to_string())?;
-    let supervisor = Supervisor::new(Rc::new(program), config.runtime_dir.clone(), Rc::new(Metrics::new()));
+    let firewall = Firewall::new(&config.firewall);
+    if let Err(error) = firewall.set(Vec::new()).await {
+        tracing::warn!(%error, "the firewall still lets the relay's ports through");
+    }
+    let starter = starter(&config.relay).map_err(|error| error.to_string())?;
+    let supervisor = Supervisor::new(starter, config.runtime_dir.clone(), Rc::new(Metrics::new()), None);
     supervisor.begin(None).await;
     let state = first_state(&config, &time)?;
     store.replace(&state).map_err(|error| error.to_string())?.commit();

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use zone_firewall_protocol::Purpose;
+use zone_privileges::Facts;
+use zone_protocol::ports;
 use zone_protocol::provisioning::{PortStatus, ProcessStatus, Provisioned, Status};
 use zone_protocol::tls::certificate::{chain_from_pem, facts};
-use zone_protocol::{identity::Role, ports};
 
 use crate::daemon::Daemon;
+use crate::firewall;
 use crate::state::State;
 
 /// What `zone-proxy status` is told.
@@ -26,9 +29,12 @@ impl Daemon {
     /// Everything at this moment. Relays that don't answer in time are `silent`.
     pub async fn status(self: &Rc<Self>) -> Status {
         let state = self.state();
+        self.firewall.refresh().await;
         let relays = self.supervisor.statuses().await;
         let mut processes = vec![process("control", std::process::id())];
-        processes.extend(relays.iter().map(|relay| process("relay", relay.pid)));
+        // A process of another user may be hidden from this one; then its own word stands for it.
+        processes
+            .extend(self.supervisor.processes().into_iter().map(|(pid, own)| process("relay", pid).or(own)));
         let membership = state.membership.as_ref();
         Status {
             state: state.kind().to_owned(),
@@ -57,6 +63,7 @@ impl Daemon {
                 port.purpose, port.address, port.port
             ));
         }
+        warnings.extend(self.firewall.warnings());
         warnings.extend(self.time.set_back_by().map(clock_warning));
         if status.certificate_expires_at.is_some_and(|expiry| expiry <= status.clock) {
             warnings.push("the proxy's certificate has expired: have a new one issued".to_owned());
@@ -78,19 +85,18 @@ impl Daemon {
     }
 
     fn ports(&self) -> Vec<PortStatus> {
-        let firewall = self.firewall.to_string();
-        let status = |purpose: &str, address, port, listening| PortStatus {
-            purpose: purpose.to_owned(),
+        let status = |purpose: Purpose, address, port, listening| PortStatus {
+            purpose: purpose.to_string(),
             address,
             port,
             listening,
-            firewall: firewall.clone(),
+            firewall: self.firewall.verdict(purpose, port),
         };
         let config = self.config();
-        let control = config.control.listen.iter().map(|ip| status("control", *ip, ports::CONTROL, true));
+        let control =
+            config.control.listen.iter().map(|ip| status(Purpose::Control, *ip, ports::CONTROL, true));
         let relays = self.supervisor.ports().into_iter().map(|(port, listening)| {
-            let purpose = if port.role == Role::Endpoint { "endpoint" } else { "module-server" };
-            status(purpose, port.address.ip(), port.address.port(), listening)
+            status(firewall::purpose(port.role), port.address.ip(), port.address.port(), listening)
         });
         control.chain(relays).collect()
     }
@@ -129,18 +135,9 @@ pub fn operating_system() -> String {
 
 /// A process as `/proc` shows it; `None` where it is gone.
 fn process(role: &str, pid: u32) -> Option<ProcessStatus> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let field = |name: &str| {
-        status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-    };
-    Some(ProcessStatus {
-        role: role.to_owned(),
-        pid,
-        // Real, effective, saved, file system.
-        uid: field("Uid")?.split_whitespace().nth(1)?.parse().ok()?,
-        capabilities: field("CapEff")?.to_owned(),
-        no_new_privs: field("NoNewPrivs")? == "1",
-    })
+    let Facts { uid, capabilities, no_new_privs } =
+        Facts::read(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?;
+    Some(ProcessStatus { role: role.to_owned(), pid, uid, capabilities, no_new_privs })
 }
 
 #[cfg(test)]

@@ -352,7 +352,7 @@ async fn carry(shared: &Shared, known: Known, request: &Request, leg: EndpointLe
         reason = mailbox.closed() => Err(reason.label()),
         outcome = session.run() => Ok(outcome),
     };
-    let moved = session.moved();
+    let (moved, cause) = (session.moved(), session.cause());
     match ended {
         Ok(Outcome::Finished) => drop(session),
         Ok(outcome @ (Outcome::CallerCut | Outcome::EndpointCut)) => session.abort_delivered(outcome).await,
@@ -367,6 +367,7 @@ async fn carry(shared: &Shared, known: Known, request: &Request, leg: EndpointLe
         target = %request.target,
         caller = %request.caller,
         reason,
+        cause,
         seconds = began.elapsed().as_secs_f64(),
         from_caller = moved.from_caller,
         from_endpoint = moved.from_endpoint,

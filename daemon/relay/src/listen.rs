@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use tokio::net::TcpListener;
 
+use crate::pulse::Beat;
 use crate::rules::Port;
 use crate::serve::{Shared, serve};
 
@@ -14,10 +15,11 @@ use crate::serve::{Shared, serve};
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts on one listening socket until the relay drains.
-pub async fn accept_loop(shared: Arc<Shared>, port: Port, listener: TcpListener) {
+pub async fn accept_loop(shared: Arc<Shared>, port: Port, listener: TcpListener, mut beat: Beat) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            () = beat.asked() => continue,
             () = shared.drained() => return,
         };
         match accepted {

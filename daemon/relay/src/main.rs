@@ -1,26 +1,41 @@
-//! `zone-relay`: started by control, with the channel to it as standard input.
+//! `zone-relay`: started by control or for it by the service manager, with the channel as standard input.
 
-use std::io::IsTerminal as _;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tracing_subscriber::EnvFilter;
+use zone_channel::{Manager, build};
+use zone_privileges::{PrivilegeError, Strictness, give_up, is_root, verify};
+use zone_protocol::provisioning::ProcessStatus;
+use zone_relay::relay::Own;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|argument| argument == "--version") {
         println!("zone-relay {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("ZONE_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    // Before anything else, while there is one thread.
+    let process = match without_privileges() {
+        Ok(process) => process,
+        Err(error) => {
+            eprintln!("zone-relay: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let log = match zone_relay::log::start() {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("zone-relay: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = std::io::stdin().as_fd().try_clone_to_owned().and_then(|channel| Ok((channel, runtime?)));
-    match result.map(|(channel, runtime)| runtime.block_on(zone_relay::relay::run(channel))) {
+    let result = std::io::stdin().as_fd().try_clone_to_owned().and_then(|channel| {
+        let own =
+            Own { build: build::of_this_process()?, process, manager: Manager::from_environment()?, log };
+        Ok((channel, own, tokio::runtime::Builder::new_multi_thread().enable_all().build()?))
+    });
+    match result.map(|(channel, own, runtime)| runtime.block_on(zone_relay::relay::run(channel, own))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("zone-relay: {error}");
@@ -31,6 +46,24 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Gives up what an ordinary user has. Root's own can only be a mistake here: whoever starts a relay has dropped it.
+fn without_privileges() -> Result<ProcessStatus, String> {
+    if is_root() {
+        let why = "it must not run as root: zone-proxy starts it, as its own user; under systemd, set User=";
+        return Err(why.to_owned());
+    }
+    give_up()
+        .and_then(|()| verify(Strictness::Ordinary))
+        .map(|facts| ProcessStatus {
+            role: "relay".to_owned(),
+            pid: std::process::id(),
+            uid: facts.uid,
+            capabilities: facts.capabilities,
+            no_new_privs: facts.no_new_privs,
+        })
+        .map_err(|error: PrivilegeError| error.to_string())
 }
 
 /// The soft limit of most systems, 1,024, is for programs that use select(2); the hard one is the admin's word.

@@ -34,7 +34,7 @@ pub enum PrefaceError {
 
 /// Reads the header and not one byte more: the next belongs to TLS.
 ///
-/// A connection that closes before its first byte is a probe.
+/// A connection that closes, or is reset, before its first byte is a probe.
 pub async fn read(stream: &mut TcpStream, deadline: Duration) -> Result<Preface, PrefaceError> {
     timeout(deadline, read_exactly(stream)).await.map_err(|_| PrefaceError::TooSlow)?
 }
@@ -44,7 +44,10 @@ async fn read_exactly(stream: &mut TcpStream) -> Result<Preface, PrefaceError> {
     let mut have = 0;
     loop {
         let end = (have + wanted(&bytes[..have])).min(LIMIT);
-        let read = stream.read(&mut bytes[have..end]).await?;
+        let read = match stream.read(&mut bytes[have..end]).await {
+            Err(error) if have == 0 && error.kind() == io::ErrorKind::ConnectionReset => 0,
+            read => read?,
+        };
         if read == 0 {
             return if have == 0 { Ok(Preface::Probe) } else { Err(HeaderError::Malformed.into()) };
         }
@@ -54,6 +57,31 @@ async fn read_exactly(stream: &mut TcpStream) -> Result<Preface, PrefaceError> {
             Parsed::Source(address, _) => return Ok(Preface::Source(address)),
             Parsed::Probe(_) => return Ok(Preface::Probe),
         }
+    }
+}
+
+/// What a connection from anybody but a balancer begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// Something that TLS is to judge.
+    Bytes,
+    /// A PROXY protocol header, which only balancers may send.
+    Header,
+    /// Its end: whoever it is only looked whether we are there, as balancers without the PROXY protocol do.
+    Probe,
+}
+
+/// Looks at the first bytes and leaves them where they are. Waits for as long as the caller has patience.
+pub async fn peek(stream: &TcpStream) -> Opening {
+    let mut first = [0; 6];
+    match stream.peek(&mut first).await {
+        Ok(0) => Opening::Probe,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Opening::Probe,
+        // No TLS record begins so: its first byte is its content type.
+        Ok(read) if b"PROXY ".starts_with(&first[..read]) || b"\r\n\r\n\0\r".starts_with(&first[..read]) => {
+            Opening::Header
+        }
+        Ok(_) | Err(_) => Opening::Bytes,
     }
 }
 
@@ -108,6 +136,33 @@ mod tests {
     async fn a_connection_that_says_nothing_is_a_probe() {
         assert_eq!(after(b"").await.0.unwrap(), Preface::Probe);
         assert_eq!(after(b"PROXY UNKNOWN\r\n").await.0.unwrap(), Preface::Probe);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_reset_before_its_first_byte_is_a_probe() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        client.set_zero_linger().unwrap();
+        drop(client);
+        assert_eq!(read(&mut server, Duration::from_secs(5)).await.unwrap(), Preface::Probe);
+    }
+
+    #[tokio::test]
+    async fn a_header_from_anybody_is_told_from_tls_and_from_an_end() {
+        async fn opening(sent: &[u8]) -> Opening {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            client.write_all(sent).await.unwrap();
+            client.shutdown().await.unwrap();
+            peek(&server).await
+        }
+        assert_eq!(opening(b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 17486\r\n").await, Opening::Header);
+        assert_eq!(opening(b"\r\n\r\n\0\r\nQUIT\n").await, Opening::Header);
+        assert_eq!(opening(b"\x16\x03\x01").await, Opening::Bytes);
+        assert_eq!(opening(b"GET / HTTP/1.1\r\n").await, Opening::Bytes);
+        assert_eq!(opening(b"").await, Opening::Probe);
     }
 
     #[tokio::test]

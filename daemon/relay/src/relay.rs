@@ -1,4 +1,8 @@
 //! What control tells the relay, and how long the relay goes on without it.
+//!
+//! A relay whose control has gone waits for the next one at its rendezvous. With a lifeline it waits for as long
+//! as the service manager means to have a control, and does what `relay.on_stop` says when that ends. Without
+//! one it drains after `timeouts.orphan`.
 
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -7,19 +11,26 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::Shutdown;
+use rustix::net::sockopt::socket_peercred;
+use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use zone_channel::{
-    ChannelError, Configure, FromRelay, ListenerInfo, Policy, Query, Receiver, RelayState, Reply, Sender,
-    ToRelay,
+    ChannelError, Configure, FromRelay, ListenerInfo, Manager, OnStop, Policy, Query, Receiver, RelayState,
+    Reply, Sender, ToRelay,
 };
-use zone_protocol::provisioning::RelayCounts;
+use zone_protocol::provisioning::{ProcessStatus, RelayCounts};
 
 use crate::listen::accept_loop;
+use crate::log::Records;
+use crate::pulse::{self, Pulse};
 use crate::rules::{Port, Rules};
 use crate::serve::Shared;
 
+/// How often progress is proved in the time after which the watchdog bites.
+const LOOKS: u32 = 4;
 /// How long connections that were told to end may take to do so.
 const ENDING: Duration = Duration::from_secs(2);
 
@@ -33,25 +44,46 @@ pub enum RelayError {
     Channel(io::Error),
 }
 
+/// What a relay process knows of itself.
+#[derive(Debug)]
+pub struct Own {
+    /// Which build it is, see [`zone_channel::build`].
+    pub build: String,
+    /// As the kernel showed it after privileges were given up.
+    pub process: ProcessStatus,
+    /// Who started it, if that was a service manager.
+    pub manager: Manager,
+    /// What it logs.
+    pub log: Records,
+}
+
 /// Runs until control says stop, or everything that was being carried has ended.
-pub async fn run(channel: OwnedFd) -> Result<(), RelayError> {
+pub async fn run(channel: OwnedFd, own: Own) -> Result<(), RelayError> {
+    // Who made the other end of the channel, or connected to the socket that it was accepted from.
+    let started_by =
+        socket_peercred(&channel).map_err(|errno| RelayError::Channel(errno.into()))?.uid.as_raw();
     let (sender, receiver) = zone_channel::pair(channel).map_err(RelayError::Channel)?;
-    let mut relay = Relay { state: RelayState::Fresh, serving: None, drain_by: None, tasks: JoinSet::new() };
-    let mut channel = Some((sender, receiver));
-    loop {
-        let Some((sender, receiver)) = channel.take() else {
-            match relay.wait_for_control().await {
-                Some(taken_up) => channel = Some(taken_up),
-                None => return Ok(()),
-            }
-            continue;
-        };
-        match relay.converse(&sender, receiver).await {
-            Next::Exit => return Ok(()),
-            Next::WithoutControl => {}
-            Next::TakenUp(taken_up) => channel = Some(taken_up),
-        }
+    let manager = Arc::new(own.manager);
+    let mut relay = Relay {
+        state: RelayState::Fresh,
+        started_by,
+        build: own.build,
+        process: own.process,
+        manager: Arc::clone(&manager),
+        pulse: Pulse::new(),
+        log: own.log,
+        serving: None,
+        drain_by: None,
+        tasks: JoinSet::new(),
+    };
+    if let Some(watchdog) = manager.watchdog() {
+        let pulse = Arc::clone(&relay.pulse);
+        relay.tasks.spawn(pulse::feed(pulse, watchdog / LOOKS, move || manager.alive()));
     }
+    let result = relay.live(sender, receiver).await;
+    relay.manager.stopping();
+    relay.log.finish().await;
+    result
 }
 
 type Channel = (Sender<FromRelay>, Receiver<ToRelay>);
@@ -64,6 +96,13 @@ enum Next {
 
 struct Relay {
     state: RelayState,
+    /// The user of the control that started this relay.
+    started_by: u32,
+    build: String,
+    process: ProcessStatus,
+    manager: Arc<Manager>,
+    pulse: Arc<Pulse>,
+    log: Records,
     serving: Option<Serving>,
     drain_by: Option<Instant>,
     tasks: JoinSet<()>,
@@ -77,16 +116,46 @@ struct Serving {
     infos: Vec<ListenerInfo>,
     listeners: Vec<StdListener>,
     rendezvous: UnixListener,
+    lifeline: Option<pipe::Receiver>,
+    on_stop: OnStop,
     shared: Arc<Shared>,
 }
 
 impl Relay {
+    /// Talks with one control after the other.
+    async fn live(
+        &mut self,
+        sender: Sender<FromRelay>,
+        receiver: Receiver<ToRelay>,
+    ) -> Result<(), RelayError> {
+        let mut channel = Some((sender, receiver));
+        loop {
+            let Some((sender, receiver)) = channel.take() else {
+                match self.wait_for_control().await {
+                    Some(taken_up) => channel = Some(taken_up),
+                    None => return Ok(()),
+                }
+                continue;
+            };
+            let next = self.converse(&sender, receiver).await;
+            if !matches!(next, Next::Exit) {
+                self.log.close();
+            }
+            match next {
+                Next::Exit => return Ok(()),
+                Next::WithoutControl => {}
+                Next::TakenUp(taken_up) => channel = Some(taken_up),
+            }
+        }
+    }
+
     /// Talks with one control until the channel ends.
     async fn converse(&mut self, sender: &Sender<FromRelay>, mut receiver: Receiver<ToRelay>) -> Next {
         if let Err(error) = self.greet(sender).await {
             tracing::warn!("{error}");
             return self.without_control();
         }
+        self.manager.ready();
         loop {
             let received = tokio::select! {
                 received = receiver.receive() => received,
@@ -113,13 +182,14 @@ impl Relay {
         }
     }
 
-    /// Goes on alone, bounded in time, unless there is nothing to go on with.
+    /// Goes on alone, unless there is nothing to go on with.
     async fn wait_for_control(&mut self) -> Option<Channel> {
         let orphan = self.serving.as_ref()?.shared.rules().timeouts.orphan;
         if self.state == RelayState::Serving {
+            let until = if self.has_lifeline() { "until the service is stopped" } else { "for a while" };
             tracing::warn!(
                 seconds = orphan.as_secs(),
-                "control is gone: sessions go on, and this relay drains unless a control takes it up in time"
+                "control is gone: sessions go on {until}, and this relay drains unless a control takes it up in time"
             );
         }
         let patience = tokio::time::sleep(orphan);
@@ -128,12 +198,31 @@ impl Relay {
             tokio::select! {
                 taken_up = next_control(self.serving.as_ref()) => return Some(taken_up),
                 () = finished(self.drain_by, self.serving.as_ref()) => return None,
-                () = &mut patience, if self.state == RelayState::Serving => {
+                () = cut(self.serving.as_ref()) => {
+                    let serving = self.serving.as_mut()?;
+                    serving.lifeline = None;
+                    let on_stop = serving.on_stop;
+                    tracing::info!(?on_stop, "the service was stopped");
+                    match on_stop {
+                        OnStop::Stop => {
+                            self.close_ports();
+                            self.stop().await;
+                            return None;
+                        }
+                        OnStop::Drain => self.drain(),
+                        OnStop::Keep => patience.as_mut().reset(Instant::now() + orphan),
+                    }
+                }
+                () = &mut patience, if self.state == RelayState::Serving && !self.has_lifeline() => {
                     tracing::warn!("no control came: draining");
                     self.drain();
                 }
             }
         }
+    }
+
+    fn has_lifeline(&self) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.lifeline.is_some())
     }
 
     fn without_control(&self) -> Next {
@@ -149,6 +238,8 @@ impl Relay {
         let hello = FromRelay::Hello {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            build: self.build.clone(),
+            process: Some(self.process.clone()),
             state: self.state,
             generation: serving.map_or(0, |s| s.generation),
             serves: serving.map(|s| s.name.clone()).unwrap_or_default(),
@@ -165,6 +256,11 @@ impl Relay {
         message: ToRelay,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), ChannelError> {
+        let log = match &message {
+            ToRelay::Configure(configure) => Some(configure.policy.log),
+            ToRelay::Policy(policy) => Some(policy.log),
+            _ => None,
+        };
         let result = match message {
             ToRelay::Configure(configure) => self.configure(*configure, descriptors),
             ToRelay::Activate => self.activate(),
@@ -178,6 +274,9 @@ impl Relay {
             }
             ToRelay::Stop => Ok(()),
         };
+        if let (Ok(()), Some(level)) = (&result, log) {
+            self.log.follow(level, sender);
+        }
         let answer = match result {
             Ok(()) => FromRelay::Done(self.state),
             Err((step, error)) => {
@@ -196,11 +295,21 @@ impl Relay {
         if self.serving.is_some() {
             return Err(("configure", "this relay is configured already".into()));
         }
-        if descriptors.len() != configure.listeners.len() + 1 {
+        if descriptors.len() != configure.listeners.len() + 1 + usize::from(configure.lifeline) {
             let error =
                 format!("{} descriptors for {} listeners", descriptors.len(), configure.listeners.len());
             return Err(("configure", error));
         }
+        if configure.control_uid != self.started_by {
+            let error = format!(
+                "control says that it is user {}, and user {} started this relay",
+                configure.control_uid, self.started_by
+            );
+            return Err(("configure", error));
+        }
+        let lifeline = descriptors.pop_if(|_| configure.lifeline).map(pipe::Receiver::from_owned_fd);
+        let lifeline =
+            lifeline.transpose().map_err(|e| ("configure", format!("the lifeline is no pipe: {e}")))?;
         let rules = Rules::new(&configure.policy).map_err(|e| ("certificates and trust", e.to_string()))?;
         let rendezvous = descriptors
             .pop()
@@ -219,6 +328,8 @@ impl Relay {
             infos: configure.listeners,
             listeners: descriptors.into_iter().map(StdListener::from).collect(),
             rendezvous,
+            lifeline,
+            on_stop: configure.policy.on_stop,
             shared: Shared::new(rules, Rules::pairing(&configure.policy)),
         });
         self.state = RelayState::Ready;
@@ -238,18 +349,21 @@ impl Relay {
                 .and_then(|own| own.set_nonblocking(true).map(|()| own))
                 .and_then(TcpListener::from_std)
                 .map_err(|e| ("accept", format!("{}: {e}", info.address)))?;
-            self.tasks.spawn(accept_loop(Arc::clone(&serving.shared), port, listener));
+            let beat = self.pulse.member("accepting");
+            self.tasks.spawn(accept_loop(Arc::clone(&serving.shared), port, listener, beat));
         }
-        let switchboard = Arc::clone(&serving.shared.switchboard);
-        self.tasks.spawn(async move { switchboard.run().await });
+        let (switchboard, beat) = (Arc::clone(&serving.shared.switchboard), self.pulse.member("switchboard"));
+        self.tasks.spawn(async move { switchboard.run(beat).await });
         self.state = RelayState::Serving;
+        self.manager.status(&format!("generation {} serves", serving.generation));
         tracing::info!(generation = serving.generation, listeners = serving.infos.len(), "accepting");
         Ok(())
     }
 
-    fn policy(&self, policy: &Policy) -> Result<(), (&'static str, String)> {
-        let serving = self.serving.as_ref().ok_or(("policy", "this relay is not configured".to_owned()))?;
+    fn policy(&mut self, policy: &Policy) -> Result<(), (&'static str, String)> {
+        let serving = self.serving.as_mut().ok_or(("policy", "this relay is not configured".to_owned()))?;
         let rules = Rules::new(policy).map_err(|e| ("policy", e.to_string()))?;
+        serving.on_stop = policy.on_stop;
         serving.shared.set_rules(rules, Rules::pairing(policy));
         Ok(())
     }
@@ -261,7 +375,16 @@ impl Relay {
         serving.infos.clear();
         self.state = RelayState::Draining;
         self.drain_by.get_or_insert(Instant::now() + serving.shared.rules().timeouts.drain);
+        self.manager.status(&format!("generation {} drains", serving.generation));
         tracing::info!(generation = serving.generation, "draining");
+    }
+
+    /// Ends the listening for every process that holds the sockets.
+    fn close_ports(&self) {
+        for listener in self.serving.iter().flat_map(|serving| &serving.listeners) {
+            // It fails where another relay did so already.
+            let _ = rustix::net::shutdown(listener, Shutdown::Both);
+        }
     }
 
     async fn stop(&mut self) {
@@ -290,6 +413,26 @@ fn counts(shared: &Shared) -> RelayCounts {
         sessions: counts.parks.sessions as u64,
         module_server_connections: shared.connections.count(Port::ModuleServer) as u64,
         buffered_bytes: u64::try_from(shared.metrics.buffered.get()).unwrap_or(0),
+    }
+}
+
+/// Waits for the end of file of the lifeline.
+async fn cut(serving: Option<&Serving>) {
+    let Some(lifeline) = serving.and_then(|serving| serving.lifeline.as_ref()) else {
+        return std::future::pending().await;
+    };
+    let mut space = [0; 16];
+    loop {
+        let read = match lifeline.readable().await {
+            Ok(()) => lifeline.try_read(&mut space),
+            Err(error) => Err(error),
+        };
+        match read {
+            // Nobody writes to it.
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+        }
     }
 }
 

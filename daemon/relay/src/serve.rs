@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::connections::{Connections, Registered};
 use crate::handshake::{self, Connection, HandshakeError};
 use crate::limiter::{Counted, LogBudget, Place, source};
 use crate::metrics::Metrics;
-use crate::preface::{self, Preface};
+use crate::preface::{self, Opening, Preface};
 use crate::rules::{Port, Rules};
 use crate::switchboard::{Places, Switchboard};
 use crate::{caller, park};
@@ -158,6 +159,9 @@ pub async fn serve(
         );
         return;
     };
+    if !opens_with_tls(&shared, &rules, port, &stream, peer).await {
+        return;
+    }
     // Small writes are whole messages here; waiting for more would delay keystrokes.
     let _ = stream.set_nodelay(true);
     let tls = Arc::clone(&rules.port(port).tls);
@@ -220,6 +224,34 @@ fn identify(shared: &Shared, before: &Rules, port: Port, stream: Connection) -> 
     match places.take(name.clone(), most) {
         Some(place) => Ok((stream, registered, place)),
         None => Err(Unknown::Limit(name.clone(), most)),
+    }
+}
+
+/// Whether a connection may go on to its handshake, whose deadline bounds this too. Behind a balancer's header
+/// another one is refused just as well.
+async fn opens_with_tls(
+    shared: &Shared,
+    rules: &Rules,
+    port: Port,
+    stream: &TcpStream,
+    peer: SocketAddr,
+) -> bool {
+    match timeout(rules.timeouts.handshake, preface::peek(stream)).await {
+        Ok(Opening::Bytes) => true,
+        Ok(Opening::Probe) => {
+            shared.metrics.probed();
+            false
+        }
+        Ok(Opening::Header) => {
+            let why = "a PROXY protocol header from an address that is not in balancer.networks";
+            shared.refuse(port, peer, "proxy_header", &why);
+            false
+        }
+        Err(_) => {
+            let error = HandshakeError::TooSlow;
+            shared.refuse(port, peer, error.label(), &error);
+            false
+        }
     }
 }
 

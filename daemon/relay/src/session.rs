@@ -7,6 +7,7 @@
 //! at once is kept, at most [`CHUNK`] bytes for each direction.
 
 use std::future::Future;
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -110,6 +111,21 @@ impl<'a> Session<'a> {
         Moved { from_caller: self.outward.moved, from_endpoint: self.inward.moved }
     }
 
+    /// What cut it, if it was cut: one line for a person.
+    pub fn cause(&self) -> Option<&'static str> {
+        self.outward.cause.or(self.inward.cause).map(|kind| match kind {
+            ErrorKind::UnexpectedEof => {
+                "the connection was closed without close_notify, as by a balancer that lost patience"
+            }
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => "the connection was reset",
+            ErrorKind::BrokenPipe => "the connection was closed while bytes were on their way",
+            ErrorKind::TimedOut => "the other side acknowledges nothing any more",
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "the other side can't be reached",
+            ErrorKind::InvalidData => "what came is no TLS of this connection",
+            _ => "the connection failed",
+        })
+    }
+
     /// Resets both sides: neither may take this for a proper end.
     pub fn abort(self) {
         reset(&self.caller);
@@ -183,6 +199,8 @@ struct Direction {
     stage: Stage,
     unflushed: bool,
     moved: u64,
+    /// Why it was cut.
+    cause: Option<ErrorKind>,
 }
 
 impl Direction {
@@ -194,7 +212,13 @@ impl Direction {
             start: 0,
             stage: Stage::Moving,
             unflushed: false,
+            cause: None,
         }
+    }
+
+    fn cut(&mut self, error: &io::Error, who: Cut) -> Cut {
+        self.cause = Some(error.kind());
+        who
     }
 
     fn poll(
@@ -215,7 +239,8 @@ impl Direction {
                     }
                 },
                 Stage::Ending => {
-                    ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(|_| Cut::Writer)?;
+                    ready!(Pin::new(&mut *writer).poll_shutdown(cx))
+                        .map_err(|error| self.cut(&error, Cut::Writer))?;
                     self.stage = Stage::Ended;
                 }
                 Stage::Cut => {
@@ -238,7 +263,7 @@ impl Direction {
     ) -> Poll<Result<(), Cut>> {
         while self.start < self.kept.len() {
             let n = ready!(Pin::new(&mut *writer).poll_write(cx, &self.kept[self.start..]))
-                .map_err(|_| Cut::Writer)?;
+                .map_err(|error| self.cut(&error, Cut::Writer))?;
             self.start += n;
             self.unflushed = true;
             metrics.buffered.dec_by(signed(n));
@@ -262,7 +287,8 @@ impl Direction {
         let mut chunk = ReadBuf::uninit(&mut space);
         match Pin::new(&mut *reader).poll_read(cx, &mut chunk) {
             Poll::Pending => return Ok(Poll::Pending),
-            Poll::Ready(Err(_)) => {
+            Poll::Ready(Err(error)) => {
+                self.cause = Some(error.kind());
                 self.stage = Stage::Cut;
                 return Ok(Poll::Ready(()));
             }
@@ -280,7 +306,7 @@ impl Direction {
                     rest = &rest[n..];
                     self.unflushed = true;
                 }
-                Poll::Ready(Err(_)) => return Err(Cut::Writer),
+                Poll::Ready(Err(error)) => return Err(self.cut(&error, Cut::Writer)),
                 Poll::Pending => {
                     metrics.buffered.inc_by(signed(rest.len()));
                     self.kept = rest.into();
@@ -296,7 +322,7 @@ impl Direction {
         if self.unflushed {
             match Pin::new(writer).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(_)) => return Err(Cut::Writer),
+                Poll::Ready(Err(error)) => return Err(self.cut(&error, Cut::Writer)),
                 Poll::Pending => return Ok(Poll::Pending),
             }
         }

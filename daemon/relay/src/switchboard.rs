@@ -21,6 +21,7 @@ use crate::handshake::Connection;
 use crate::limiter::{Place, lock};
 use crate::metrics::Metrics;
 use crate::presence::{Change, PresenceEvent};
+use crate::pulse::Beat;
 
 /// What a park's connection is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,18 +183,20 @@ impl Switchboard {
     }
 
     /// Lets time pass: pings, deadlines, drains. Runs as long as the relay does.
-    pub async fn run(&self) {
+    pub async fn run(&self, mut beat: Beat) {
         loop {
             let earlier = self.earlier.notified();
             let deadline = lock(&self.state).machine.next_deadline();
-            match deadline {
-                None => earlier.await,
-                Some(deadline) => {
-                    tokio::select! {
-                        () = tokio::time::sleep_until((self.start + deadline).into()) => self.report(Event::Tick),
-                        () = earlier => {}
-                    }
+            let due = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until((self.start + deadline).into()).await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                () = due => self.report(Event::Tick),
+                () = earlier => {}
+                () = beat.asked() => {}
             }
         }
     }

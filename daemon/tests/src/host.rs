@@ -1,6 +1,8 @@
 //! A zone server: `zone-proxy` with its configuration, its state and its relays.
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{Process, run, succeed};
-use crate::{PATIENCE, address, program, until};
+use crate::{PATIENCE, USER, address, program_for_others, until};
 
 /// A host with a proxy on it. Dropped, everything on it ends.
 #[derive(Debug)]
@@ -31,10 +33,10 @@ impl Host {
 
     /// The same, with a say in how the program is started.
     pub fn start_by(config: &str, change: impl Fn(&mut Command) -> &mut Command) -> Self {
-        let (folder, address) = (tempfile::tempdir().expect("a folder"), address());
+        let (folder, address) = (crate::folder(), address());
         let base = folder.path();
         let text = format!(
-            "state_dir = \"{0}/state\"\nruntime_dir = \"{0}/run\"\n{1}\n",
+            "user = \"{USER}\"\nstate_dir = \"{0}/state\"\nruntime_dir = \"{0}/run\"\n{1}\n",
             base.display(),
             if config.contains("[control]") {
                 config.replace("[control]", &format!("[control]\nlisten = [\"{address}\"]"))
@@ -42,7 +44,9 @@ impl Host {
                 format!("{config}\n[control]\nlisten = [\"{address}\"]")
             }
         );
-        std::fs::write(base.join("zone-proxy.toml"), text).expect("the configuration");
+        let config = base.join("zone-proxy.toml");
+        std::fs::write(&config, text).expect("the configuration");
+        std::fs::set_permissions(&config, Permissions::from_mode(0o644)).expect("our file");
         let control = Process::start(change(&mut Self::command(base)));
         let host = Self { address, control, folder };
         host.is_up();
@@ -50,7 +54,9 @@ impl Host {
     }
 
     fn command(folder: &Path) -> Command {
-        let mut command = Command::new(program("zone-proxy"));
+        // The relay is looked for beside it.
+        program_for_others("zone-relay", folder);
+        let mut command = Command::new(program_for_others("zone-proxy", folder));
         command.arg("run").arg("--config").arg(folder.join("zone-proxy.toml"));
         command
     }
@@ -101,7 +107,7 @@ impl Host {
 
     /// `zone-proxy` on this host, with these words before `--config`.
     pub fn cli(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(program("zone-proxy"));
+        let mut command = Command::new(program_for_others("zone-proxy", self.folder.path()));
         command.args(words).arg("--config").arg(self.config());
         command
     }
@@ -138,7 +144,7 @@ impl Host {
     fn relays(&self) -> Vec<Pid> {
         let cmdline = |entry: &std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).ok();
         let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
-        let own = std::fs::canonicalize(program("zone-relay")).ok();
+        let own = program_for_others("zone-relay", self.folder.path()).canonicalize().ok();
         processes
             .flatten()
             .filter(|entry| cmdline(entry).is_some())

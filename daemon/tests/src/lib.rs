@@ -6,15 +6,22 @@
 
 pub mod control;
 pub mod host;
+pub mod manager;
 pub mod process;
 pub mod session;
 pub mod target;
 pub mod zone;
 
+use std::fs::Permissions;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 /// Nothing that a test waits for takes longer, unless something is wrong.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,6 +47,43 @@ pub fn program(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// Whom a daemon becomes that a test starts as root: it is everywhere.
+pub const USER: &str = "nobody";
+
+/// A new folder that the daemon's user can look into.
+pub fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our folder");
+    folder
+}
+
+/// One of the programs under test at a path where the daemon's user can start it. What was built below a folder
+/// that is closed to others is copied into this one.
+pub fn program_for_others(name: &str, folder: &Path) -> PathBuf {
+    let built = program(name);
+    let open = |path: &Path| path.metadata().is_ok_and(|about| about.mode() & 0o001 != 0);
+    let built = built.canonicalize().expect("a program");
+    if built.ancestors().all(open) {
+        return built;
+    }
+    let copy = folder.join(name);
+    if !copy.exists() {
+        std::fs::hard_link(&built, &copy)
+            .or_else(|_| std::fs::copy(&built, &copy).map(drop))
+            .expect("a copy of the program");
+    }
+    copy
+}
+
+/// Has a program run as the daemon's user, who may do to it what root may not everywhere, such as change its limits.
+pub fn as_daemon(command: &mut Command) -> &mut Command {
+    if nix::unistd::geteuid().is_root() {
+        let user = nix::unistd::User::from_name(USER).expect("the user database").expect("that user");
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    command
 }
 
 /// Waits until `done`, looking again and again; for what nobody can be told of.

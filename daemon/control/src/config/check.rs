@@ -26,7 +26,17 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Config, Vec<String>> {
     walk(&[], tree.get_ref(), &values, &defaults(), &mut faults);
     if faults.is_empty() {
         match toml::from_str(text) {
-            Ok(config) => return Ok(config),
+            Ok(config) => {
+                let config: Config = config;
+                let contradictions = config.contradictions();
+                if contradictions.is_empty() {
+                    return Ok(config);
+                }
+                faults.extend(contradictions.into_iter().map(|(path, why)| Fault {
+                    at: nearest_span(tree.get_ref(), path),
+                    why: format!("{path}: {why}"),
+                }));
+            }
             Err(error) => faults.push(Fault { at: error.span(), why: one_line(error.message()) }),
         }
     }
@@ -34,15 +44,28 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Config, Vec<String>> {
 }
 
 /// Every key of the file, as `section.key`.
+#[cfg(test)]
 pub(super) fn keys() -> Vec<String> {
-    let mut keys = Vec::new();
-    for (name, value) in defaults() {
-        match value {
-            Value::Table(section) => keys.extend(section.keys().map(|key| format!("{name}.{key}"))),
-            _ => keys.push(name),
+    names().0
+}
+
+/// Every key and every section of the file, each with the sections above it.
+fn names() -> (Vec<String>, Vec<String>) {
+    fn collect(above: &str, table: Table, keys: &mut Vec<String>, sections: &mut Vec<String>) {
+        for (name, value) in table {
+            let path = format!("{above}{name}");
+            match value {
+                Value::Table(section) => {
+                    collect(&format!("{path}."), section, keys, sections);
+                    sections.push(path);
+                }
+                _ => keys.push(path),
+            }
         }
     }
-    keys
+    let (mut keys, mut sections) = (Vec::new(), Vec::new());
+    collect("", defaults(), &mut keys, &mut sections);
+    (keys, sections)
 }
 
 struct Fault {
@@ -102,14 +125,27 @@ fn nearest(path: &str) -> Option<String> {
         let here = if section == known_section { 1.0 } else { 0.99 };
         strsim::jaro_winkler(&key, &known_key) * here
     };
-    let sections = defaults().into_iter().filter(|(_, value)| value.is_table()).map(|(name, _)| name);
-    keys()
-        .into_iter()
+    let (keys, sections) = names();
+    keys.into_iter()
         .chain(sections)
         .map(|known| (like(&known), known))
         .filter(|(likeness, _)| *likeness >= LIKENESS)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, known)| known)
+}
+
+/// Where a key stands, or the innermost section around it that stands in the file.
+fn nearest_span(tree: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
+    let (mut table, mut at) = (tree, None);
+    for part in path.split('.') {
+        let Some((key, node)) = table.iter().find(|(key, _)| key.get_ref().as_ref() == part) else { break };
+        at = Some(key.span());
+        match node.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    at
 }
 
 fn defaults() -> Table {
@@ -163,6 +199,38 @@ mod tests {
         assert!(named("zone-proxy.toml:7: timeouts.pong: must be more than 0"));
         assert!(named("zone-proxy.toml:8: timeouts.drain: must be more than 0"));
         assert!(named("zone-proxy.toml:10: log.level: unknown variant `loud`"));
+    }
+
+    #[test]
+    fn keys_of_a_section_within_a_section_are_known() {
+        assert_eq!(
+            errors("[log.syslog]\nhots = \"x\"\n"),
+            ["zone-proxy.toml:2: unknown key 'log.syslog.hots': did you mean 'log.syslog.host'?"]
+        );
+        assert_eq!(
+            errors("[log.sylog]\nhost = \"x\"\n"),
+            ["zone-proxy.toml:1: unknown key 'log.sylog': did you mean 'log.syslog'?"]
+        );
+    }
+
+    ///
+    #[test]
+    fn settings_of_syslog_that_contradict_each_other_are_refused_at_their_line() {
+        let cases = [
+            ("[log]\nto = \"syslog\"\n", 1, "log.syslog.host: is needed"),
+            (
+                "[log.syslog]\ntransport = \"udp\"\ntls = true\nca = \"/x\"\n",
+                3,
+                "log.syslog.tls: does not go",
+            ),
+            ("[log.syslog]\n\ntls = true\n", 1, "log.syslog.ca: is needed"),
+            ("[log.syslog]\nport = 0\n", 2, "log.syslog.port: must be from 1"),
+        ];
+        for (text, line, why) in cases {
+            let found = errors(text);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].starts_with(&format!("zone-proxy.toml:{line}: {why}")), "{found:?}");
+        }
     }
 
     #[test]

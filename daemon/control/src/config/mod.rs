@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+pub use zone_channel::OnStop;
 use zone_channel::{Limits, Timeouts};
 use zone_protocol::head::HeadLimits;
+
+pub use zone_log::Level;
 
 /// Silence after which an endpoint gives a park up; a ping must come sooner.
 const ENDPOINT_PATIENCE: f64 = 45.0;
@@ -25,6 +28,8 @@ const LONGEST_HEAD: usize = 65_536;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Whom the daemon becomes where it is started as root; an ordinary user of the host.
+    pub user: String,
     /// Where the durable state lives; mode 0700, owned by the daemon's user.
     pub state_dir: PathBuf,
     /// Where the sockets live: the admin socket and one rendezvous for each relay.
@@ -33,6 +38,8 @@ pub struct Config {
     pub control: Control,
     /// The relay processes.
     pub relay: RelayOptions,
+    /// The host's firewall.
+    pub firewall: FirewallOptions,
     /// TLS on every port.
     pub tls: Tls,
     /// Load balancers in front of the endpoint port.
@@ -48,10 +55,12 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            user: "zone-proxy".into(),
             state_dir: "/var/lib/zone-proxy".into(),
             runtime_dir: "/run/zone-proxy".into(),
             control: Control::default(),
             relay: RelayOptions::default(),
+            firewall: FirewallOptions::default(),
             tls: Tls::default(),
             balancer: Balancer::default(),
             limits: Limits::default(),
@@ -83,21 +92,37 @@ impl Default for Control {
 pub struct RelayOptions {
     /// The relay's executable; empty means `zone-relay` beside the own one.
     pub program: PathBuf,
+    /// The service manager's socket: each connection to it starts a relay. Empty means that relays are children.
+    pub socket: PathBuf,
     /// What becomes of relays when control is stopped by SIGTERM or SIGINT.
     pub on_stop: OnStop,
 }
 
-/// What becomes of relays when control is stopped.
+/// `[firewall]`: who opens and closes the relay ports in the host's firewall.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FirewallOptions {
+    /// Who.
+    pub mode: FirewallMode,
+    /// Where the broker listens.
+    pub socket: PathBuf,
+}
+
+impl Default for FirewallOptions {
+    fn default() -> Self {
+        Self { mode: FirewallMode::None, socket: zone_firewall_protocol::SOCKET.into() }
+    }
+}
+
+/// Who has a hand in the host's firewall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OnStop {
-    /// They close everything and exit.
+pub enum FirewallMode {
+    /// The admin: the proxy leaves the firewall alone.
     #[default]
-    Stop,
-    /// They stop to accept and keep their sessions until the drain deadline.
-    Drain,
-    /// They go on serving and wait for the next control.
-    Keep,
+    None,
+    /// zone-firewall, which is asked.
+    Broker,
 }
 
 /// `[tls]`
@@ -122,36 +147,64 @@ pub struct Balancer {
 pub struct Log {
     /// From which severity on.
     pub level: Level,
+    /// Where to.
+    pub to: Destination,
+    /// The server, if to one.
+    pub syslog: Syslog,
 }
 
-/// A severity.
+/// Where the log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// What needs an admin.
-    Error,
-    /// What went wrong and was dealt with.
-    Warn,
-    /// What happens.
+pub enum Destination {
+    /// The journal if systemd connected standard error to it, standard error otherwise.
     #[default]
-    Info,
-    /// What happens inside.
-    Debug,
-    /// Everything.
-    Trace,
+    Auto,
+    /// Standard error.
+    Stderr,
+    /// The journal of this host.
+    Journal,
+    /// A syslog server off the box.
+    Syslog,
 }
 
-impl Level {
-    /// The word in the file and in a log filter.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
+/// `[log.syslog]`: the server for `log.to = "syslog"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Syslog {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How records travel.
+    pub transport: Transport,
+    /// Whether they are encrypted.
+    pub tls: bool,
+    /// The authorities that vouch for it, PEM; needed with `tls`.
+    pub ca: PathBuf,
+}
+
+impl Default for Syslog {
+    fn default() -> Self {
+        Self {
+            host: String::new(),
+            port: zone_log::syslog::PORT,
+            transport: Transport::default(),
+            tls: false,
+            ca: PathBuf::new(),
         }
     }
+}
+
+/// How records travel to a syslog server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Datagrams; nobody notices a loss.
+    Udp,
+    /// A connection.
+    #[default]
+    Tcp,
 }
 
 /// Everything that is wrong with a file, one line each.
@@ -217,10 +270,16 @@ impl Config {
     /// The keys that differ and take a restart.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         [
+            ("user", self.user != new.user),
             ("state_dir", self.state_dir != new.state_dir),
             ("runtime_dir", self.runtime_dir != new.runtime_dir),
             ("control.listen", self.control.listen != new.control.listen),
             ("relay.program", self.relay.program != new.relay.program),
+            ("log.to", self.log.to != new.log.to),
+            ("log.syslog", self.log.syslog != new.log.syslog),
+            ("relay.socket", self.relay.socket != new.relay.socket),
+            ("firewall.mode", self.firewall.mode != new.firewall.mode),
+            ("firewall.socket", self.firewall.socket != new.firewall.socket),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -231,17 +290,46 @@ impl Config {
     #[must_use]
     pub fn taking_live(&self, new: Self) -> Self {
         Self {
+            user: self.user.clone(),
             state_dir: self.state_dir.clone(),
             runtime_dir: self.runtime_dir.clone(),
             control: Control { listen: self.control.listen.clone(), ..new.control },
-            relay: RelayOptions { program: self.relay.program.clone(), ..new.relay },
+            relay: RelayOptions { on_stop: new.relay.on_stop, ..self.relay.clone() },
+            firewall: self.firewall.clone(),
+            log: Log { level: new.log.level, ..self.log.clone() },
             ..new
         }
+    }
+
+    /// Keys that are right by themselves and wrong together: the one to change, and why.
+    fn contradictions(&self) -> Vec<(&'static str, &'static str)> {
+        let syslog = &self.log.syslog;
+        let to_syslog = self.log.to == Destination::Syslog;
+        [
+            (
+                to_syslog && syslog.host.is_empty(),
+                ("log.syslog.host", "is needed with log.to = \"syslog\": the server's name or address"),
+            ),
+            (
+                syslog.tls && syslog.transport == Transport::Udp,
+                ("log.syslog.tls", "does not go with transport = \"udp\": use \"tcp\", or tls = false"),
+            ),
+            (
+                syslog.tls && syslog.ca.as_os_str().is_empty(),
+                ("log.syslog.ca", "is needed with tls = true: a PEM file with the authority of the server"),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, contradiction)| wrong.then_some(contradiction))
+        .collect()
     }
 
     /// What is wrong with values of the right type.
     fn wrong_values(&self) -> Vec<String> {
         let mut wrong = Vec::new();
+        if self.user.is_empty() || self.user == "root" {
+            wrong.push(format!("user: '{}' is no ordinary user: name one that owns nothing else", self.user));
+        }
         if self.control.listen.is_empty() {
             wrong.push("control.listen: at least one address is needed".to_owned());
         }
@@ -267,6 +355,9 @@ impl Config {
         }
         if !(SHORTEST_HEAD..=LONGEST_HEAD).contains(&self.limits.head_bytes) {
             wrong.push(format!("limits.head_bytes: must be from {SHORTEST_HEAD} to {LONGEST_HEAD}"));
+        }
+        if self.log.syslog.port == 0 {
+            wrong.push("log.syslog.port: must be from 1 to 65535".to_owned());
         }
         wrong
     }

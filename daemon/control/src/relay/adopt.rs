@@ -38,8 +38,10 @@ impl Supervisor {
         // A relay that goes must have let its ports go before they are bound again.
         stop_all(useless).await;
         let inner = self.inner();
-        if inner.wanted.is_some() && inner.serving.is_none() {
-            self.keep();
+        match &inner.serving {
+            None if inner.wanted.is_some() => self.keep(),
+            Some(serving) => self.renew_if_older(serving, inner.turn),
+            None => {}
         }
     }
 
@@ -56,6 +58,7 @@ impl Supervisor {
                     inner.serving = Some(Rc::clone(&relay));
                 }
                 tracing::info!(generation, pid, "took up the relay that serves");
+                self.tell_news();
                 self.tell_policy(&relay, &wanted).await;
             }
             (RelayState::Serving, Some(wanted)) => {
@@ -142,7 +145,7 @@ fn rendezvous_below(runtime_dir: &Path) -> Vec<(u64, PathBuf)> {
 }
 
 /// Connects and is greeted; `None` where nobody listens any more.
-async fn meet(path: &Path) -> Result<Option<(Rc<Relay>, Hello)>, RelayError> {
+pub(super) async fn meet(path: &Path) -> Result<Option<(Rc<Relay>, Hello)>, RelayError> {
     let silent = RelayError::Silent { what: "hello", within: RENDEZVOUS };
     let stream = match timeout(RENDEZVOUS, UnixStream::connect(path)).await {
         Ok(Ok(stream)) => stream,

@@ -15,17 +15,27 @@ use zone_channel::{
     ChannelError, Configure, FromRelay, ListenerInfo, Policy, Query, Receiver, RelayState, Reply, Sender,
     ToRelay, pair,
 };
+use zone_log::Source;
+use zone_protocol::provisioning::ProcessStatus;
 
 use super::{COMMAND, EXIT, Listener, RelayError};
 
 /// Messages that wait for a relay to read them.
 const QUEUE: usize = 16;
+/// For what a relay said before its end to be taken in.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a relay's log records are known by.
+const PROCESS: &str = "zone-relay";
 
 /// A relay process that has said hello.
 #[derive(Debug)]
 pub struct Relay {
     /// Its process id, as it says.
     pub pid: u32,
+    /// Which build it is, see [`zone_channel::build`].
+    pub build: String,
+    /// The process as the kernel showed it to the relay itself.
+    pub process: Option<ProcessStatus>,
     /// When control got to know it.
     pub since: Instant,
     generation: Cell<u64>,
@@ -46,6 +56,14 @@ pub(super) struct Hello {
     pub(super) complete: bool,
 }
 
+/// Who a relay is.
+struct About {
+    pid: u32,
+    build: String,
+    process: Option<ProcessStatus>,
+    generation: u64,
+}
+
 #[derive(Debug)]
 struct Outgoing {
     message: ToRelay,
@@ -57,6 +75,8 @@ type Answer = Result<RelayState, RelayError>;
 
 #[derive(Debug)]
 struct Exchange {
+    /// For its log records.
+    pid: u32,
     state: Cell<RelayState>,
     commands: RefCell<VecDeque<oneshot::Sender<Answer>>>,
     questions: RefCell<HashMap<u64, oneshot::Sender<Reply>>>,
@@ -83,7 +103,8 @@ impl Relay {
                 });
             }
         };
-        let FromRelay::Hello { pid, version, state, generation, serves, listeners } = message else {
+        let FromRelay::Hello { pid, version, build, process, state, generation, serves, listeners } = message
+        else {
             dismiss(child).await;
             return Err(RelayError::Failed { step: "hello".into(), error: "it said something else".into() });
         };
@@ -94,17 +115,18 @@ impl Relay {
             complete: descriptors.len() == listeners.len(),
             listeners: received(&listeners, descriptors),
         };
-        Ok((Self::run(pid, generation, state, (sender, receiver), child), hello))
+        let about = About { pid, build, process, generation };
+        Ok((Self::run(about, state, (sender, receiver), child), hello))
     }
 
     fn run(
-        pid: u32,
-        generation: u64,
+        About { pid, build, process, generation }: About,
         state: RelayState,
         (sender, receiver): (Sender<ToRelay>, Receiver<FromRelay>),
         child: Option<Child>,
     ) -> Rc<Self> {
         let exchange = Rc::new(Exchange {
+            pid,
             state: Cell::new(state),
             commands: RefCell::default(),
             questions: RefCell::default(),
@@ -125,6 +147,8 @@ impl Relay {
         });
         Rc::new(Self {
             pid,
+            build,
+            process,
             since: Instant::now(),
             generation: Cell::new(generation),
             queue,
@@ -290,7 +314,11 @@ async fn live(
         };
     };
     tokio::select! {
-        status = child.wait() => describe(status),
+        status = child.wait() => {
+            // What it said last is still on the way: its last records.
+            let _ = timeout(LAST_WORDS, read(&mut receiver, exchange)).await;
+            describe(status)
+        }
         () = kill.notified() => {
             let _ = child.start_kill();
             format!("it was killed, not having stopped in time ({})", describe(child.wait().await))
@@ -321,6 +349,9 @@ async fn read(receiver: &mut Receiver<FromRelay>, exchange: &Exchange) -> Channe
                 if let Some(asker) = exchange.questions.borrow_mut().remove(&id) {
                     let _ = asker.send(reply);
                 }
+            }
+            FromRelay::Log(record) => {
+                zone_log::submit(record, Source { process: PROCESS.into(), pid: exchange.pid });
             }
             FromRelay::Hello { .. } => tracing::warn!("a relay said hello twice"),
         }

@@ -5,6 +5,7 @@
 mod adopt;
 mod channel;
 mod listener;
+mod renew;
 mod start;
 mod supervise;
 
@@ -12,11 +13,11 @@ use std::time::Duration;
 
 pub use channel::Relay;
 pub use listener::{BindError, Listener};
-pub use start::{Program, Starter};
+pub use start::{Program, Started, Starter, starter};
 pub use supervise::{Supervisor, Wanted};
 
-/// For a relay to say hello after its start.
-const HELLO: Duration = Duration::from_secs(5);
+/// For a relay to say hello after its start, which a service manager may take a while for.
+const HELLO: Duration = Duration::from_secs(10);
 /// For a relay to carry out what it is told.
 const COMMAND: Duration = Duration::from_secs(10);
 /// For a relay to exit once it was told to, before it is killed.

@@ -2,22 +2,50 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::rc::Rc;
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::process::{Child, Command};
+use zone_channel::build;
+
+use crate::config::RelayOptions;
 
 /// The relay beside control's own executable.
 const PROGRAM: &str = "zone-relay";
 /// What a relay may know of control's environment.
 const ENVIRONMENT: [&str; 2] = ["RUST_BACKTRACE", "LANG"];
 
-/// How a relay comes to life, given its end of the channel.
+/// A relay that is about to say hello.
+#[derive(Debug)]
+pub struct Started {
+    /// Control's end of the channel.
+    pub channel: OwnedFd,
+    /// The process, where it is control's own to wait for.
+    pub child: Option<Child>,
+}
+
+/// How a relay comes to life.
 pub trait Starter {
-    /// Starts one. `None` where there is no process of its own to wait for.
-    fn start(&self, channel: OwnedFd) -> io::Result<Option<Child>>;
+    /// Starts one.
+    fn start(&self) -> io::Result<Started>;
     /// What is started, for errors.
     fn name(&self) -> String;
+    /// Which build would be started now, see [`zone_channel::build`]; `None` where that can't be said.
+    fn build(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What the configuration wants.
+pub fn starter(options: &RelayOptions) -> io::Result<Rc<dyn Starter>> {
+    let program = Program::new(&options.program)?;
+    if options.socket.as_os_str().is_empty() {
+        return Ok(Rc::new(program));
+    }
+    Ok(Rc::new(Activated { socket: options.socket.clone(), program }))
 }
 
 /// A relay as a child process, with the channel as its standard input.
@@ -35,9 +63,10 @@ impl Program {
 }
 
 impl Starter for Program {
-    fn start(&self, channel: OwnedFd) -> io::Result<Option<Child>> {
+    fn start(&self) -> io::Result<Started> {
+        let (own, relays) = UnixStream::pair()?;
         let mut command = Command::new(&self.0);
-        command.env_clear().stdin(Stdio::from(channel));
+        command.env_clear().stdin(Stdio::from(OwnedFd::from(relays)));
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -45,10 +74,40 @@ impl Starter for Program {
         }
         // A terminal's Ctrl-C is for control alone: it decides what becomes of its relays.
         command.process_group(0);
-        command.spawn().map(Some)
+        Ok(Started { child: Some(command.spawn()?), channel: own.into() })
     }
 
     fn name(&self) -> String {
         self.0.display().to_string()
+    }
+
+    fn build(&self) -> Option<String> {
+        build::of_program(&self.0).ok()
+    }
+}
+
+/// A relay that the service manager starts for a connection to its socket (systemd.socket(5), `Accept=yes`).
+#[derive(Debug)]
+struct Activated {
+    socket: PathBuf,
+    /// What the manager starts, to tell whether a relay is of an earlier build.
+    program: Program,
+}
+
+impl Starter for Activated {
+    fn start(&self) -> io::Result<Started> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // A manager that accepts nothing must not make control wait: then it fails, and is tried again.
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(&self.socket)?)?;
+        Ok(Started { channel: socket.into(), child: None })
+    }
+
+    fn name(&self) -> String {
+        format!("at {}", self.socket.display())
+    }
+
+    fn build(&self) -> Option<String> {
+        self.program.build()
     }
 }

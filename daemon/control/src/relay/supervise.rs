@@ -5,19 +5,21 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::geteuid;
+use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::sleep;
 use zone_channel::{Configure, ListenerInfo, Policy, Query, RelayState, Reply};
-use zone_protocol::provisioning::{RelayCounts, RelayStatus};
+use zone_protocol::provisioning::{ProcessStatus, RelayCounts, RelayStatus};
 
+use super::adopt::meet;
 use super::channel::word;
-use super::{HELLO, Listener, Relay, RelayError, Starter};
+use super::{HELLO, Listener, Relay, RelayError, Started, Starter};
 use crate::metrics::{Kind, Metrics, OfRelay};
 
 /// Between two attempts to bind ports that somebody else holds.
@@ -43,9 +45,13 @@ pub struct Wanted {
 
 /// Starts, watches and replaces relays.
 pub struct Supervisor {
-    starter: Rc<dyn Starter>,
+    pub(super) starter: Rc<dyn Starter>,
     runtime_dir: PathBuf,
     metrics: Rc<Metrics>,
+    /// What every relay gets to know a real stop by, see [`Configure::lifeline`].
+    lifeline: Option<OwnedFd>,
+    /// Grows whenever a relay begins or ceases to serve.
+    news: watch::Sender<u64>,
     pub(super) inner: RefCell<Inner>,
 }
 
@@ -64,8 +70,36 @@ pub(super) struct Inner {
 
 impl Supervisor {
     /// No relay yet.
-    pub fn new(starter: Rc<dyn Starter>, runtime_dir: PathBuf, metrics: Rc<Metrics>) -> Rc<Self> {
-        Rc::new(Self { starter, runtime_dir, metrics, inner: RefCell::default() })
+    pub fn new(
+        starter: Rc<dyn Starter>,
+        runtime_dir: PathBuf,
+        metrics: Rc<Metrics>,
+        lifeline: Option<OwnedFd>,
+    ) -> Rc<Self> {
+        let news = watch::Sender::new(0);
+        Rc::new(Self { starter, runtime_dir, metrics, lifeline, news, inner: RefCell::default() })
+    }
+
+    /// Changes whenever a relay begins or ceases to serve.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Whether relays know of a real stop by themselves, and so need not be told.
+    pub fn has_lifeline(&self) -> bool {
+        self.lifeline.is_some()
+    }
+
+    /// Whether everything that should be served is.
+    pub fn serves(&self) -> bool {
+        self.inner.borrow().wanted.is_none() || self.ports().iter().all(|(_, listening)| *listening)
+    }
+
+    /// What relays were shown of themselves by the kernel, by process id.
+    pub fn processes(&self) -> Vec<(u32, Option<ProcessStatus>)> {
+        let inner = self.inner.borrow();
+        let relays = inner.serving.iter().chain(&inner.draining);
+        relays.map(|relay| (relay.pid, relay.process.clone())).collect()
     }
 
     /// Sees to it that a relay serves, unless one was adopted.
@@ -82,19 +116,19 @@ impl Supervisor {
         policy: &Policy,
     ) -> Result<Rc<Relay>, RelayError> {
         let generation = self.next_generation();
-        let (own, relays) = UnixStream::pair().map_err(prepare("channel"))?;
         let descriptors = self.descriptors(generation, listeners)?;
-        let child = self
+        let Started { channel, child } = self
             .starter
-            .start(relays.into())
+            .start()
             .map_err(|error| RelayError::Start { program: self.starter.name(), error: error.to_string() })?;
-        let (relay, _) = Relay::greet(own.into(), child, HELLO).await?;
+        let (relay, _) = Relay::greet(channel, child, HELLO).await?;
         self.metrics.relay_starts.inc();
         let configure = Configure {
             generation,
             state: state.to_owned(),
             control_uid: geteuid().as_raw(),
             listeners: listeners.iter().map(Listener::info).collect(),
+            lifeline: self.lifeline.is_some(),
             policy: policy.clone(),
         };
         let configured = relay.configure(configure, descriptors).await;
@@ -117,6 +151,7 @@ impl Supervisor {
             let old = inner.serving.replace(Rc::clone(relay));
             (old, std::mem::replace(&mut inner.listeners, listeners))
         };
+        self.tell_news();
         if relay.has_ended() {
             self.lost(relay, "it ended at once");
         }
@@ -258,7 +293,13 @@ impl Supervisor {
         let (supervisor, relay) = (Rc::clone(self), Rc::clone(relay));
         spawn_local(async move {
             let reason = relay.ended().await;
-            let _ = fs::remove_file(rendezvous(&supervisor.runtime_dir, relay.generation()));
+            let path = rendezvous(&supervisor.runtime_dir, relay.generation());
+            // A channel can break while its relay lives on, which nobody would know of any more.
+            if let Ok(Some((stray, _))) = meet(&path).await {
+                tracing::warn!(pid = stray.pid, "a relay lives on without its channel, and is ended");
+                stray.stop().await;
+            }
+            let _ = fs::remove_file(path);
             supervisor.lost(&relay, &reason);
         });
     }
@@ -295,6 +336,7 @@ impl Supervisor {
             return;
         }
         inner.serving = None;
+        self.tell_news();
         if relay.since.elapsed() >= STEADY {
             inner.crashes = 0;
         }
@@ -328,11 +370,7 @@ impl Supervisor {
     }
 
     async fn serve(self: &Rc<Self>, turn: u64, wanted: &Wanted) -> Result<(), RelayError> {
-        let listeners: Vec<_> = {
-            let inner = self.inner.borrow();
-            inner.listeners.iter().filter_map(|own| own.share(own.info()).ok()).collect()
-        };
-        let relay = self.launch(&wanted.state, &listeners, &wanted.policy).await?;
+        let relay = self.launch(&wanted.state, &self.listeners(), &wanted.policy).await?;
         let Some(now) = self.still_wanted(turn) else {
             relay.stop().await;
             return Ok(());
@@ -351,8 +389,15 @@ impl Supervisor {
             return Ok(());
         }
         self.inner.borrow_mut().trouble = None;
+        self.tell_news();
         tracing::info!(generation = relay.generation(), pid = relay.pid, "a relay serves");
         Ok(())
+    }
+
+    /// The sockets of the ports that are meant to be open.
+    pub(super) fn listeners(&self) -> Vec<Listener> {
+        let inner = self.inner.borrow();
+        inner.listeners.iter().filter_map(|own| own.share(own.info()).ok()).collect()
     }
 
     fn bind_missing(&self, ports: &[ListenerInfo]) -> Result<(), String> {
@@ -377,7 +422,11 @@ impl Supervisor {
         }
     }
 
-    fn still_wanted(&self, turn: u64) -> Option<Wanted> {
+    pub(super) fn tell_news(&self) {
+        self.news.send_modify(|number| *number += 1);
+    }
+
+    pub(super) fn still_wanted(&self, turn: u64) -> Option<Wanted> {
         let inner = self.inner.borrow();
         (inner.turn == turn).then(|| inner.wanted.clone()).flatten()
     }
@@ -403,6 +452,9 @@ impl Supervisor {
             Ok(listener.into())
         };
         descriptors.push(bind().map_err(prepare("rendezvous"))?);
+        if let Some(lifeline) = &self.lifeline {
+            descriptors.push(lifeline.try_clone().map_err(prepare("lifeline"))?);
+        }
         Ok(descriptors)
     }
 

@@ -8,6 +8,7 @@ mod trust;
 mod unprovision;
 mod validate;
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,12 +20,13 @@ use zone_protocol::tls::certificate::hex;
 pub use offer::{OpenOffer, Purpose};
 
 use crate::daemon::Daemon;
+use crate::firewall::FirewallError;
 use crate::relay::RelayError;
 use crate::server::problems;
 use crate::state::{State, StateError};
 
 /// The steps of a change, as problems and the log name them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// The documents are looked at.
     Validate,
@@ -34,9 +36,9 @@ pub enum Step {
     Relay,
     /// The one switch.
     StoreState,
-    /// The host's firewall lets connections through.
+    /// The ports listen, and the host's firewall lets connections through to them.
     Firewall,
-    /// The ports listen, and the relay accepts.
+    /// The relay accepts.
     Accept,
 }
 
@@ -76,7 +78,7 @@ impl Step {
 pub struct Failure {
     step: Step,
     why: String,
-    help: Option<&'static str>,
+    help: Option<Cow<'static, str>>,
     no_space: bool,
 }
 
@@ -85,8 +87,8 @@ impl Failure {
         Self { step, why: why.to_string(), help: None, no_space: false }
     }
 
-    fn help(self, help: &'static str) -> Self {
-        Self { help: Some(help), ..self }
+    fn help(self, help: impl Into<Cow<'static, str>>) -> Self {
+        Self { help: Some(help.into()), ..self }
     }
 
     fn invalid(why: impl Display) -> Self {
@@ -103,6 +105,15 @@ impl From<StateError> for Failure {
 impl From<RelayError> for Failure {
     fn from(error: RelayError) -> Self {
         Self::new(Step::Relay, error)
+    }
+}
+
+impl From<FirewallError> for Failure {
+    fn from(error: FirewallError) -> Self {
+        match error {
+            FirewallError::Refused { why, help } => Self::new(Step::Firewall, why).help(help),
+            error @ FirewallError::Unreachable(_) => Self::new(Step::Firewall, error),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use zone_channel::{ListenerInfo, Policy};
+use zone_firewall_protocol::PortRule;
 use zone_protocol::identity::Role;
 use zone_protocol::problem::Problem;
 use zone_protocol::provisioning::{Provisioned, Provisioning};
@@ -11,6 +12,7 @@ use zone_protocol::provisioning::{Provisioned, Provisioning};
 use super::offer::Purpose;
 use super::{Actor, Change, Failure, Step, change, validate};
 use crate::daemon::Daemon;
+use crate::firewall::both;
 use crate::relay::{BindError, Listener, Relay, Wanted};
 use crate::server::problems;
 use crate::state::State;
@@ -66,12 +68,15 @@ impl Daemon {
                 return Err(error.into());
             }
         };
-        if let Err(failure) = self.open(&listeners, &relay).await {
+        // Nobody else changes the firewall until this state is in force, or the old one is again.
+        let turn = self.firewall.turn().await;
+        let (old_rules, new_rules) = (self.port_rules(before), self.port_rules(&next));
+        if let Err(failure) = self.open(&listeners, both(&old_rules, &new_rules), &relay).await {
             relay.stop().await;
             for listener in listeners.iter().filter(|own| fresh.contains(&own.info())) {
                 listener.close();
             }
-            self.firewall.close(&numbers(&fresh));
+            self.close_again(failure.step, old_rules).await;
             return Err(match switch.undo() {
                 Ok(()) => failure,
                 Err(error) => {
@@ -82,10 +87,26 @@ impl Daemon {
         }
         switch.commit();
         self.enter(next, Some(tickets));
-        let gone = ports_gone(before, &ports);
-        self.firewall.close(&numbers(&gone));
         self.supervisor.promote(&relay, Wanted { state: id, ports, policy: Rc::new(policy) }, listeners);
+        if !self.firewall.has(&new_rules)
+            && let Err(error) = self.firewall.set(new_rules).await
+        {
+            tracing::error!(%error, "the firewall still lets earlier ports through");
+            self.firewall.poke();
+        }
+        drop(turn);
         Ok(())
+    }
+
+    /// Has the firewall as it was before a provisioning that failed at this step.
+    async fn close_again(&self, failed: Step, old_rules: Vec<PortRule>) {
+        if failed < Step::Firewall {
+            return;
+        }
+        if let Err(error) = self.firewall.set(old_rules).await {
+            tracing::error!(%error, "the firewall may let ports through that are not served");
+            self.firewall.poke();
+        }
     }
 
     fn bind(&self, ports: &[ListenerInfo]) -> Result<Vec<Listener>, Failure> {
@@ -101,12 +122,13 @@ impl Daemon {
             })
     }
 
-    async fn open(&self, listeners: &[Listener], relay: &Relay) -> Result<(), Failure> {
-        let infos: Vec<_> = listeners.iter().map(Listener::info).collect();
-        self.firewall.open(&numbers(&infos)).map_err(|why| Failure::new(Step::Firewall, why))?;
+    /// The kernel completes handshakes before the firewall is asked, which opens no port that nobody listens on;
+    /// the relay accepts last.
+    async fn open(&self, listeners: &[Listener], rules: Vec<PortRule>, relay: &Relay) -> Result<(), Failure> {
         for listener in listeners {
-            listener.listen().map_err(|error| Failure::new(Step::Accept, error))?;
+            listener.listen().map_err(|error| Failure::new(Step::Bind, error))?;
         }
+        self.firewall.set(rules).await?;
         relay.activate().await.map_err(|error| Failure::new(Step::Accept, error))
     }
 
@@ -122,11 +144,6 @@ impl Daemon {
     }
 }
 
-fn ports_gone(before: &State, now: &[ListenerInfo]) -> Vec<ListenerInfo> {
-    let before = before.membership.as_ref().map(|own| ports(&own.document)).unwrap_or_default();
-    before.into_iter().filter(|port| !now.contains(port)).collect()
-}
-
 /// Every address of both relay ports.
 fn ports(document: &Provisioning) -> Vec<ListenerInfo> {
     let of = |role: Role| {
@@ -135,8 +152,4 @@ fn ports(document: &Provisioning) -> Vec<ListenerInfo> {
         addresses.map(move |ip| ListenerInfo { role, address: SocketAddr::new(*ip, port) })
     };
     of(Role::Endpoint).chain(of(Role::ModuleServer)).collect()
-}
-
-fn numbers(ports: &[ListenerInfo]) -> Vec<u16> {
-    ports.iter().map(|port| port.address.port()).collect()
 }

@@ -6,7 +6,6 @@ use zone_protocol::problem::Problem;
 
 use super::{Actor, Change, Failure, Step, change};
 use crate::daemon::Daemon;
-use crate::state::State;
 
 impl Daemon {
     /// Leaves the zone. Sessions end, and both relay ports close before this returns.
@@ -18,18 +17,17 @@ impl Daemon {
             daemon.store.replace(&next)?.commit();
             daemon.offer.take();
             let change = Change::between(&before, &next);
-            daemon.firewall_closes(&before);
+            // Nothing that the firewall does keeps a proxy in its zone: what failed is tried again afterwards.
+            let turn = daemon.firewall.turn().await;
+            if let Err(error) = daemon.firewall.set(Vec::new()).await {
+                tracing::error!(%error, "the firewall still lets the relay's ports through");
+                daemon.firewall.poke();
+            }
             daemon.supervisor.release().await;
             daemon.enter(next, Some(tickets));
+            drop(turn);
             Ok(((), change))
         })
         .await
-    }
-
-    fn firewall_closes(&self, before: &State) {
-        if let Some(membership) = &before.membership {
-            let ports = &membership.document.ports;
-            self.firewall.close(&[ports.endpoint, ports.module_server]);
-        }
     }
 }

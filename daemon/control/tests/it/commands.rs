@@ -1,7 +1,8 @@
 //! The commands as an admin types them.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -20,12 +21,19 @@ impl Host {
     pub(crate) fn new(more: &str) -> Self {
         let directory = TempDir::new().unwrap();
         let at = directory.path().display();
+        // Root becomes an ordinary user, who must find the way.
+        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
         let text = format!(
-            "state_dir = \"{at}/state\"\nruntime_dir = \"{at}/run\"\n[control]\nlisten = [\"{}\"]\n{more}",
+            "user = \"nobody\"\nstate_dir = \"{at}/state\"\nruntime_dir = \"{at}/run\"\n[control]\nlisten = [\"{}\"]\n{more}",
             own_address()
         );
         fs::write(directory.path().join("zone-proxy.toml"), text).unwrap();
         Self { directory }
+    }
+
+    /// A file or folder of its own.
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
     }
 
     fn file(&self) -> std::path::PathBuf {
@@ -93,6 +101,92 @@ fn check_config_prints_ok_or_every_error() {
     let errors = text(&output.stderr);
     assert!(errors.contains("unknown key 'limits.sesions': did you mean 'limits.sessions'?"), "{errors}");
     assert!(errors.contains("limits.waiting: must be at least 1"), "{errors}");
+}
+
+#[test]
+fn a_reload_waits_for_its_result_and_tells_the_errors() {
+    let host = Host::new("");
+    let _daemon = host.daemon();
+    let good = fs::read_to_string(host.file()).unwrap();
+    assert!(host.run(&["reload"]).status.success());
+    fs::write(host.file(), format!("{good}\n[limits]\nsesions = 1\n")).unwrap();
+    // Whoever asks reads the file too, to know where the daemon is.
+    let output = host.run(&["reload"]);
+    assert!(!output.status.success() && text(&output.stderr).contains("limits.sesions"), "{output:?}");
+    fs::write(host.file(), good).unwrap();
+    assert!(host.run(&["reload"]).status.success());
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Says loudly that a test takes root, also in the list of what was skipped.
+fn may_drop(test: &str) -> bool {
+    if !is_root() {
+        eprintln!("SKIPPED: {test}: it takes root");
+        if let Some(path) = std::env::var_os("ZONE_SKIP_LOG") {
+            use std::io::Write as _;
+            let file = fs::OpenOptions::new().create(true).append(true).open(path);
+            file.and_then(|mut file| writeln!(file, "{test}: it takes root")).unwrap();
+        }
+    }
+    is_root()
+}
+
+#[test]
+fn root_becomes_the_configured_user_gives_up_everything_and_owns_its_directories_as_that_user() {
+    if !may_drop("root_becomes_the_configured_user_gives_up_everything_and_owns_its_directories_as_that_user")
+    {
+        return;
+    }
+    let host = Host::new("");
+    let _daemon = host.daemon();
+    let status: Status = serde_json::from_slice(&host.run(&["status", "--json"]).stdout).unwrap();
+    let control = &status.processes[0];
+    assert_ne!(control.uid, 0);
+    assert_eq!((control.capabilities.as_str(), control.no_new_privs), ("0000000000000000", true));
+    for (name, mode) in [("state", 0o40700), ("run", 0o40700), ("state/current/state.json", 0o100_600)] {
+        let about = fs::metadata(host.path(name)).unwrap();
+        assert_eq!((about.uid(), about.mode()), (control.uid, mode), "{name}");
+    }
+    let shown = text(&host.run(&["status"]).stdout);
+    let line = format!("control pid {} user {}, no capabilities, no_new_privs", control.pid, control.uid);
+    assert!(shown.contains(&line), "{shown}");
+    let kernel = fs::read_to_string(format!("/proc/{}/status", control.pid)).unwrap();
+    assert!(kernel.contains("CapBnd:\t0000000000000000"), "{kernel}");
+}
+
+#[test]
+fn a_user_that_is_missing_or_root_is_refused_in_one_line_with_what_to_do() {
+    if !may_drop("a_user_that_is_missing_or_root_is_refused_in_one_line_with_what_to_do") {
+        return;
+    }
+    let host = Host::new("");
+    let file = fs::read_to_string(host.file()).unwrap();
+    for (user, words) in [("no-such-user", "systemd-sysusers"), ("root", "no ordinary user")] {
+        fs::write(host.file(), file.replace("\"nobody\"", &format!("\"{user}\""))).unwrap();
+        let output = host.run(&["run"]);
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(words), "{said}");
+        assert_eq!(said.trim().lines().count(), 1, "{said}");
+        assert!(!host.path("state").exists(), "nothing was made for {user}");
+    }
+}
+
+#[test]
+fn a_state_directory_of_root_is_named_with_the_command_that_mends_it() {
+    if !may_drop("a_state_directory_of_root_is_named_with_the_command_that_mends_it") {
+        return;
+    }
+    let host = Host::new("");
+    fs::create_dir(host.path("state")).unwrap();
+    let output = host.run(&["run"]);
+    let command = format!("`chown -R nobody: {}`", host.path("state").display());
+    assert!(text(&output.stderr).contains(&command), "{}", text(&output.stderr));
+    std::os::unix::fs::chown(host.path("state"), Some(1), Some(1)).unwrap();
+    let output = host.run(&["run"]);
+    assert!(text(&output.stderr).contains("belongs to user 1"), "{}", text(&output.stderr));
 }
 
 #[test]

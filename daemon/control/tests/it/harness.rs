@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
-use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, spawn_local};
 use zone_channel::{ChannelError, FromRelay, Policy, Query, RelayState, Reply, ToRelay, pair};
@@ -21,7 +21,7 @@ use zone_protocol::provisioning::{Provisioned, RelayCounts};
 use zone_protocol::token::Token;
 use zone_proxy::config::Config;
 use zone_proxy::daemon::{Daemon, StartError};
-use zone_proxy::relay::Starter;
+use zone_proxy::relay::{Started, Starter};
 use zone_proxy::state::State;
 use zone_proxy::state::clock::{Clock, SystemClock};
 
@@ -142,7 +142,7 @@ pub(crate) async fn start(
     relays: PlayedRelays,
 ) -> Result<Rc<Daemon>, StartError> {
     let file = config.state_dir.with_file_name(FILE);
-    Daemon::start(config, &file, clock, Rc::new(relays), Box::new(|_| {})).await
+    Daemon::start(config, &file, clock, Rc::new(relays), None, Box::new(|_| {})).await
 }
 
 /// The machine's clock, which a test can move.
@@ -240,6 +240,8 @@ impl Play {
         let hello = FromRelay::Hello {
             pid: std::process::id(),
             version: "played".into(),
+            build: "played".into(),
+            process: None,
             state: RelayState::Fresh,
             generation: 0,
             serves: String::new(),
@@ -298,13 +300,14 @@ impl Play {
 }
 
 impl Starter for PlayedRelays {
-    fn start(&self, channel: OwnedFd) -> io::Result<Option<Child>> {
+    fn start(&self) -> io::Result<Started> {
+        let (channel, relays) = UnixStream::pair()?;
         let play = Rc::clone(&self.0);
         spawn_local(async move {
             // A closed channel is the usual end.
-            let _ = play.relay(channel).await;
+            let _ = play.relay(relays.into()).await;
         });
-        Ok(None)
+        Ok(Started { channel: channel.into(), child: None })
     }
 
     fn name(&self) -> String {

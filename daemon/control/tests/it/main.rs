@@ -3,6 +3,7 @@
 mod authority;
 mod client;
 mod commands;
+mod firewall;
 mod harness;
 mod processes;
 mod provisioning;

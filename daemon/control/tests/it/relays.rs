@@ -86,10 +86,10 @@ fn a_configuration_that_is_read_again_reaches_the_relay_and_an_invalid_one_chang
         let mut config = Config::clone(&proxy.daemon.config());
         config.limits.sessions = 7;
         fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
-        proxy.daemon.reload().await;
+        proxy.daemon.reload().await.unwrap();
         assert_eq!(limits().sessions, 7);
         fs::write(&file, "[limits]\nsessions = 0\n").unwrap();
-        proxy.daemon.reload().await;
+        assert!(proxy.daemon.reload().await.is_err());
         assert_eq!((limits().sessions, proxy.daemon.config().limits.sessions), (7, 7));
     });
 }

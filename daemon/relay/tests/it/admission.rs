@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use zone_protocol::tls::tickets::TicketKeys;
 use zone_protocol::trust::Denied;
 
-use crate::bench::{Authority, Bench, Certified, Parked, Stream, dial, park_request};
+use crate::bench::{Authority, Bench, Certified, Parked, Stream, as_relay, dial, park_request};
 
 /// Whether the relay turned this client away: in the handshake, or right after it. In TLS 1.2 the client
 /// finishes first, so the alert may come with its first read.
@@ -306,7 +306,43 @@ async fn running_out_of_descriptors_stops_nothing_for_good() {
 
 fn limit_descriptors(pid: nix::unistd::Pid, most: u64) {
     let limit = format!("--nofile={most}:{most}");
-    let status =
-        std::process::Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().unwrap();
-    assert!(status.success());
+    let mut prlimit = std::process::Command::new("prlimit");
+    prlimit.args(["--pid", &pid.to_string(), &limit]);
+    // The relay's own user may do so; root may not everywhere.
+    as_relay(&mut prlimit);
+    assert!(prlimit.status().unwrap().success());
+}
+
+/// R-31: who is no balancer may not say where a connection comes from.
+#[tokio::test]
+async fn a_proxy_header_from_an_address_that_is_no_balancer_is_refused_by_name() {
+    let mut bench = Bench::start(|_| {}).await;
+    let headers: [&[u8]; 2] =
+        [b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 17486\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"];
+    for header in headers {
+        let mut stream = StdStream::connect(bench.endpoint_address).unwrap();
+        stream.write_all(header).unwrap();
+        // Closed with bytes unread, so as a reset.
+        assert!(!matches!(std::io::Read::read(&mut stream, &mut [0]), Ok(1..)));
+    }
+    bench.logged("a PROXY protocol header from an address that is not in balancer.networks").await;
+    let refused = r#"port="endpoint",reason="proxy_header"} 2"#;
+    assert!(bench.metrics().await.contains(refused), "{}", bench.metrics().await);
+}
+
+/// Balancers look by a bare TCP connection, whether they speak the PROXY protocol or not.
+#[tokio::test]
+async fn connections_that_close_before_their_first_byte_are_counted_and_not_logged() {
+    let mut bench = Bench::start(|_| {}).await;
+    for _ in 0..3 {
+        drop(StdStream::connect(bench.endpoint_address).unwrap());
+        let reset = TcpStream::connect(bench.endpoint_address).await.unwrap();
+        reset.set_zero_linger().unwrap();
+    }
+    let counted = |metrics: &str| metrics.contains("probes_total 6");
+    let deadline = tokio::time::Instant::now() + crate::bench::PATIENCE;
+    while !counted(&bench.metrics().await) {
+        assert!(tokio::time::Instant::now() < deadline, "{}", bench.metrics().await);
+    }
+    assert!(!bench.log().contains("refused"), "{}", bench.log());
 }

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +21,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use zone_channel::{
-    Configure, FromRelay, Identity, KeyPair as PemPair, Limits, ListenerInfo, Policy, Query, Receiver,
-    RelayState, Reply, Sender, Timeouts, ToRelay,
+    Configure, FromRelay, Identity, KeyPair as PemPair, Limits, ListenerInfo, OnStop, Policy, Query,
+    Receiver, RelayState, Reply, Sender, Timeouts, ToRelay,
 };
 use zone_protocol::head::{HeadLimits, RequestHead, ResponseHead, parse_request, parse_response};
 use zone_protocol::identity::{Label, Role};
@@ -106,10 +108,40 @@ pub(crate) struct Bench {
     pub(crate) to_relay: Sender<ToRelay>,
     pub(crate) from_relay: Receiver<FromRelay>,
     pub(crate) rendezvous: PathBuf,
+    /// The writing end, where there is a lifeline.
+    pub(crate) lifeline: Option<std::io::PipeWriter>,
     pub(crate) log: Arc<std::sync::Mutex<String>>,
     listeners: Vec<TcpListener>,
     next: u64,
     _directory: Directory,
+}
+
+/// The relay as an ordinary user, whom it must be started as; root's own files may be closed to that one, so that
+/// it takes a copy of the program then.
+fn relay(directory: &Path) -> Command {
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_zone-relay"));
+    if !nix::unistd::getuid().is_root() {
+        return Command::new(built);
+    }
+    let open = |path: &Path| path.metadata().is_ok_and(|about| about.mode() & 0o001 != 0);
+    let program = if built.ancestors().all(open) {
+        built
+    } else {
+        let copy = directory.join("zone-relay");
+        std::fs::copy(&built, &copy).unwrap();
+        copy
+    };
+    let mut command = Command::new(program);
+    as_relay(&mut command);
+    command
+}
+
+/// Has a program run as the relay's user.
+pub(crate) fn as_relay(command: &mut Command) {
+    if nix::unistd::getuid().is_root() {
+        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        command.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
+    }
 }
 
 struct Directory(PathBuf);
@@ -130,6 +162,15 @@ impl Drop for Bench {
 impl Bench {
     /// A relay with short timeouts, as `change` alters them.
     pub(crate) async fn start(change: impl FnOnce(&mut Policy)) -> Self {
+        Self::start_by(change, false).await
+    }
+
+    /// The same with a lifeline.
+    pub(crate) async fn with_lifeline(change: impl FnOnce(&mut Policy)) -> Self {
+        Self::start_by(change, true).await
+    }
+
+    async fn start_by(change: impl FnOnce(&mut Policy), with_lifeline: bool) -> Self {
         let (endpoints, module_servers, proxies) =
             (Authority::new("endpoints"), Authority::new("module servers"), Authority::new("proxies"));
         let pair = |key: &KeyPair| {
@@ -156,6 +197,8 @@ impl Bench {
             balancers: Vec::new(),
             limits: Limits::default(),
             timeouts: Timeouts { settle: 0.001, ..Timeouts::default() },
+            log: None,
+            on_stop: OnStop::default(),
         };
         change(&mut policy);
         let directory = Directory(std::env::temp_dir().join(format!("zone-relay-{}", uuid::Uuid::new_v4())));
@@ -163,7 +206,8 @@ impl Bench {
         let rendezvous = directory.0.join("relay.sock");
         let listeners: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_zone-relay"))
+        let mut command = relay(&directory.0);
+        let mut child = command
             .env("ZONE_LOG", "debug")
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .stderr(Stdio::piped())
@@ -182,6 +226,7 @@ impl Bench {
             to_relay,
             from_relay,
             rendezvous,
+            lifeline: None,
             log,
             listeners,
             next: 0,
@@ -197,9 +242,15 @@ impl Bench {
                 ListenerInfo { role: Role::Endpoint, address: bench.endpoint_address },
                 ListenerInfo { role: Role::ModuleServer, address: bench.module_address },
             ],
+            lifeline: with_lifeline,
             policy: bench.policy.clone(),
         };
-        let descriptors = [bench.listeners[0].as_fd(), bench.listeners[1].as_fd(), unix.as_fd()];
+        let mut descriptors = vec![bench.listeners[0].as_fd(), bench.listeners[1].as_fd(), unix.as_fd()];
+        let (reader, writer) = std::io::pipe().unwrap();
+        if with_lifeline {
+            descriptors.push(reader.as_fd());
+        }
+        bench.lifeline = with_lifeline.then_some(writer);
         bench.to_relay.send(&ToRelay::Configure(Box::new(configure)), &descriptors).await.unwrap();
         assert!(matches!(bench.hear().await, FromRelay::Done(RelayState::Ready)));
         bench.tell(ToRelay::Activate).await;

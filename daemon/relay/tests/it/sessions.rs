@@ -69,6 +69,7 @@ async fn a_cut_connection_never_looks_like_a_proper_end() {
     drop(tcp);
     assert_eq!(endpoint.end().await, (b"half a file".to_vec(), false));
     bench.logged("caller_cut").await;
+    bench.logged("closed without close_notify").await;
 }
 
 ///

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 
 use tokio::time::timeout;
-use zone_channel::{FromRelay, RelayState, ToRelay};
+use zone_channel::{FromRelay, OnStop, RelayState, ToRelay};
 
 use crate::bench::{ACCEPT, Bench, PATIENCE};
 
@@ -59,6 +59,79 @@ async fn a_relay_that_stays_alone_drains_and_exits() {
         "a park that is let go ends cleanly, so that its endpoint dials again at once"
     );
     assert!(exits(&mut bench).await.success());
+}
+
+/// A service manager that means to start control again holds the lifeline open meanwhile, however long that takes.
+#[tokio::test]
+async fn a_relay_with_a_lifeline_goes_on_alone_beyond_the_orphan_limit_and_ends_with_the_lifeline() {
+    let mut bench = Bench::with_lifeline(|p| (p.timeouts.orphan, p.timeouts.release) = (0.1, 0.1)).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    let mut park = bench.park("host-8").await;
+    lose_control(&mut bench);
+    bench.logged("control is gone").await;
+    // Several times the orphan limit, in which the park would have been let go.
+    assert!(timeout(std::time::Duration::from_millis(500), park.end()).await.is_err());
+    caller.send("alone").await;
+    endpoint.exactly(b"alone").await;
+    bench.lifeline = None;
+    assert!(!caller.end().await.1, "the session was cut off");
+    assert!(exits(&mut bench).await.success());
+    bench.logged("the service was stopped").await;
+    for address in [bench.endpoint_address, bench.module_address] {
+        let refused = std::net::TcpStream::connect(address);
+        assert!(refused.is_err(), "{address} is closed, although the test holds the socket too");
+    }
+}
+
+#[tokio::test]
+async fn a_lifeline_that_ends_under_on_stop_drain_leaves_sessions_to_their_end() {
+    let drain = |p: &mut zone_channel::Policy| (p.on_stop, p.timeouts.release) = (OnStop::Drain, 0.1);
+    let mut bench = Bench::with_lifeline(drain).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    bench.lifeline = None;
+    lose_control(&mut bench);
+    bench.logged("draining").await;
+    caller.send("still").await;
+    endpoint.exactly(b"still").await;
+    drop((caller, endpoint));
+    assert!(exits(&mut bench).await.success());
+}
+
+#[tokio::test]
+async fn a_lifeline_that_ends_under_on_stop_keep_leaves_the_orphan_limit() {
+    let mut bench = Bench::with_lifeline(|p| (p.timeouts.orphan, p.timeouts.release) = (0.2, 0.1)).await;
+    bench.policy.on_stop = OnStop::Keep;
+    bench.push_policy().await;
+    bench.lifeline = None;
+    lose_control(&mut bench);
+    bench.logged("the service was stopped").await;
+    bench.logged("no control came: draining").await;
+    assert!(exits(&mut bench).await.success());
+}
+
+#[test]
+fn a_relay_does_not_run_as_root() {
+    if !nix::unistd::getuid().is_root() {
+        eprintln!("SKIPPED: a_relay_does_not_run_as_root: it takes root");
+        return;
+    }
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_zone-relay")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("must not run as root"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[tokio::test]
+async fn a_relay_says_what_the_kernel_shows_of_it_to_every_control() {
+    let mut bench = Bench::start(|_| {}).await;
+    lose_control(&mut bench);
+    let channel = UnixStream::connect(&bench.rendezvous).unwrap();
+    (bench.to_relay, bench.from_relay) = zone_channel::pair(channel.into()).unwrap();
+    let FromRelay::Hello { process, build, .. } = bench.hear().await else { panic!("no hello") };
+    let process = process.expect("what the kernel shows");
+    assert_eq!((process.capabilities.as_str(), process.no_new_privs), ("0000000000000000", true));
+    assert_eq!(process.pid, bench.child.id());
+    assert!(build.starts_with(env!("CARGO_PKG_VERSION")), "{build}");
 }
 
 #[tokio::test]

@@ -59,6 +59,19 @@ fn no_crate_stands_twice_without_a_reason() {
     }
 }
 
+/// What sends to the journal and to syslog is in control alone: not in the process that faces the internet.
+#[test]
+fn the_relay_links_neither_libsystemd_nor_syslog() {
+    let tree = succeed(
+        &mut cargo(&["tree", "--locked", "-p", "zone-relay", "-e", "normal", "--prefix", "none"]),
+        b"",
+    );
+    assert!(tree.contains("zone-log "), "{tree}");
+    for name in ["systemd ", "libsystemd-sys ", "syslog "] {
+        assert!(!tree.lines().any(|line| line.starts_with(name)), "zone-relay depends on {name}:\n{tree}");
+    }
+}
+
 #[test]
 fn every_direct_dependency_has_its_reason() {
     let reasons = std::fs::read_to_string(root().join("docs/dependencies.md")).unwrap();

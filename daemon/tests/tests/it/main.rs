@@ -3,8 +3,10 @@
 mod bad_input;
 mod clients;
 mod crash;
+mod firewall;
 mod hygiene;
 mod load;
+mod log;
 mod processes;
 mod provisioning;
 mod tls;

@@ -1,9 +1,11 @@
 //! The two processes of the proxy: what becomes of the ports and of what flows when one of them ends.
 
 mod control_dies;
+mod managed;
 mod relay_dies;
 mod start;
 mod stop;
+mod upgrade;
 
 use std::io::ErrorKind;
 use std::net::TcpStream;

@@ -158,7 +158,7 @@ fn a_daemon_that_can_not_write_its_state_does_not_start_and_says_why() {
     let told = start("mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"");
     assert!(told.contains("Read-only file system"), "{told}");
     assert!(told.contains("the state directory must be on a writable file system"), "{told}");
-    let told = start("mount -t tmpfs -o size=4k none \"$0\"");
+    let told = start("mount -t tmpfs -o size=4k,mode=700,uid=nobody none \"$0\"");
     assert!(told.contains("No space left on device"), "{told}");
     assert!(told.contains("free some space there"), "{told}");
     host.restart();
@@ -176,7 +176,11 @@ impl Disk {
             let host = Host::start_by("", |command| {
                 let config = PathBuf::from(command.get_args().last().expect("--config FILE"));
                 let state = config.with_file_name("state");
-                on_its_own_mount(command, &state, "mount -t tmpfs -o size=512k,mode=700 none \"$0\"");
+                on_its_own_mount(
+                    command,
+                    &state,
+                    "mount -t tmpfs -o size=512k,mode=700,uid=nobody none \"$0\"",
+                );
                 command
             });
             Self { host }

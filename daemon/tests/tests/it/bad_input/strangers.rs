@@ -9,7 +9,7 @@ use zone_tests::control::Client;
 use zone_tests::host::Host;
 use zone_tests::process::succeed;
 use zone_tests::zone::Zone;
-use zone_tests::{PATIENCE, until};
+use zone_tests::{PATIENCE, as_daemon, until};
 
 use super::Snapshot;
 
@@ -182,7 +182,8 @@ fn a_lack_of_descriptors_is_survived() {
     let held = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count() as u64;
     let prlimit = |soft: u64| {
         let limit = format!("--nofile={soft}:");
-        succeed(std::process::Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]), b"");
+        let mut prlimit = std::process::Command::new("prlimit");
+        succeed(as_daemon(prlimit.args(["--pid", &pid.to_string(), &limit])), b"");
     };
     let (soft, _) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE).expect("limits");
     prlimit(held + 8);

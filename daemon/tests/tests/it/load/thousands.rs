@@ -13,7 +13,7 @@ use zone_endpoint::{Event, Observer};
 use zone_tests::host::Host;
 use zone_tests::process::succeed;
 use zone_tests::zone::Zone;
-use zone_tests::{PATIENCE, address, skip};
+use zone_tests::{PATIENCE, address, as_daemon, skip};
 
 use super::memory::settled;
 use super::peers::Inside;
@@ -126,7 +126,8 @@ fn join(
 /// Leaves control, and so every relay that it starts, the soft limit that a service usually gets.
 fn lower_descriptor_limit(host: &Host, most: u64) {
     let (pid, limit) = (host.control.pid().to_string(), format!("--nofile=1024:{most}"));
-    succeed(std::process::Command::new("prlimit").args(["--pid", &pid, &limit]), b"");
+    let mut prlimit = std::process::Command::new("prlimit");
+    succeed(as_daemon(prlimit.args(["--pid", &pid, &limit])), b"");
 }
 
 /// Every endpoint is there once, with one park.

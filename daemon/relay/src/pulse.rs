@@ -1,0 +1,190 @@
+//! Proof of progress for the service manager's watchdog.
+//!
+//! Whatever must never stand still (the accept loops, the switchboard's clock, the talk with control) is asked
+//! for a sign of life and answers from within its own loop, and every worker thread of the runtime must have
+//! come round since it was looked at last. Only then is the watchdog fed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime::{Handle, RuntimeMetrics};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::limiter::lock;
+
+/// Asks for signs of life.
+#[derive(Debug)]
+pub struct Pulse {
+    round: watch::Sender<u64>,
+    members: Mutex<Vec<Arc<Member>>>,
+    answered: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Member {
+    name: &'static str,
+    answered: AtomicU64,
+}
+
+/// Gives signs of life, from within a loop. Dropped, it is not asked any more.
+#[derive(Debug)]
+pub struct Beat {
+    pulse: Arc<Pulse>,
+    round: watch::Receiver<u64>,
+    member: Arc<Member>,
+}
+
+impl Pulse {
+    /// Nobody to ask yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { round: watch::Sender::new(0), members: Mutex::default(), answered: Arc::default() })
+    }
+
+    /// One more who must go on.
+    pub fn member(self: &Arc<Self>, name: &'static str) -> Beat {
+        let round = self.round.subscribe();
+        let member = Arc::new(Member { name, answered: AtomicU64::new(*round.borrow()) });
+        lock(&self.members).push(Arc::clone(&member));
+        Beat { pulse: Arc::clone(self), round, member }
+    }
+
+    /// Asks everybody; the name of one who did not answer in time is the error.
+    pub async fn ask(&self, within: Duration) -> Result<(), &'static str> {
+        let mut round = 0;
+        self.round.send_modify(|number| {
+            *number += 1;
+            round = *number;
+        });
+        let silent = || {
+            let members = lock(&self.members);
+            members.iter().find(|member| member.answered.load(Ordering::Acquire) < round).map(|m| m.name)
+        };
+        let everybody = async {
+            loop {
+                let answer = self.answered.notified();
+                if silent().is_none() {
+                    return;
+                }
+                answer.await;
+            }
+        };
+        match timeout(within, everybody).await {
+            Ok(()) => Ok(()),
+            Err(_) => silent().map_or(Ok(()), Err),
+        }
+    }
+}
+
+impl Beat {
+    /// Answers when it is asked, and returns then. Can be cancelled; belongs into a `select!` of the loop.
+    pub async fn asked(&mut self) {
+        if self.round.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let round = *self.round.borrow_and_update();
+        self.member.answered.store(round, Ordering::Release);
+        self.pulse.answered.notify_waiters();
+    }
+}
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        lock(&self.pulse.members).retain(|member| !Arc::ptr_eq(member, &self.member));
+        self.pulse.answered.notify_waiters();
+    }
+}
+
+/// Feeds the watchdog for as long as there is progress: looks `every` so often, and calls `fed` upon proof.
+pub async fn feed(pulse: Arc<Pulse>, every: Duration, fed: impl Fn()) {
+    let metrics = Handle::current().metrics();
+    let mut before = samples(&metrics);
+    loop {
+        sleep(every).await;
+        if let Err(name) = pulse.ask(every).await {
+            tracing::error!(name, "it gives no sign of life: the watchdog is not fed");
+            continue;
+        }
+        let now = samples(&metrics);
+        let stuck = before.iter().zip(&now).position(|(before, now)| !moved(*before, *now));
+        before = now;
+        match stuck {
+            None => fed(),
+            Some(worker) => tracing::error!(worker, "it stands still: the watchdog is not fed"),
+        }
+    }
+}
+
+/// A worker thread at one moment: how often it went to sleep or woke up, and how long it was busy in all.
+type Sample = (u64, Duration);
+
+fn samples(metrics: &RuntimeMetrics) -> Vec<Sample> {
+    (0..metrics.num_workers())
+        .map(|worker| (metrics.worker_park_unpark_count(worker), metrics.worker_total_busy_duration(worker)))
+        .collect()
+}
+
+/// Whether a worker sleeps, or has come round between two looks. An odd count means asleep.
+fn moved(before: Sample, now: Sample) -> bool {
+    now.0 % 2 == 1 || before != now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn everybody_is_asked_and_who_stands_still_is_named() {
+        let pulse = Pulse::new();
+        let (mut lively, stuck) = (pulse.member("lively"), pulse.member("stuck"));
+        let living = tokio::spawn(async move {
+            loop {
+                lively.asked().await;
+            }
+        });
+        assert_eq!(pulse.ask(SHORT).await, Err("stuck"));
+        drop(stuck);
+        assert_eq!(pulse.ask(LONG).await, Ok(()));
+        living.abort();
+        let _ = living.await;
+        assert_eq!(pulse.ask(SHORT).await, Ok(()), "who has ended is not asked");
+    }
+
+    #[test]
+    fn a_worker_that_is_busy_with_the_same_thing_all_the_time_stands_still() {
+        let second = Duration::from_secs(1);
+        assert!(moved((3, second), (3, second)), "asleep");
+        assert!(moved((3, second), (4, second)), "woken");
+        assert!(moved((4, second), (4, 2 * second)), "busy, and coming round");
+        assert!(!moved((4, second), (4, second)));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_worker_that_a_task_blocks_starves_the_watchdog_until_it_is_free_again() {
+        let (fed, mut feeding) = watch::channel(0_u64);
+        let pulse = Pulse::new();
+        let task = tokio::spawn(feed(pulse, SHORT, move || fed.send_modify(|n| *n += 1)));
+        feeding.changed().await.unwrap();
+        let (free, blocked) = std::sync::mpsc::channel::<()>();
+        let (begun, beginning) = tokio::sync::oneshot::channel();
+        let blocking = tokio::spawn(async move {
+            let _ = begun.send(());
+            let _ = blocked.recv();
+        });
+        beginning.await.unwrap();
+        // One look may fall between the last feeding and the block.
+        let mut looks = 0;
+        while let Ok(Ok(())) = timeout(8 * SHORT, feeding.changed()).await {
+            looks += 1;
+            assert!(looks < 5, "it is fed although a worker is blocked");
+        }
+        drop(free);
+        blocking.await.unwrap();
+        timeout(LONG, feeding.changed()).await.expect("it is fed again").unwrap();
+        task.abort();
+    }
+}

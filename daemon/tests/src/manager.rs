@@ -1,0 +1,155 @@
+//! A service manager for one proxy, as far as the daemon has to do with one: it takes notifications and keeps
+//! descriptors (sd_notify(3)), hands them on (sd_listen_fds(3)), and starts a relay for every connection to a
+//! socket (systemd.socket(5), `Accept=yes`). The real one is exercised in the lab.
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tempfile::TempDir;
+
+use crate::{as_daemon, program_for_others, until};
+
+/// See the module. Dropped, it ends the relays that it started.
+#[derive(Debug)]
+pub struct Manager {
+    folder: TempDir,
+    told: Arc<Mutex<Told>>,
+    relays: Arc<Mutex<Vec<Child>>>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    messages: Vec<String>,
+    store: Vec<(String, OwnedFd)>,
+}
+
+impl Manager {
+    /// Listens at both of its sockets.
+    pub fn start() -> Self {
+        let folder = crate::folder();
+        let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666));
+        let notify = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
+        open(&folder.path().join("notify")).expect("our socket");
+        let told = Arc::<Mutex<Told>>::default();
+        thread::spawn({
+            let told = Arc::clone(&told);
+            move || take_messages(&notify, &told)
+        });
+        let listener = UnixListener::bind(folder.path().join("relay.sock")).expect("a socket");
+        open(&folder.path().join("relay.sock")).expect("our socket");
+        let relays = Arc::<Mutex<Vec<Child>>>::default();
+        thread::spawn({
+            let (relays, folder) = (Arc::clone(&relays), folder.path().to_owned());
+            move || {
+                while let Ok((channel, _)) = listener.accept() {
+                    let mut relay = Command::new(program_for_others("zone-relay", &folder));
+                    relay
+                        .stdin(Stdio::from(OwnedFd::from(channel)))
+                        .stdout(Stdio::null())
+                        .stderr(Stdio::inherit());
+                    relay.env("NOTIFY_SOCKET", folder.join("notify")).env("WATCHDOG_USEC", "400000");
+                    let started = as_daemon(&mut relay).spawn().expect("a relay");
+                    locked(&relays).push(started);
+                }
+            }
+        });
+        Self { folder, told, relays }
+    }
+
+    /// The line of the configuration that has relays started here.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("relay.sock")
+    }
+
+    /// Has a daemon run under this manager: with what it kept for it, and a watchdog that bites after so long.
+    pub fn adopt<'a>(&self, command: &'a mut Command, watchdog: &str) -> &'a mut Command {
+        let told = locked(&self.told);
+        let names: Vec<_> = told.store.iter().map(|(name, _)| name.as_str()).collect();
+        let program = command.get_program().to_owned();
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        // Descriptors from 3 on, and the number of the very process, take a shell; it opens the kept pipes once more.
+        let mut script = String::new();
+        for (number, (name, kept)) in told.store.iter().enumerate() {
+            let direction = if name.ends_with("reader") { "<" } else { ">" };
+            let path = format!("/proc/{}/fd/{}", std::process::id(), kept.as_raw_fd());
+            script.extend(["exec ", &(number + 3).to_string(), direction, &path, "; "]);
+        }
+        script.push_str("LISTEN_PID=$$ exec \"$0\" \"$@\"");
+        *command = Command::new("bash");
+        command.args(["-c", &script]).arg(program).args(arguments);
+        command.env("LISTEN_FDS", told.store.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        command.env("NOTIFY_SOCKET", self.folder.path().join("notify")).env("WATCHDOG_USEC", watchdog)
+    }
+
+    /// Closes what it keeps, as a manager does when the service is stopped and not started again.
+    pub fn stop(&self) {
+        locked(&self.told).store.clear();
+    }
+
+    /// How many messages with this line came so far.
+    pub fn count(&self, line: &str) -> usize {
+        locked(&self.told)
+            .messages
+            .iter()
+            .filter(|message| message.lines().any(|own| own.starts_with(line)))
+            .count()
+    }
+
+    /// The names of what it keeps.
+    pub fn kept(&self) -> Vec<String> {
+        locked(&self.told).store.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Waits until one more message with this line has come.
+    pub fn hears(&self, line: &str) {
+        let before = self.count(line);
+        until(&format!("the manager hears {line}"), || self.count(line) > before);
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        for relay in locked(&self.relays).iter_mut() {
+            let _ = relay.kill();
+            let _ = relay.wait();
+        }
+    }
+}
+
+fn take_messages(socket: &UnixDatagram, told: &Mutex<Told>) {
+    let mut bytes = [0; 4096];
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut pieces = [IoSliceMut::new(&mut bytes)];
+        let Ok(message) = recvmsg(socket, &mut pieces, &mut ancillary, RecvFlags::CMSG_CLOEXEC) else {
+            return;
+        };
+        let mut passed = Vec::new();
+        for control in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = control {
+                passed.extend(descriptors);
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes[..message.bytes]).into_owned();
+        let mut told = locked(told);
+        if text.contains("FDSTORE=1") {
+            let name =
+                text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
+            told.store.extend(passed.into_iter().map(|descriptor| (name.clone(), descriptor)));
+        }
+        told.messages.push(text);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics here")
+}
