@@ -1,0 +1,365 @@
+//! The verbs (R-41). Confirmations come on standard input, never as arguments (R-43).
+
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use ipnet::IpNet;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::call::{CallError, call};
+use crate::packages::{Catalogue, PackageError};
+use crate::paths::Paths;
+use crate::protocol::{ControlPort, Grade, HostState, MOST_LINES, Reply, Request, Status, Verdict};
+use crate::version::Version;
+use crate::{menu, signals, text};
+
+/// Done, and nothing is to be looked at.
+const FINE: u8 = 0;
+/// Findings; or refused, with nothing changed; or failed, and undone.
+const NO: u8 = 1;
+/// Failed, and not wholly undone.
+const NOT_UNDONE: u8 = 3;
+/// The longest confirmation, bytes.
+const LONGEST_ANSWER: u64 = 64;
+
+/// The command line of `zone-installer`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "zone-installer",
+    version,
+    about = "Installs Zone Proxy, and looks after it",
+    after_help = "Exit codes: 0 done; 1 findings, or refused or failed with the host as before; 2 wrong usage; 3 \
+                  failed and not wholly undone.\nWithout a verb: the menu."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lists the packages in /var/lib/zone-installer/packages, with who signed them.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Installs a version, opens 17488, starts the proxy, and shows the payload. Without a version: lists them.
+    Install {
+        /// Such as 0.1.0-1.
+        version: Option<Version>,
+        /// An address of this host that 17488 listens on; repeat it for more (default: all IPv4 addresses).
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Vec<IpAddr>,
+        /// A network that may connect to 17488; repeat it for more (default: any, which is warned of).
+        #[arg(long, value_name = "NETWORK")]
+        allow: Vec<IpNet>,
+    },
+    /// Goes to a newer version; configuration, provisioning and sessions stay. Without a version: lists them.
+    Upgrade {
+        /// Such as 0.1.0-2.
+        version: Option<Version>,
+    },
+    /// Removes the proxy and all that it left. Wants the line "yes" on standard input.
+    Remove,
+    /// Leaves the zone: sessions end, keys and trust are forgotten. Wants the line "yes" on standard input.
+    Reset,
+    /// Shows what an admin needs to know.
+    #[command(subcommand)]
+    Show(Show),
+    /// Looks whether this host is ready. Changes nothing.
+    Preflight {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Says how the proxy is.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Looks at the host's firewall.
+    #[command(subcommand)]
+    Firewall(Firewall),
+    /// Shows the newest lines of the proxy's log.
+    Logs {
+        /// How many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_LINES)))]
+        lines: u32,
+    },
+    /// Shows where 17488 is served and to whom; with options: changes it.
+    Settings {
+        /// As JSON.
+        #[arg(long, conflicts_with_all = ["listen", "allow"])]
+        json: bool,
+        /// An address of this host that 17488 listens on; repeat it for more.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Vec<IpAddr>,
+        /// A network that may connect to 17488, or 0.0.0.0/0 for any; repeat it for more.
+        #[arg(long, value_name = "NETWORK")]
+        allow: Vec<IpNet>,
+    },
+    /// The menu.
+    Menu,
+}
+
+#[derive(Debug, Subcommand)]
+enum Show {
+    /// The versions of the installer and of the proxy.
+    Version,
+    /// What the Module Server needs to register this proxy. It holds a secret.
+    Payload,
+    /// How to come from a bare host to a first session.
+    Instructions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Firewall {
+    /// How the live rules differ from what they should be; ends with 1 if they do.
+    Verify {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What would be changed.
+    Plan,
+}
+
+/// Does what the command line says.
+pub fn main(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        None if !io::stdin().is_terminal() => {
+            eprintln!("{}", Cli::command().render_help());
+            return ExitCode::from(2);
+        }
+        None | Some(Command::Menu) => return menu::main(),
+        Some(command) => carry_out(command),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let mut lines = error.lines().into_iter();
+            eprintln!("zone-installer: {}", lines.next().unwrap_or_default());
+            lines.for_each(|line| eprintln!("{line}"));
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum VerbError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    #[error("nothing was done: that takes the line 'yes' on standard input")]
+    NotConfirmed,
+    #[error(
+        "the helper answered something else: it is of another version; reinstall the package zone-installer"
+    )]
+    Odd,
+    #[error("standard output can't be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl VerbError {
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Call(error) => text::failure(error),
+            other => vec![other.to_string()],
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Call(CallError::Failed(failure)) if matches!(failure.host, HostState::Left(_)) => {
+                NOT_UNDONE
+            }
+            Self::Call(CallError::BrokeOff(_)) => NOT_UNDONE,
+            _ => NO,
+        }
+    }
+}
+
+fn carry_out(command: Command) -> Result<u8, VerbError> {
+    match command {
+        Command::List { json } => list(json),
+        Command::Install { version: None, .. } | Command::Upgrade { version: None } => list(false),
+        Command::Install { version: Some(version), listen, allow } => install(version, listen, allow),
+        Command::Upgrade { version: Some(version) } => match ask(&Request::Upgrade { version })? {
+            Reply::Upgraded { from, to } => say(&[format!("zone-proxy is upgraded from {from} to {to}.")]),
+            _ => Err(VerbError::Odd),
+        },
+        Command::Remove => {
+            confirm("This ends every session and removes the proxy with its keys and configuration.")?;
+            match ask(&Request::Remove {})? {
+                Reply::Removed => say(&["zone-proxy is removed; nothing of it is left.".to_owned()]),
+                _ => Err(VerbError::Odd),
+            }
+        }
+        Command::Reset => {
+            confirm("This ends every session and forgets keys and trust.")?;
+            match ask(&Request::Reset {})? {
+                Reply::Reset => {
+                    say(&["The proxy belongs to no zone; 'show payload' shows its new token.".to_owned()])
+                }
+                _ => Err(VerbError::Odd),
+            }
+        }
+        Command::Show(Show::Version) => {
+            let version = installed()?.map_or("not installed".to_owned(), |version| version.to_string());
+            say(&[format!("zone-installer {}", env!("CARGO_PKG_VERSION")), format!("zone-proxy {version}")])
+        }
+        Command::Show(Show::Payload) => match ask(&Request::ShowPayload {})? {
+            Reply::Payload(payload) => say(&text::payload(&payload)),
+            _ => Err(VerbError::Odd),
+        },
+        Command::Show(Show::Instructions) => say(&text::instructions()),
+        Command::Preflight { json } => preflight(json),
+        Command::Status { json } => match ask(&Request::Status {})? {
+            Reply::Status(status) => {
+                if json {
+                    print_json(&*status)?
+                } else {
+                    say(&text::status(&status))?
+                };
+                Ok(if status.healthy() { FINE } else { NO })
+            }
+            _ => Err(VerbError::Odd),
+        },
+        Command::Firewall(Firewall::Verify { json }) => match ask(&Request::FirewallVerify {})? {
+            Reply::Firewall(findings) => {
+                if json {
+                    print_json(&findings)?
+                } else {
+                    say(&text::findings(&findings))?
+                };
+                Ok(if findings.is_empty() { FINE } else { NO })
+            }
+            _ => Err(VerbError::Odd),
+        },
+        Command::Firewall(Firewall::Plan) => match ask(&Request::FirewallPlan {})? {
+            Reply::Plan(plan) if plan.trim().is_empty() => say(&["Nothing would be changed.".to_owned()]),
+            Reply::Plan(plan) => say(&plan.lines().map(text::plain).collect::<Vec<_>>()),
+            _ => Err(VerbError::Odd),
+        },
+        Command::Logs { lines } => match ask(&Request::Logs { lines })? {
+            Reply::Logs(lines) => say(&lines),
+            _ => Err(VerbError::Odd),
+        },
+        Command::Settings { json, listen, allow } => settings(json, listen, allow),
+        Command::Menu => Ok(FINE),
+    }
+}
+
+fn list(json: bool) -> Result<u8, VerbError> {
+    let catalogue = Catalogue::read(&Paths::default())?;
+    // A list is of use also where the helper can't be asked.
+    let installed = installed().ok().flatten();
+    if json {
+        return print_json(&json!({ "catalogue": catalogue, "installed": installed }));
+    }
+    say(&text::catalogue(&catalogue, installed.as_ref()))
+}
+
+fn install(version: Version, listen: Vec<IpAddr>, networks: Vec<IpNet>) -> Result<u8, VerbError> {
+    let listen = if listen.is_empty() { vec![IpAddr::from([0, 0, 0, 0])] } else { listen };
+    let control = ControlPort { listen, networks };
+    control.warnings().iter().for_each(|warning| eprintln!("WARNING: {warning}"));
+    match ask(&Request::Install { version, control })? {
+        Reply::Installed { version, payload } => {
+            eprintln!("zone-proxy {version} is installed, and 17488 is served.");
+            say(&text::payload(&payload))?;
+            for line in text::next_steps(Some(&payload)) {
+                eprintln!("{line}");
+            }
+            Ok(FINE)
+        }
+        _ => Err(VerbError::Odd),
+    }
+}
+
+fn preflight(json: bool) -> Result<u8, VerbError> {
+    let verdicts = verdicts()?;
+    if json {
+        print_json(&verdicts)?;
+    } else {
+        say(&text::verdicts(&verdicts))?;
+    }
+    let failed = verdicts.iter().any(|verdict| verdict.grade == Grade::Fail);
+    Ok(if failed { NO } else { FINE })
+}
+
+/// Asks for the verdicts; that the helper can't be asked is the first of them.
+pub(crate) fn verdicts() -> Result<Vec<Verdict>, CallError> {
+    match call(&Request::Preflight {}, |_| {}) {
+        Ok(Reply::Preflight(verdicts)) => Ok(verdicts),
+        Ok(_) => Err(CallError::Refused(VerbError::Odd.to_string())),
+        Err(error @ (CallError::Start { .. } | CallError::Refused(_))) => Ok(vec![Verdict {
+            check: "helper".to_owned(),
+            grade: Grade::Fail,
+            found: error.to_string(),
+            help: String::new(),
+        }]),
+        Err(error) => Err(error),
+    }
+}
+
+fn settings(json: bool, listen: Vec<IpAddr>, networks: Vec<IpNet>) -> Result<u8, VerbError> {
+    let Reply::Settings(current) = ask(&Request::Settings {})? else { return Err(VerbError::Odd) };
+    if listen.is_empty() && networks.is_empty() {
+        return if json { print_json(&current) } else { say(&text::settings(&current)) };
+    }
+    let listen = if listen.is_empty() { current.persistent.listen } else { listen };
+    let networks = if networks.is_empty() { current.persistent.networks } else { networks };
+    let control = ControlPort { listen, networks };
+    control.warnings().iter().for_each(|warning| eprintln!("WARNING: {warning}"));
+    match ask(&Request::Configure { control })? {
+        Reply::Configured => say(&["The change is in force.".to_owned()]),
+        _ => Err(VerbError::Odd),
+    }
+}
+
+/// The installed version of the proxy.
+pub(crate) fn installed() -> Result<Option<Version>, CallError> {
+    match call(&Request::Status {}, |_| {})? {
+        Reply::Status(status) => Ok(Status { ..*status }.version),
+        _ => Ok(None),
+    }
+}
+
+/// Asks the helper; progress goes to standard error.
+fn ask(request: &Request) -> Result<Reply, CallError> {
+    if request.changes() {
+        // Ctrl-C would end the telling and not the change.
+        signals::block().map_err(|source| CallError::Start { program: "zone-installer", source })?;
+    }
+    call(request, |line| eprintln!("- {}", text::plain(line)))
+}
+
+fn confirm(what: &str) -> Result<(), VerbError> {
+    if io::stdin().is_terminal() {
+        eprint!("{what} Type yes to go on: ");
+        io::stderr().flush()?;
+    }
+    let mut line = String::new();
+    BufReader::new(io::stdin().lock().take(LONGEST_ANSWER)).read_line(&mut line)?;
+    if line.trim() == "yes" { Ok(()) } else { Err(VerbError::NotConfirmed) }
+}
+
+fn say(lines: &[String]) -> Result<u8, VerbError> {
+    let mut output = io::stdout().lock();
+    for line in lines {
+        writeln!(output, "{line}")?;
+    }
+    output.flush()?;
+    Ok(FINE)
+}
+
+fn print_json(value: &impl Serialize) -> Result<u8, VerbError> {
+    say(&[serde_json::to_string_pretty(value).map_err(io::Error::other)?])
+}

@@ -1,0 +1,306 @@
+//! The questions before something is done: each shows its range, and keeps the current value on Enter.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::protocol::{ControlPort, MOST_LINES, Request};
+use crate::text;
+use crate::version::Version;
+
+/// Room for versions in a prompt, columns.
+const NAMED_VERSIONS: usize = 48;
+
+/// Questions that end in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    kind: Kind,
+    step: Step,
+    versions: Vec<Version>,
+    version: Option<Version>,
+    control: ControlPort,
+    lines: u32,
+}
+
+/// What the questions are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Install,
+    Upgrade,
+    Configure,
+    Remove,
+    Reset,
+    Logs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Version,
+    Listen,
+    Networks,
+    Lines,
+    Confirm,
+}
+
+/// What an answer leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The next question.
+    Ask(Form),
+    /// The same question again, and why.
+    Again(Form, String),
+    /// All was answered.
+    Run(Request),
+    /// It was not confirmed.
+    Leave,
+}
+
+impl Form {
+    /// Before an installation; `None` where there is nothing to install.
+    pub fn install(versions: Vec<Version>) -> Option<Self> {
+        let control = ControlPort { listen: vec![IpAddr::from([0, 0, 0, 0])], networks: Vec::new() };
+        let version = versions.first().cloned();
+        version.is_some().then(|| Self {
+            versions,
+            version,
+            control,
+            ..Self::of(Kind::Install, Step::Version)
+        })
+    }
+
+    /// Before an upgrade; `None` where there is nothing newer.
+    pub fn upgrade(versions: Vec<Version>, installed: &Version) -> Option<Self> {
+        let versions: Vec<_> = versions.into_iter().filter(|version| version > installed).collect();
+        let version = versions.first().cloned();
+        version.is_some().then(|| Self { versions, version, ..Self::of(Kind::Upgrade, Step::Version) })
+    }
+
+    /// Before a change of where 17488 is served.
+    pub fn configure(control: ControlPort) -> Self {
+        Self { control, ..Self::of(Kind::Configure, Step::Listen) }
+    }
+
+    /// Before a removal.
+    pub fn remove() -> Self {
+        Self::of(Kind::Remove, Step::Confirm)
+    }
+
+    /// Before leaving the zone.
+    pub fn reset() -> Self {
+        Self::of(Kind::Reset, Step::Confirm)
+    }
+
+    /// Before the log is shown.
+    pub fn logs() -> Self {
+        Self::of(Kind::Logs, Step::Lines)
+    }
+
+    fn of(kind: Kind, step: Step) -> Self {
+        Self { kind, step, versions: Vec::new(), version: None, control: ControlPort::default(), lines: 50 }
+    }
+
+    /// What stands above the prompt.
+    pub fn lines(&self) -> Vec<String> {
+        let now = |value: String| vec![format!("Now: {value} (Enter keeps it)")];
+        match self.step {
+            Step::Version => now(self.version.as_ref().map(ToString::to_string).unwrap_or_default()),
+            Step::Listen => now(text::list(&self.control.listen, "nowhere")),
+            Step::Networks => now(text::list(&self.control.networks, "any")),
+            Step::Lines => now(self.lines.to_string()),
+            Step::Confirm => self.summary(),
+        }
+    }
+
+    fn summary(&self) -> Vec<String> {
+        let version = self.version.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut lines = match self.kind {
+            Kind::Install => vec![format!("Install zone-proxy {version}")],
+            Kind::Upgrade => {
+                vec![format!("Upgrade zone-proxy to {version}. Provisioning and sessions stay.")]
+            }
+            Kind::Configure => vec!["Change port 17488. Sessions stay.".to_owned()],
+            Kind::Remove => {
+                vec!["REMOVE the proxy: every session ends, its keys and configuration go.".to_owned()]
+            }
+            Kind::Reset => vec!["RESET the proxy: every session ends, it leaves its zone.".to_owned()],
+            Kind::Logs => Vec::new(),
+        };
+        if matches!(self.kind, Kind::Install | Kind::Configure) {
+            lines.push(format!("  17488 listens on  {}", text::list(&self.control.listen, "nowhere")));
+            lines.push(format!("  open to networks  {}", text::list(&self.control.networks, "any")));
+            lines.extend(self.control.warnings().into_iter().map(|warning| format!("WARNING: {warning}")));
+        }
+        lines
+    }
+
+    /// The prompt, with its range.
+    pub fn prompt(&self) -> String {
+        match self.step {
+            Step::Version => {
+                let mut columns = 0;
+                let named = self.versions.iter().take_while(|version| {
+                    columns += version.to_string().len() + 2;
+                    columns <= NAMED_VERSIONS
+                });
+                let named: Vec<_> = named.collect();
+                let more = if named.len() < self.versions.len() { ", ..." } else { "" };
+                format!("Version [{}{more}] > ", text::list(&named, "see B-3"))
+            }
+            Step::Listen => "Listen on [addresses of this host, with commas] > ".to_owned(),
+            Step::Networks => "Allowed networks [any, or such as 10.0.0.0/8, with commas] > ".to_owned(),
+            Step::Lines => format!("Lines [1 to {MOST_LINES}] > "),
+            Step::Confirm => "Type yes to go on [yes, no] > ".to_owned(),
+        }
+    }
+
+    /// Takes an answer, without blanks around it.
+    pub fn answer(mut self, typed: &str) -> Next {
+        if self.step == Step::Confirm {
+            return if typed == "yes" { self.request().map_or(Next::Leave, Next::Run) } else { Next::Leave };
+        }
+        let taken = if typed.is_empty() { Ok(()) } else { self.take(typed) };
+        match taken {
+            Err(why) => Next::Again(self, why),
+            Ok(()) if self.step == Step::Lines => Next::Run(Request::Logs { lines: self.lines }),
+            Ok(()) => {
+                self.step = match (self.kind, self.step) {
+                    (Kind::Install, Step::Version) => Step::Listen,
+                    (Kind::Install | Kind::Configure, Step::Listen) => Step::Networks,
+                    _ => Step::Confirm,
+                };
+                Next::Ask(self)
+            }
+        }
+    }
+
+    fn take(&mut self, typed: &str) -> Result<(), String> {
+        match self.step {
+            Step::Version => {
+                let version = typed.parse().map_err(|_| format!("'{typed}' is no version."))?;
+                if !self.versions.contains(&version) {
+                    return Err(format!("There is no {version} here."));
+                }
+                self.version = Some(version);
+            }
+            Step::Listen => {
+                let listen = split(typed, |one| one.parse::<IpAddr>().ok(), "address, such as 10.0.0.1")?;
+                let control = ControlPort { listen, networks: Vec::new() };
+                control.wrong().map_or(Ok(()), Err)?;
+                self.control.listen = control.listen;
+            }
+            Step::Networks if typed.eq_ignore_ascii_case("any") => self.control.networks = Vec::new(),
+            Step::Networks => {
+                let network =
+                    |one: &str| one.parse().ok().or_else(|| one.parse::<IpAddr>().ok().map(IpNet::from));
+                let networks = split(typed, network, "network, such as 10.0.0.0/8")?;
+                let control = ControlPort { listen: self.control.listen.clone(), networks };
+                control.wrong().map_or(Ok(()), Err)?;
+                self.control.networks = control.networks;
+            }
+            Step::Lines => {
+                let lines = typed.parse().ok().filter(|lines| (1..=MOST_LINES).contains(lines));
+                self.lines = lines.ok_or(format!("'{typed}' is no number from 1 to {MOST_LINES}."))?;
+            }
+            Step::Confirm => {}
+        }
+        Ok(())
+    }
+
+    fn request(self) -> Option<Request> {
+        Some(match self.kind {
+            Kind::Install => Request::Install { version: self.version?, control: self.control },
+            Kind::Upgrade => Request::Upgrade { version: self.version? },
+            Kind::Configure => Request::Configure { control: self.control },
+            Kind::Remove => Request::Remove {},
+            Kind::Reset => Request::Reset {},
+            Kind::Logs => Request::Logs { lines: self.lines },
+        })
+    }
+}
+
+/// Values with commas or blanks between them.
+fn split<T>(typed: &str, parse: impl Fn(&str) -> Option<T>, what: &str) -> Result<Vec<T>, String> {
+    typed
+        .split([',', ' '])
+        .filter(|one| !one.is_empty())
+        .map(|one| parse(one).ok_or_else(|| format!("'{one}' is no {what}.")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions() -> Vec<Version> {
+        ["0.1.0-3", "0.1.0-2", "0.1.0-1"].map(|text| text.parse().unwrap()).to_vec()
+    }
+
+    fn asked(next: Next) -> Form {
+        match next {
+            Next::Ask(form) => form,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn enter_keeps_each_current_value() {
+        let form = Form::install(versions()).unwrap();
+        let form = asked(asked(asked(form.answer("")).answer("")).answer(""));
+        let summary = form.lines().join("\n");
+        assert!(
+            summary.contains("0.1.0-3") && summary.contains("0.0.0.0") && summary.contains("any"),
+            "{summary}"
+        );
+        assert!(summary.contains("WARNING: ANY network"), "{summary}");
+        let Next::Run(Request::Install { version, control }) = form.answer("yes") else { panic!() };
+        assert_eq!((version.to_string().as_str(), control.networks.len()), ("0.1.0-3", 0));
+    }
+
+    #[test]
+    fn typed_values_are_taken_and_wrong_ones_are_asked_for_again() {
+        let form = Form::install(versions()).unwrap();
+        let Next::Again(form, why) = form.answer("9.9.9-9") else { panic!() };
+        assert!(why.contains("no 9.9.9-9"), "{why}");
+        let form = asked(form.answer("0.1.0-1"));
+        let Next::Again(form, why) = form.answer("10.0.0.1, x") else { panic!() };
+        assert!(why.contains("'x' is no address"), "{why}");
+        let form = asked(form.answer("10.0.0.1, fd00::1"));
+        let Next::Again(form, _) = form.answer("10.0.0.0/99") else { panic!() };
+        let form = asked(form.answer("10.0.0.0/24,192.0.2.1"));
+        assert!(!form.lines().join("\n").contains("WARNING"));
+        let Next::Run(Request::Install { version, control }) = form.answer("yes") else { panic!() };
+        assert_eq!(version.to_string(), "0.1.0-1");
+        assert_eq!(text::list(&control.listen, ""), "10.0.0.1, fd00::1");
+        assert_eq!(text::list(&control.networks, ""), "10.0.0.0/24, 192.0.2.1/32");
+    }
+
+    #[test]
+    fn nothing_destructive_is_done_without_a_whole_yes() {
+        for typed in ["", "y", "YES", "yes please", "no", "1"] {
+            assert_eq!(Form::remove().answer(typed), Next::Leave, "{typed:?}");
+            assert_eq!(Form::reset().answer(typed), Next::Leave, "{typed:?}");
+        }
+        assert_eq!(Form::remove().answer("yes"), Next::Run(Request::Remove {}));
+    }
+
+    #[test]
+    fn only_newer_versions_are_offered_for_an_upgrade() {
+        let form = Form::upgrade(versions(), &"0.1.0-2".parse().unwrap()).unwrap();
+        assert_eq!(form.prompt(), "Version [0.1.0-3] > ");
+        assert_eq!(Form::upgrade(versions(), &"0.1.0-3".parse().unwrap()), None);
+        assert_eq!(Form::install(Vec::new()), None);
+    }
+
+    #[test]
+    fn every_prompt_fits_a_line_with_room_for_an_answer() {
+        let many: Vec<Version> = (0..50).map(|n| format!("10.10.{n}-10.el9").parse().unwrap()).collect();
+        for form in [
+            Form::install(many).unwrap(),
+            Form::configure(ControlPort::default()),
+            Form::logs(),
+            Form::reset(),
+        ] {
+            assert!(form.prompt().len() < 78, "{}", form.prompt());
+        }
+    }
+}
