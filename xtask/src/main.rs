@@ -4,6 +4,8 @@ mod children;
 mod demo;
 mod fresh;
 mod fuzz;
+mod lab;
+mod package;
 mod parts;
 mod report;
 mod test;
@@ -61,6 +63,38 @@ enum Task {
         #[arg(long, default_value_t = 20)]
         seconds: u32,
     },
+    /// Build debs and rpms into target/packages, with their sums and a signature
+    Package {
+        /// The packages' revision, the number behind the version; repeat it for more, to upgrade between
+        #[arg(long, default_values_t = [package::FIRST_REVISION])]
+        revision: Vec<u32>,
+        /// Look at the packages that are there instead: lintian, rpmlint, units, glibc, signature
+        #[arg(long, conflicts_with = "revision")]
+        check: bool,
+    },
+    /// Run suites in network namespaces and booted Debian roots, and leave nothing behind
+    Lab {
+        /// Suites by name; without one, all
+        suites: Vec<String>,
+        /// Only cases whose sentence contains this
+        #[arg(long)]
+        only: Option<String>,
+        /// Leave the hosts up until Ctrl-C, and say how to get in
+        #[arg(long)]
+        keep: bool,
+        /// Cases that take long, too
+        #[arg(long)]
+        long: bool,
+        /// What could not run fails it, as it does where CI=true
+        #[arg(long)]
+        strict: bool,
+        /// Take the programs and packages that are there
+        #[arg(long)]
+        no_build: bool,
+        /// Say what there is to run
+        #[arg(long)]
+        list: bool,
+    },
     /// Run the demo from a clone on a bare Debian 12 that has only Rust, git and gcc
     Fresh {
         /// Run `cargo xtask test` there instead
@@ -103,6 +137,19 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Task::Test { filter, strict } => test::run(filter.as_deref(), strict),
         Task::Fresh { test } => fresh::run(test),
+        Task::Package { check: true, .. } => {
+            let checks = package::check()?;
+            say(&format!("{} passed, {} failed", checks.passed, checks.failed));
+            Ok(if checks.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Task::Package { revision, .. } => package::run(&revision).map(|()| ExitCode::SUCCESS),
+        Task::Lab { list: true, .. } => lab::list().map(|()| ExitCode::SUCCESS),
+        Task::Lab { suites, only, keep, long, strict, no_build, list: _ } => {
+            let strict = strict || std::env::var("CI").is_ok_and(|value| value == "true");
+            let counts = lab::run(&lab::Wishes { suites, only, keep, long, strict, no_build })?;
+            let good = counts.failed == 0 && (counts.skipped == 0 || !strict);
+            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     }
 }

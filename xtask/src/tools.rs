@@ -52,12 +52,61 @@ const CXX: Tool = Tool { program: "g++", package: "g++", why: "compiles libFuzze
 const MMDEBSTRAP: Tool =
     Tool { program: "mmdebstrap", package: "mmdebstrap", why: "makes the bare Debian that `fresh` runs in" };
 
+const LAB_ROOTS: Tool =
+    Tool { program: "mmdebstrap", package: "mmdebstrap", why: "makes the Debian roots that the lab boots" };
+const NSPAWN: Tool = Tool {
+    program: "systemd-nspawn",
+    package: "systemd-container",
+    why: "boots the lab's Debian roots, with a real systemd",
+};
+const NFT: Tool =
+    Tool { program: "nft", package: "nftables", why: "reads and empties rules of the lab's own networks" };
+const IPTABLES: Tool = Tool {
+    program: "iptables-nft",
+    package: "iptables",
+    why: "saves and restores rules beside ours, in networks of the tests' own",
+};
+const TMUX: Tool = Tool { program: "tmux", package: "tmux", why: "takes the menu's picture" };
+const PIP: Tool = Tool {
+    program: "pip3",
+    package: "python3-pip",
+    why: "fetches the compiler for an older glibc, from PyPI",
+};
+const BINUTILS: Tool =
+    Tool { program: "objdump", package: "binutils", why: "strips programs and shows what they ask of glibc" };
+const PKG_CONFIG: Tool =
+    Tool { program: "pkg-config", package: "pkg-config", why: "tells cargo where libsystemd is" };
+/// Named by a file of its own, as it brings no program.
+const LIBSYSTEMD: Tool = Tool {
+    program: "/usr/lib/x86_64-linux-gnu/pkgconfig/libsystemd.pc",
+    package: "libsystemd-dev",
+    why: "writes to the journal, for zone-proxy",
+};
+const RPM: Tool = Tool { program: "rpmbuild", package: "rpm", why: "builds rpms" };
+const RPMLINT: Tool = Tool { program: "rpmlint", package: "rpmlint", why: "finds what is wrong with rpms" };
+const LINTIAN: Tool = Tool { program: "lintian", package: "lintian", why: "finds what is wrong with debs" };
+const MINISIGN: Tool = Tool {
+    program: "minisign",
+    package: "minisign",
+    why: "signs the packages' sums, as the installer wants",
+};
+const SYSTEMD: Tool =
+    Tool { program: "systemd-analyze", package: "systemd", why: "checks units; nothing of it is started" };
+
 /// What the demo needs.
-pub(crate) const DEMO: &[Tool] = &[SSH, RSYNC, CURL, PYTHON];
+pub(crate) const DEMO: &[Tool] = &[PKG_CONFIG, LIBSYSTEMD, SSH, RSYNC, CURL, PYTHON];
 /// What the tests need.
-pub(crate) const TEST: &[Tool] = &[SSH, RSYNC, CURL, PYTHON, OPENSSL, STRACE, FAKETIME, IP, CXX];
+pub(crate) const TEST: &[Tool] = &[
+    PKG_CONFIG, LIBSYSTEMD, SSH, RSYNC, CURL, PYTHON, OPENSSL, STRACE, FAKETIME, IP, CXX, NFT, IPTABLES,
+    TMUX, MINISIGN,
+];
+/// What building and checking packages needs.
+pub(crate) const PACKAGE: &[Tool] =
+    &[PIP, BINUTILS, PKG_CONFIG, LIBSYSTEMD, RPM, RPMLINT, LINTIAN, MINISIGN, SYSTEMD];
 /// What fuzzing needs.
 pub(crate) const FUZZ: &[Tool] = &[CXX];
+/// What the lab needs. systemd-container starts nothing by itself; nftables has a unit, which Debian leaves disabled.
+pub(crate) const LAB: &[Tool] = &[IP, LAB_ROOTS, NSPAWN, NFT, TMUX, SSH, CURL, PYTHON, RPM, MINISIGN];
 /// What the bare machine needs to be made.
 pub(crate) const FRESH: &[Tool] = &[MMDEBSTRAP];
 
@@ -109,7 +158,7 @@ fn run_apt(args: &[&str]) -> Result<()> {
     }
 }
 
-/// A program's place on [`PATH`].
+/// A program's place on [`PATH`]; a full path is its own.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     PATH.split(':').map(|dir| Path::new(dir).join(program)).find(|path| path.is_file())
 }

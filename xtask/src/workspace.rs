@@ -42,11 +42,9 @@ pub(crate) fn build_programs() -> Result<()> {
     children::succeed(&mut command)
 }
 
-/// Builds the programs and all tests at once, so that nothing is compiled a second time for other features of
-/// the same crates.
-pub(crate) fn build_everything() -> Result<()> {
-    say("Building the programs and their tests (optimised; the first time takes some minutes).");
-    children::succeed(&mut cargo(&["build", "--release", "--workspace", "--all-targets"]))
+/// Builds all tests, and the lab beside them.
+pub(crate) fn build_tests() -> Result<()> {
+    children::succeed(&mut cargo(&["build", "--workspace", "--all-targets"]))
 }
 
 /// The first directory on the way to `path`, itself included, that other users may not pass through.
