@@ -15,6 +15,8 @@ use crate::run::{RunError, find, run};
 
 /// The table that firewalld keeps; nothing in it is ours to change.
 pub const TABLE: &str = "firewalld";
+/// That one, and the one that stands in for it while firewalld reloads.
+pub const TABLES: [&str; 2] = [TABLE, "firewalld_policy_drop"];
 /// Our policy's name.
 const POLICY: &str = "zone-proxy";
 /// Before the zones' own rules (negative), and before other policies that stand at the usual -1.

@@ -3,11 +3,16 @@
 use std::io::{Read, Write as _};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::until;
+
+/// For the pipe of a program that has ended to be read to its end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A running program. Dropped, it is killed.
 #[derive(Debug)]
@@ -15,6 +20,7 @@ pub struct Process {
     name: String,
     child: Child,
     said: Arc<Mutex<String>>,
+    collectors: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -28,9 +34,9 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let said = Arc::new(Mutex::new(String::new()));
-        collect(child.stdout.take(), &said);
-        collect(child.stderr.take(), &said);
-        Self { name, child, said }
+        let out = collect(child.stdout.take(), &said);
+        let err = collect(child.stderr.take(), &said);
+        Self { name, child, said, collectors: [out, err].into_iter().flatten().collect() }
     }
 
     /// Its process id.
@@ -61,6 +67,12 @@ impl Process {
     /// Waits for its end.
     pub fn ends(&mut self) -> ExitStatus {
         until(&format!("{} ends:\n{}", self.name, self.said()), || !self.runs());
+        // Its last words are read, unless a process that it started still holds the pipe.
+        let read = || self.collectors.iter().all(JoinHandle::is_finished);
+        let deadline = Instant::now() + LAST_WORDS;
+        while !read() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.child.wait().expect("our child")
     }
 
@@ -116,14 +128,14 @@ pub fn fail(command: &mut Command, input: &[u8]) -> String {
     format!("{out}{err}")
 }
 
-fn collect(stream: Option<impl Read + Send + 'static>, said: &Arc<Mutex<String>>) {
-    let (Some(mut stream), said) = (stream, Arc::clone(said)) else { return };
-    std::thread::spawn(move || {
+fn collect(stream: Option<impl Read + Send + 'static>, said: &Arc<Mutex<String>>) -> Option<JoinHandle<()>> {
+    let (mut stream, said) = (stream?, Arc::clone(said));
+    Some(std::thread::spawn(move || {
         let mut chunk = [0; 4096];
         while let Ok(n @ 1..) = stream.read(&mut chunk) {
             said.lock()
                 .expect("nobody panics while collecting")
                 .push_str(&String::from_utf8_lossy(&chunk[..n]));
         }
-    });
+    }))
 }

@@ -75,7 +75,7 @@ pub fn base_chains(live: &Live) -> impl Iterator<Item = &Chain> {
         input
             && matches!(chain.family.as_str(), "ip" | "ip6" | "inet")
             && !(chain.family == own::FAMILY && chain.table == own::TABLE)
-            && chain.table != firewalld::TABLE
+            && !firewalld::TABLES.contains(&chain.table.as_str())
     })
 }
 

@@ -1,17 +1,23 @@
 //! *ports*: what answers on each NIC in each state, by real TCP connections from three networks, IPv4 and IPv6.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::appliance::INSTALLING;
 use super::parties::{ByHand, init_zone, module, provision};
 use crate::lab::roots::APPLIANCE;
-use crate::lab::{Case, Cmd, Context, Expected, Host, Need, Result, Scene, Suite, Topology};
+use crate::lab::{
+    Case, Cmd, Context, Expected, Host, Need, Probe, Result, Scene, Suite, Topology, tcp_probe,
+};
 
 /// Endpoints, Module Servers, provisioning, and a port on which nothing ever listens.
 const ENDPOINTS: u16 = 17486;
 const SESSIONS: u16 = 17487;
 const PROVISIONING: u16 = 17488;
 const NOBODYS: u16 = 17489;
+
+/// How long the relay before may still accept after a change.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// Where somebody may come from, and the NIC of the proxy that they reach.
 const VIEWS: [(&str, &str); 3] = [("internet", "outside"), ("module", "inside"), ("branch", "outside")];
@@ -108,6 +114,10 @@ fn by_hand_inside(scene: &mut Scene<'_>) -> Result<()> {
     let again = ["provision", "--again", "--name", "proxy1", "--endpoint-port", "18486"];
     let again = module(scene, "module", &again)?;
     scene.must("module", &again)?;
+    // The relay before closes its port when it hears of the one after, which the answer does not wait for.
+    let (from, old) = (scene.host("module")?, SocketAddr::new(control, ENDPOINTS));
+    let closed = scene.until(SETTLING, || tcp_probe(from, old) != Probe::Open);
+    scene.check("the port of before closes within two seconds", closed, old.to_string());
     sees(scene, "with another port for endpoints", &[18486, SESSIONS, PROVISIONING])?;
     let unprovision = module(scene, "module", &["unprovision", "proxy1"])?;
     scene.must("module", &unprovision)?;
