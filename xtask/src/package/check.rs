@@ -178,14 +178,12 @@ impl Found {
             let text = children::output(command.arg(self.root.join("usr/lib/systemd/system").join(unit)))?;
             let tenths =
                 overall(&text).ok_or_else(|| format!("systemd-analyze says no figure for {unit}"))?;
+            let figure = |tenths: u32| format!("{}.{}", tenths / 10, tenths % 10);
+            let line = format!("{unit}: exposure {}, promised {}", figure(tenths), figure(most));
             if tenths > most {
-                findings.push(format!(
-                    "{unit}: {}.{}, promised {}.{}",
-                    tenths / 10,
-                    tenths % 10,
-                    most / 10,
-                    most % 10
-                ));
+                findings.push(line);
+            } else {
+                say(&format!("        {line}"));
             }
         }
         Ok(findings)
