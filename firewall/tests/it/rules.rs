@@ -1,6 +1,6 @@
 //! What apply, verify and remove do to rulesets.
 
-use crate::host::host;
+use crate::host::{Said, host};
 
 #[test]
 fn on_a_host_without_rules_only_our_own_table_comes_and_goes() {
@@ -250,4 +250,23 @@ fn where_firewalld_refuses_its_part_nothing_stays_changed() {
     assert_eq!(host.ruleset(), before);
     host.configure("");
     assert_eq!(host.ok(&["apply"]), "nothing to change\n");
+}
+
+#[test]
+fn a_kernel_without_nftables_is_named_in_one_line_and_nothing_is_changed() {
+    let test = "no nftables in the kernel";
+    let Some(host) = host(test) else { return };
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        crate::host::missing(test, "/usr/bin/strace is missing: apt-get install strace");
+        return;
+    }
+    // What such a kernel answers to whoever asks for a netfilter socket.
+    let kernel = ["/usr/bin/strace", "-f", "-o", "/dev/null", "-e", "inject=socket:error=EPROTONOSUPPORT"];
+    for verb in ["plan", "apply", "verify", "remove"] {
+        let said: Said = host.program_under(&kernel, &[verb]).output().expect("strace runs").into();
+        assert_eq!(said.code, Some(2), "{verb}: {}{}", said.out, said.err);
+        assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+        assert!(said.err.contains("the kernel needs nf_tables"), "{}", said.err);
+    }
+    assert_eq!(host.ruleset(), "");
 }
