@@ -73,24 +73,21 @@ pub(crate) fn run(wishes: &Wishes) -> Result<Counts> {
 
 /// Says what there is to run.
 pub(crate) fn list() -> Result<()> {
-    children::succeed(&mut workspace::cargo(&[
-        "run",
-        "--quiet",
-        "--workspace",
-        "--bin",
-        "zone-lab",
-        "--",
-        "list",
-    ]))
+    build_lab()?;
+    children::succeed(std::process::Command::new(workspace::target().join("debug/zone-lab")).arg("list"))
 }
 
 /// The programs, the lab itself, and packages of two revisions, to upgrade between. Returns the programs' folder.
 fn build() -> Result<PathBuf> {
-    // In the whole workspace's selection of features, so that nothing is compiled twice beside its tests.
-    children::succeed(&mut workspace::cargo(&["build", "--workspace", "--bin", "zone-lab"]))?;
+    build_lab()?;
     let programs = package::programs()?;
     package::run(&[package::FIRST_REVISION, package::FIRST_REVISION + 1])?;
     Ok(programs)
+}
+
+/// In the whole workspace's selection of features, so that nothing is compiled twice beside its tests.
+fn build_lab() -> Result<()> {
+    children::succeed(&mut workspace::cargo(&["build", "--quiet", "--workspace", "--bin", "zone-lab"]))
 }
 
 /// Reads `7 passed, 1 failed, 2 skipped`.
