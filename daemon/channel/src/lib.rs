@@ -1,5 +1,5 @@
-//! How control and relay talk: the messages, the settings in them, and the Unix socket that carries both
-//! messages and descriptors.
+//! How control and relay talk: the messages, the frames around them, and the Unix socket that carries both messages and
+//! descriptors.
 //!
 //! control starts a relay with the socket as its standard input and sends [`ToRelay::Configure`] with the
 //! listening sockets. One of the descriptors is a Unix listener of the relay's own, the *rendezvous*: a control
@@ -8,14 +8,11 @@
 //! descriptors.
 
 pub mod build;
-pub mod manager;
+pub mod frame;
 pub mod message;
-pub mod settings;
 pub mod socket;
 
-pub use manager::Manager;
 pub use message::{
     Configure, FromRelay, Identity, KeyPair, ListenerInfo, OnStop, Policy, Query, RelayState, Reply, ToRelay,
 };
-pub use settings::{Limits, Timeouts};
 pub use socket::{ChannelError, Receiver, Sender, pair};

@@ -9,8 +9,7 @@ use zone_protocol::identity::{Label, Role};
 use zone_protocol::provisioning::{PerPort, ProcessStatus, RelayCounts};
 use zone_protocol::tls::tickets::TicketKeys;
 use zone_protocol::trust::Trust;
-
-use crate::settings::{Limits, Timeouts};
+use zone_settings::{Limits, Timeouts};
 
 /// From control.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,6 +1,4 @@
 //! The socket between control and relay: JSON messages in frames, with descriptors beside them (SCM_RIGHTS, unix(7)).
-//!
-//! A frame is its length (4 bytes, big-endian), the number of descriptors (1 byte) and the JSON.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
@@ -19,12 +17,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-/// The longest message: a policy with a deny-list of some ten thousand entries.
-pub const LONGEST: usize = 8 * 1024 * 1024;
-/// The most descriptors with one message.
-pub const MOST_DESCRIPTORS: usize = 64;
-
-const HEADER: usize = 5;
+use crate::frame::{Decoder, FrameError, MAX_DESCRIPTORS, encode};
 
 /// Why the channel is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -35,25 +28,26 @@ pub enum ChannelError {
     /// The socket failed.
     #[error("channel: {0}")]
     Io(#[from] io::Error),
-    /// A message that is none.
+    /// What came is no message of this version.
     #[error("channel: the other process sent something that is no message of this version: {0}")]
     Malformed(String),
-    /// Beyond a bound.
-    #[error("channel: a message of {0} bytes, more than {LONGEST}")]
-    TooLong(usize),
+    /// A message is beyond a bound.
+    #[error("channel: {0}")]
+    Frame(#[from] FrameError),
 }
 
 /// The sending half; clones share the socket and never mix their frames.
 #[derive(Debug)]
 pub struct Sender<M> {
     stream: Arc<UnixStream>,
-    turn: Arc<Mutex<()>>,
+    /// Held while a frame is being written.
+    writing: Arc<Mutex<()>>,
     kind: PhantomData<fn(M)>,
 }
 
 impl<M> Clone for Sender<M> {
     fn clone(&self) -> Self {
-        Self { stream: Arc::clone(&self.stream), turn: Arc::clone(&self.turn), kind: PhantomData }
+        Self { stream: Arc::clone(&self.stream), writing: Arc::clone(&self.writing), kind: PhantomData }
     }
 }
 
@@ -61,7 +55,7 @@ impl<M> Clone for Sender<M> {
 #[derive(Debug)]
 pub struct Receiver<M> {
     stream: Arc<UnixStream>,
-    bytes: Vec<u8>,
+    decoder: Decoder,
     descriptors: Vec<OwnedFd>,
     kind: PhantomData<fn() -> M>,
 }
@@ -71,28 +65,17 @@ pub fn pair<Out, In>(stream: OwnedFd) -> io::Result<(Sender<Out>, Receiver<In>)>
     let stream = StdStream::from(stream);
     stream.set_nonblocking(true)?;
     let stream = Arc::new(UnixStream::from_std(stream)?);
-    let sender = Sender { stream: Arc::clone(&stream), turn: Arc::new(Mutex::new(())), kind: PhantomData };
-    Ok((sender, Receiver { stream, bytes: Vec::new(), descriptors: Vec::new(), kind: PhantomData }))
+    let sender = Sender { stream: Arc::clone(&stream), writing: Arc::default(), kind: PhantomData };
+    Ok((sender, Receiver { stream, decoder: Decoder::default(), descriptors: Vec::new(), kind: PhantomData }))
 }
 
 impl<M: Serialize> Sender<M> {
     /// Sends one message with its descriptors, which stay open here.
     pub async fn send(&self, message: &M, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let json = serde_json::to_vec(message).map_err(|e| ChannelError::Malformed(e.to_string()))?;
-        let length = u32::try_from(json.len())
-            .ok()
-            .filter(|_| json.len() <= LONGEST)
-            .ok_or(ChannelError::TooLong(json.len()))?;
-        let count = u8::try_from(descriptors.len())
-            .ok()
-            .filter(|_| descriptors.len() <= MOST_DESCRIPTORS)
-            .ok_or_else(|| ChannelError::Malformed(format!("{} descriptors", descriptors.len())))?;
-        let mut frame = Vec::with_capacity(HEADER + json.len());
-        frame.extend_from_slice(&length.to_be_bytes());
-        frame.push(count);
-        frame.extend_from_slice(&json);
+        let frame = encode(&json, descriptors.len())?;
 
-        let _turn = self.turn.lock().await;
+        let _writing = self.writing.lock().await;
         let mut sent = 0;
         while sent < frame.len() {
             // Descriptors go with the first byte, so that they are there when the frame is complete.
@@ -117,8 +100,8 @@ impl<M: DeserializeOwned> Receiver<M> {
                 return Ok(message);
             }
             self.stream.readable().await?;
-            let (bytes, descriptors) = (&mut self.bytes, &mut self.descriptors);
-            let read = || receive_some(self.stream.as_fd(), bytes, descriptors);
+            let (decoder, descriptors) = (&mut self.decoder, &mut self.descriptors);
+            let read = || receive_some(self.stream.as_fd(), decoder, descriptors);
             match self.stream.try_io(Interest::READABLE, read) {
                 Ok(0) => return Err(ChannelError::Closed),
                 Ok(_) => {}
@@ -129,25 +112,19 @@ impl<M: DeserializeOwned> Receiver<M> {
     }
 
     fn take(&mut self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
-        let Some((header, rest)) = self.bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
-        let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        if length > LONGEST {
-            return Err(ChannelError::TooLong(length));
-        }
-        let Some(json) = rest.get(..length) else { return Ok(None) };
-        let count = usize::from(header[4]);
+        let Some(frame) = self.decoder.next_frame()? else { return Ok(None) };
+        let count = frame.descriptors;
         if self.descriptors.len() < count {
             return Err(ChannelError::Malformed(format!("{count} descriptors announced, fewer came")));
         }
-        let message = serde_json::from_slice(json).map_err(|e| ChannelError::Malformed(e.to_string()))?;
-        let descriptors = self.descriptors.drain(..count).collect();
-        self.bytes.drain(..HEADER + length);
-        Ok(Some((message, descriptors)))
+        let message =
+            serde_json::from_slice(&frame.message).map_err(|e| ChannelError::Malformed(e.to_string()))?;
+        Ok(Some((message, self.descriptors.drain(..count).collect())))
     }
 }
 
 fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("too many descriptors"));
@@ -157,10 +134,10 @@ fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>
 
 fn receive_some(
     socket: BorrowedFd<'_>,
-    bytes: &mut Vec<u8>,
+    decoder: &mut Decoder,
     descriptors: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut chunk = [0; 16 * 1024];
     let received =
@@ -170,7 +147,7 @@ fn receive_some(
             descriptors.extend(received);
         }
     }
-    bytes.extend_from_slice(&chunk[..received.bytes]);
+    decoder.push(&chunk[..received.bytes]);
     Ok(received.bytes)
 }
 
@@ -225,6 +202,6 @@ mod tests {
         let ((out, _in), (_, mut received)) = connected::<u64, u64>();
         out.stream.writable().await.unwrap();
         out.stream.try_write(b"\xff\xff\xff\xff\x00").unwrap();
-        assert!(matches!(received.receive().await, Err(ChannelError::TooLong(_))));
+        assert!(matches!(received.receive().await, Err(ChannelError::Frame(FrameError::TooLong(_)))));
     }
 }

@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
-use zone_channel::Manager;
+use zone_service_manager::ServiceManager;
 
 use crate::admin::{self, Answer, Question};
 use crate::config::Config;
@@ -118,7 +118,7 @@ fn run(file: &Path) -> Result<(), String> {
     let log = crate::log::start(&config.log).map_err(|error| error.to_string())?;
     raise_descriptor_limit();
     let starter = starter(&config.relay).map_err(|error| error.to_string())?;
-    let manager = Manager::from_environment()
+    let manager = ServiceManager::from_environment()
         .map_err(|error| format!("the service manager's NOTIFY_SOCKET is of no use: {error}"))?;
     // Relays that are control's children end or stay as control says; those of the manager outlive it.
     let lifeline = (manager.is_there() && !config.relay.socket.as_os_str().is_empty())

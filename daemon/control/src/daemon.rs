@@ -15,9 +15,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval_at};
 use zone_channel::Policy;
-use zone_channel::settings::seconds;
 use zone_firewall_protocol::PortRule;
 use zone_protocol::tls::TlsError;
+use zone_settings::seconds;
 
 use crate::config::{Config, ConfigErrors, OnStop};
 use crate::firewall::{self, Firewall};

@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
-use zone_channel::Manager;
+use zone_service_manager::ServiceManager;
 
 use crate::admin::{self, Question};
 use crate::daemon::Daemon;
@@ -37,7 +37,7 @@ pub struct Lifeline {
 
 impl Lifeline {
     /// The one that the manager kept, or a new one that it is given to keep. `passed` is what it passed on.
-    pub fn take(manager: &Manager, passed: Vec<(String, OwnedFd)>) -> io::Result<Self> {
+    pub fn take(manager: &ServiceManager, passed: Vec<(String, OwnedFd)>) -> io::Result<Self> {
         let (mut reader, mut writer) = (None, None);
         for (name, descriptor) in passed {
             match name.as_str() {
@@ -57,7 +57,7 @@ impl Lifeline {
 }
 
 /// Tells the manager when the daemon serves, what it does, and that it makes progress.
-pub(crate) async fn report(daemon: Rc<Daemon>, manager: Rc<Manager>) {
+pub(crate) async fn report(daemon: Rc<Daemon>, manager: Rc<ServiceManager>) {
     if !manager.is_there() {
         return;
     }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use uuid::Uuid;
+use zone_accept::Permit;
 use zone_pairing::{CallError, Event};
 use zone_protocol::fields;
 use zone_protocol::head::{HeadError, RequestHead, write_response};
@@ -14,7 +15,6 @@ use zone_protocol::proxy_status::Reason;
 
 use crate::connections::Why;
 use crate::head_io::{ReadError, Refused, read_request, refuse};
-use crate::limiter::Place;
 use crate::presence;
 use crate::rules::Port;
 use crate::serve::{Known, Shared};
@@ -178,7 +178,7 @@ async fn answer(shared: &Shared, known: &mut Known, head: &RequestHead) -> Resul
         }
         ("GET", "/v1/endpoints/events") => {
             let most = shared.rules().limits.event_streams;
-            let Some(_place) = shared.streams.take((), most) else {
+            let Some(_place) = shared.streams.acquire((), most) else {
                 let details = format!("{most} event streams are open already (limits.event_streams)");
                 return Err(Refusal::stop(Reason::Limit, "event_streams", details));
             };
@@ -237,7 +237,7 @@ async fn send(shared: &Shared, known: &mut Known, text: &str) -> Result<(), Stop
     }
 }
 
-type Connected = (Arc<Request>, Box<EndpointLeg>, Vec<u8>, Place<()>);
+type Connected = (Arc<Request>, Box<EndpointLeg>, Vec<u8>, Permit<()>);
 
 /// Gets a park for a CONNECT. What the caller sends meanwhile is kept, up to a limit, and flows only after the
 /// endpoint has accepted.
@@ -252,7 +252,7 @@ async fn connect(
         .connect_target()
         .map_err(|error| Refusal::stop(Reason::BadRequest, "request", error.to_string()))?;
     let most = rules.limits.sessions;
-    let place = shared.sessions.take((), most).ok_or_else(|| {
+    let place = shared.sessions.acquire((), most).ok_or_else(|| {
         Refusal::stop(
             Reason::Limit,
             "sessions",
@@ -314,7 +314,7 @@ async fn join(
     request: Arc<Request>,
     leg: Box<EndpointLeg>,
     early: Vec<u8>,
-    place: Place<()>,
+    place: Permit<()>,
 ) {
     let session = request.session.to_string();
     let mut heads = vec![(fields::SESSION, session.as_str())];

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use zone_protocol::identity::Label;
 use zone_protocol::tls::certificate::{Leaf, NameHash};
 
-use crate::limiter::lock;
+use crate::lock::lock;
 use crate::rules::{Port, Rules};
 
 /// Why a connection is ended from outside its task.

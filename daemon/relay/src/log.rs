@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use zone_channel::{FromRelay, Sender};
 use zone_log::{Level, Log, Record, Sink, Source, StartError, Stderr};
 
-use crate::limiter::lock;
+use crate::lock::lock;
 
 /// Records on their way to a control that is slow to read; further ones go to standard error.
 const MOST_ON_THE_WAY: usize = 256;

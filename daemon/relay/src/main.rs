@@ -3,11 +3,11 @@
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use zone_channel::{Manager, build};
+use zone_channel::build;
 use zone_privileges::{PrivilegeError, Strictness, give_up, is_root, verify};
 use zone_protocol::provisioning::ProcessStatus;
 use zone_relay::relay::Own;
+use zone_service_manager::ServiceManager;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|argument| argument == "--version") {
@@ -31,8 +31,12 @@ fn main() -> ExitCode {
     };
     raise_descriptor_limit();
     let result = std::io::stdin().as_fd().try_clone_to_owned().and_then(|channel| {
-        let own =
-            Own { build: build::of_this_process()?, process, manager: Manager::from_environment()?, log };
+        let own = Own {
+            build: build::of_this_process()?,
+            process,
+            manager: ServiceManager::from_environment()?,
+            log,
+        };
         Ok((channel, own, tokio::runtime::Builder::new_multi_thread().enable_all().build()?))
     });
     match result.map(|(channel, own, runtime)| runtime.block_on(zone_relay::relay::run(channel, own))) {
@@ -66,12 +70,9 @@ fn without_privileges() -> Result<ProcessStatus, String> {
         .map_err(|error: PrivilegeError| error.to_string())
 }
 
-/// The soft limit of most systems, 1,024, is for programs that use select(2); the hard one is the admin's word.
 fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
-    match raised {
-        Ok(descriptors) => tracing::debug!(descriptors, "started"),
+    match zone_accept::raise_descriptor_limit() {
+        Ok(descriptors) => tracing::debug!(?descriptors, "started"),
         Err(error) => tracing::warn!("the limit of descriptors stays as it is: {error}"),
     }
 }

@@ -12,7 +12,7 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::limiter::lock;
+use crate::lock::lock;
 
 /// Asks for signs of life.
 #[derive(Debug)]

@@ -18,10 +18,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use zone_channel::{
-    ChannelError, Configure, FromRelay, ListenerInfo, Manager, OnStop, Policy, Query, Receiver, RelayState,
-    Reply, Sender, ToRelay,
+    ChannelError, Configure, FromRelay, ListenerInfo, OnStop, Policy, Query, Receiver, RelayState, Reply,
+    Sender, ToRelay,
 };
 use zone_protocol::provisioning::{ProcessStatus, RelayCounts};
+use zone_service_manager::ServiceManager;
 
 use crate::listen::accept_loop;
 use crate::log::Records;
@@ -52,7 +53,7 @@ pub struct Own {
     /// As the kernel showed it after privileges were given up.
     pub process: ProcessStatus,
     /// Who started it, if that was a service manager.
-    pub manager: Manager,
+    pub manager: ServiceManager,
     /// What it logs.
     pub log: Records,
 }
@@ -100,7 +101,7 @@ struct Relay {
     started_by: u32,
     build: String,
     process: ProcessStatus,
-    manager: Arc<Manager>,
+    manager: Arc<ServiceManager>,
     pulse: Arc<Pulse>,
     log: Records,
     serving: Option<Serving>,

@@ -8,8 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
-use zone_channel::settings::seconds;
-use zone_channel::{Limits, Policy};
+use zone_channel::Policy;
 use zone_protocol::head::HeadLimits;
 use zone_protocol::identity::{Label, Role};
 use zone_protocol::tls::TlsError;
@@ -19,6 +18,7 @@ use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::tickets::{PortTickets, TicketKeys};
 use zone_protocol::tls::verifier::Admission;
 use zone_protocol::trust::Anchors;
+use zone_settings::{Limits, seconds};
 
 /// What one port goes by.
 #[derive(Debug)]
@@ -52,9 +52,9 @@ pub struct Rules {
     pub head: HeadLimits,
 }
 
-/// `zone_channel::Timeouts` as durations, as far as the relay needs them.
+/// `zone_settings::Timeouts` as durations, as far as the relay needs them.
 #[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "each is described where it is configured, zone_channel::Timeouts")]
+#[expect(missing_docs, reason = "each is described where it is configured, zone_settings::Timeouts")]
 pub struct Spans {
     pub proxy_header: Duration,
     pub handshake: Duration,

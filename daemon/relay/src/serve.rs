@@ -11,15 +11,19 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::connections::{Connections, Registered};
-use crate::handshake::{self, Connection, HandshakeError};
-use crate::limiter::{Counted, LogBudget, Place, source};
+use crate::handshake::{self, Connection, TLS_BUFFER};
 use crate::metrics::Metrics;
 use crate::preface::{self, Opening, Preface};
 use crate::rules::{Port, Rules};
 use crate::switchboard::{Places, Switchboard};
 use crate::{caller, park};
+use zone_accept::{HandshakeError, Limiter, LogBudget, Permit, source_of};
 use zone_protocol::identity::Label;
 use zone_protocol::tls::refusal::Refusal;
+
+/// Log lines of one kind of refusal: so many at once, and so many a second.
+const LOG_BURST: f64 = 50.0;
+const LOG_PER_SECOND: f64 = 5.0;
 
 /// Everything that the connections of a relay share.
 #[derive(Debug)]
@@ -33,14 +37,14 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Keeps the log readable.
     pub log: LogBudget,
-    total: Arc<Counted<()>>,
-    sources: Arc<Counted<(Port, std::net::IpAddr)>>,
-    endpoints: Arc<Counted<Label>>,
-    module_servers: Arc<Counted<Label>>,
+    total: Arc<Limiter<()>>,
+    sources: Arc<Limiter<(Port, std::net::IpAddr)>>,
+    endpoints: Arc<Limiter<Label>>,
+    module_servers: Arc<Limiter<Label>>,
     /// Sessions, from their CONNECT on.
-    pub sessions: Arc<Counted<()>>,
+    pub sessions: Arc<Limiter<()>>,
     /// Streams of presence events.
-    pub streams: Arc<Counted<()>>,
+    pub streams: Arc<Limiter<()>>,
     draining: AtomicBool,
     drain: Notify,
 }
@@ -54,7 +58,7 @@ impl Shared {
             rules: RwLock::new(Arc::new(rules)),
             connections: Arc::default(),
             metrics,
-            log: LogBudget::default(),
+            log: LogBudget::new(LOG_BURST, LOG_PER_SECOND),
             total: Arc::default(),
             sources: Arc::default(),
             endpoints: Arc::default(),
@@ -109,8 +113,8 @@ impl Shared {
     }
 
     /// A place among all connections.
-    pub fn place(&self) -> Option<Place<()>> {
-        self.total.take((), self.rules().limits.connections)
+    pub fn place(&self) -> Option<Permit<()>> {
+        self.total.acquire((), self.rules().limits.connections)
     }
 
     /// Counts and, within the budget, logs a connection that is refused.
@@ -142,7 +146,7 @@ pub async fn serve(
     port: Port,
     mut stream: TcpStream,
     peer: SocketAddr,
-    total: Place<()>,
+    total: Permit<()>,
 ) {
     let rules = shared.rules();
     let Some(peer) = real_source(&shared, &rules, port, &mut stream, peer).await else { return };
@@ -150,7 +154,7 @@ pub async fn serve(
         Port::Endpoint => rules.limits.endpoint_connections_per_source,
         Port::ModuleServer => rules.limits.module_server_connections_per_source,
     };
-    let Some(source) = shared.sources.take((port, source(peer.ip())), most) else {
+    let Some(source) = shared.sources.acquire((port, source_of(peer.ip())), most) else {
         shared.refuse(
             port,
             peer,
@@ -165,8 +169,8 @@ pub async fn serve(
     // Small writes are whole messages here; waiting for more would delay keystrokes.
     let _ = stream.set_nodelay(true);
     let tls = Arc::clone(&rules.port(port).tls);
-    let result = handshake::accept(stream, tls, rules.timeouts.handshake).await;
-    match result.map_err(Unknown::from).and_then(|stream| identify(&shared, &rules, port, stream)) {
+    let result = zone_accept::handshake(stream, tls, rules.timeouts.handshake, Some(TLS_BUFFER)).await;
+    match result.map_err(Unknown::from).and_then(|stream| identify(&shared, &rules, port, Box::new(stream))) {
         Ok((stream, registered, identity)) => {
             shared.metrics.accepted(port);
             let known = Known { stream, peer, registered, places: Places { total, source, identity } };
@@ -195,7 +199,7 @@ impl From<HandshakeError> for Unknown {
 }
 
 impl Shared {
-    fn identity_places(&self, port: Port) -> (&Arc<Counted<Label>>, usize) {
+    fn identity_places(&self, port: Port) -> (&Arc<Limiter<Label>>, usize) {
         let limits = &self.rules().limits;
         match port {
             Port::Endpoint => (&self.endpoints, limits.connections_per_endpoint),
@@ -204,7 +208,7 @@ impl Shared {
     }
 }
 
-type Identified = (Connection, Registered, Place<Label>);
+type Identified = (Connection, Registered, Permit<Label>);
 
 /// `before` is what the handshake went by. Whatever has changed since is asked here.
 fn identify(shared: &Shared, before: &Rules, port: Port, stream: Connection) -> Result<Identified, Unknown> {
@@ -221,7 +225,7 @@ fn identify(shared: &Shared, before: &Rules, port: Port, stream: Connection) -> 
     }
     let name = &registered.leaf.identity.name;
     let (places, most) = shared.identity_places(port);
-    match places.take(name.clone(), most) {
+    match places.acquire(name.clone(), most) {
         Some(place) => Ok((stream, registered, place)),
         None => Err(Unknown::Limit(name.clone(), most)),
     }

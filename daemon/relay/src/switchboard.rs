@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, broadcast, oneshot};
 use uuid::Uuid;
+use zone_accept::Permit;
 use zone_pairing::{
     Action, CallError, CallId, CloseReason, Counts, Event, Machine, ParkId, ParkState, Presence, Time,
 };
@@ -18,7 +19,7 @@ use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 
 use crate::connections::Registered;
 use crate::handshake::Connection;
-use crate::limiter::{Place, lock};
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::presence::{Change, PresenceEvent};
 use crate::pulse::Beat;
@@ -106,11 +107,11 @@ pub struct EndpointLeg {
 #[derive(Debug)]
 pub struct Places {
     /// Of the total.
-    pub total: Place<()>,
+    pub total: Permit<()>,
     /// Of its source.
-    pub source: Place<(crate::rules::Port, std::net::IpAddr)>,
+    pub source: Permit<(crate::rules::Port, std::net::IpAddr)>,
     /// Of its identity.
-    pub identity: Place<Label>,
+    pub identity: Permit<Label>,
 }
 
 type Answer = Result<Box<EndpointLeg>, (CallError, Option<String>)>;

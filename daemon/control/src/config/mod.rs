@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 pub use zone_channel::OnStop;
-use zone_channel::{Limits, Timeouts};
 use zone_protocol::head::HeadLimits;
+use zone_settings::{Limits, Timeouts};
 
 pub use zone_log::Level;
 
@@ -333,10 +333,10 @@ impl Config {
         if self.control.listen.is_empty() {
             wrong.push("control.listen: at least one address is needed".to_owned());
         }
-        if let Some(name) = self.timeouts.first_wrong() {
+        if let Some(name) = self.timeouts.first_invalid() {
             wrong.push(format!(
                 "timeouts.{name}: must be more than 0 and at most {} seconds",
-                Timeouts::LONGEST
+                Timeouts::MAX_SECONDS
             ));
         }
         if self.timeouts.ping_after >= ENDPOINT_PATIENCE {

@@ -20,9 +20,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use zone_channel::settings::seconds;
 use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
 use zone_protocol::tls::refusal::{Refusal, capture};
+use zone_settings::seconds;
 
 use super::face::Face;
 use super::gate::Place;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 
 use ipnet::IpNet;
-use zone_channel::Limits;
+use zone_settings::Limits;
 
 /// Counts connections in all and for each source.
 #[derive(Debug, Clone, Default)]

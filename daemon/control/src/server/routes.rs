@@ -11,11 +11,11 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
-use zone_channel::settings::seconds;
 use zone_protocol::fields;
 use zone_protocol::problem::{self, Problem};
 use zone_protocol::provisioning::{NewIdentity, OfferRequest, Provisioning};
 use zone_protocol::trust::Trust;
+use zone_settings::seconds;
 
 use super::authentication::{self, Caller, Proved};
 use super::connection::Peer;

@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use zone_channel::settings::seconds;
 use zone_protocol::identity::Label;
 use zone_protocol::problem::Problem;
 use zone_protocol::provisioning::{HostFacts, Offer};
+use zone_settings::seconds;
 
 use crate::daemon::Daemon;
 use crate::keys::OfferedKeys;

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use zone_channel::settings::seconds;
 use zone_protocol::problem::Problem;
+use zone_settings::seconds;
 
 use super::{Actor, Change, Failure, Step, change};
 use crate::daemon::Daemon;

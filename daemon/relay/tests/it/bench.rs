@@ -21,8 +21,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use zone_channel::{
-    Configure, FromRelay, Identity, KeyPair as PemPair, Limits, ListenerInfo, OnStop, Policy, Query,
-    Receiver, RelayState, Reply, Sender, Timeouts, ToRelay,
+    Configure, FromRelay, Identity, KeyPair as PemPair, ListenerInfo, OnStop, Policy, Query, Receiver,
+    RelayState, Reply, Sender, ToRelay,
 };
 use zone_protocol::head::{HeadLimits, RequestHead, ResponseHead, parse_request, parse_response};
 use zone_protocol::identity::{Label, Role};
@@ -32,6 +32,7 @@ use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::tickets::TicketKeys;
 use zone_protocol::tls::verifier::Expectation;
 use zone_protocol::trust::{Anchors, Trust};
+use zone_settings::{Limits, Timeouts};
 
 /// Nothing that a test waits for takes longer, unless something is wrong.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,5 +1,6 @@
 //! What a process tells the service manager that started it (sd_notify(3)); nothing where none did.
 //!
+//! The words are those of the crate sd-notify; the socket is our own, for it opens one for each message.
 //! The socket is opened once and kept, so that a process which may open none later can go on talking.
 
 use std::io::{self, IoSlice};
@@ -10,20 +11,21 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use sd_notify::NotifyState;
 
 /// For the manager to take a message.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The longest status line, characters.
-const LONGEST_STATUS: usize = 256;
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest status line.
+const MAX_STATUS_CHARS: usize = 256;
 
 /// The service manager of this process, if there is one.
 #[derive(Debug, Default)]
-pub struct Manager {
+pub struct ServiceManager {
     socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
 }
 
-impl Manager {
+impl ServiceManager {
     /// By the environment: `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
     pub fn from_environment() -> io::Result<Self> {
         let variable = |name| std::env::var(name).ok();
@@ -36,7 +38,7 @@ impl Manager {
         };
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address)?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         let own = std::process::id().to_string();
         let watchdog = watchdog(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"), &own);
         Ok(Self { socket: Some(socket), watchdog })
@@ -54,34 +56,34 @@ impl Manager {
 
     /// This process serves.
     pub fn ready(&self) {
-        self.tell("READY=1", None);
+        self.notify(&NotifyState::Ready, None);
     }
 
     /// This process is about to end.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1", None);
+        self.notify(&NotifyState::Stopping, None);
     }
 
     /// This process makes progress. To be said upon proof only.
     pub fn alive(&self) {
-        self.tell("WATCHDOG=1", None);
+        self.notify(&NotifyState::Watchdog, None);
     }
 
     /// What it is doing, in one line.
     pub fn status(&self, line: &str) {
-        let line: String = line.chars().filter(|c| !c.is_control()).take(LONGEST_STATUS).collect();
-        self.tell(&format!("STATUS={line}"), None);
+        let line: String = line.chars().filter(|c| !c.is_control()).take(MAX_STATUS_CHARS).collect();
+        self.notify(&NotifyState::Status(&line), None);
     }
 
     /// Gives it a descriptor to keep until this service is stopped, and to hand to the next process.
     pub fn keep(&self, name: &str, descriptor: impl AsFd) {
-        self.tell(&format!("FDSTORE=1\nFDNAME={name}"), Some(descriptor.as_fd()));
+        self.notify(&NotifyState::Custom(&format!("FDSTORE=1\nFDNAME={name}")), Some(descriptor.as_fd()));
     }
 
-    fn tell(&self, message: &str, descriptor: Option<BorrowedFd<'_>>) {
+    fn notify(&self, state: &NotifyState<'_>, descriptor: Option<BorrowedFd<'_>>) {
         let Some(socket) = &self.socket else { return };
-        if let Err(error) = send(socket, message, descriptor) {
-            tracing::warn!(%error, "the service manager can't be told: {message}");
+        if let Err(error) = send(socket, &state.to_string(), descriptor) {
+            tracing::warn!(%error, "the service manager can't be told: {state}");
         }
     }
 }
@@ -111,14 +113,14 @@ mod tests {
     #[test]
     fn what_is_said_arrives_and_a_status_is_one_bounded_line() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
-        let manager = Manager { socket: Some(ours), watchdog: None };
-        manager.status(&format!("two\nlines{}", "ä".repeat(LONGEST_STATUS)));
+        let manager = ServiceManager { socket: Some(ours), watchdog: None };
+        manager.status(&format!("two\nlines{}", "ä".repeat(MAX_STATUS_CHARS)));
         manager.ready();
         let mut space = [0; 2048];
         let length = theirs.recv(&mut space).unwrap();
         let status = std::str::from_utf8(&space[..length]).unwrap();
         assert!(status.starts_with("STATUS=twolines"), "{status}");
-        assert_eq!(status.chars().count(), "STATUS=".len() + LONGEST_STATUS);
+        assert_eq!(status.chars().count(), "STATUS=".len() + MAX_STATUS_CHARS);
         let length = theirs.recv(&mut space).unwrap();
         assert_eq!(&space[..length], b"READY=1");
     }

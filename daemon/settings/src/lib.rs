@@ -1,4 +1,4 @@
-//! Limits and timeouts: every bound of the daemon by name, as `zone-proxy.toml` has them.
+//! Limits and timeouts: every bound of the daemon by name, as `zone-proxy.toml` has them and control tells them to relays.
 
 use std::time::Duration;
 
@@ -146,23 +146,23 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// The longest span that is accepted: a hundred days.
-    pub const LONGEST: f64 = 8_640_000.0;
+    /// The longest span that is accepted, seconds: a hundred days.
+    pub const MAX_SECONDS: f64 = 8_640_000.0;
 
     /// The name of the first value that is no span of time (negative, zero, not a number, too long).
-    pub fn first_wrong(&self) -> Option<String> {
+    pub fn first_invalid(&self) -> Option<String> {
         let value = serde_json::to_value(self).ok()?;
         let fields = value.as_object()?;
         fields
             .iter()
-            .find(|(_, v)| !v.as_f64().is_some_and(|s| s > 0.0 && s <= Self::LONGEST))
+            .find(|(_, v)| !v.as_f64().is_some_and(|s| s > 0.0 && s <= Self::MAX_SECONDS))
             .map(|(name, _)| name.clone())
     }
 }
 
 /// A span of seconds as a duration; what is no span of time counts as zero.
 pub fn seconds(span: f64) -> Duration {
-    Duration::try_from_secs_f64(span.clamp(0.0, Timeouts::LONGEST)).unwrap_or_default()
+    Duration::try_from_secs_f64(span.clamp(0.0, Timeouts::MAX_SECONDS)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -171,9 +171,9 @@ mod tests {
 
     #[test]
     fn a_span_of_zero_or_not_a_number_is_named() {
-        assert_eq!(Timeouts::default().first_wrong(), None);
-        assert_eq!(Timeouts { pong: 0.0, ..Timeouts::default() }.first_wrong(), Some("pong".into()));
-        assert_eq!(Timeouts { drain: f64::NAN, ..Timeouts::default() }.first_wrong(), Some("drain".into()));
-        assert_eq!(Timeouts { head: 1e12, ..Timeouts::default() }.first_wrong(), Some("head".into()));
+        assert_eq!(Timeouts::default().first_invalid(), None);
+        assert_eq!(Timeouts { pong: 0.0, ..Timeouts::default() }.first_invalid(), Some("pong".into()));
+        assert_eq!(Timeouts { drain: f64::NAN, ..Timeouts::default() }.first_invalid(), Some("drain".into()));
+        assert_eq!(Timeouts { head: 1e12, ..Timeouts::default() }.first_invalid(), Some("head".into()));
     }
 }

@@ -1,0 +1,89 @@
+//! The TLS handshake of an accepted connection, with its deadline and the words for its failure.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use zone_protocol::tls::refusal::{Refusal, capture};
+
+/// Why a connection got no further than its handshake.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The certificate is not accepted here.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The handshake did not finish in time.
+    #[error("the handshake did not finish within the deadline")]
+    TooSlow,
+    /// The peer closed, or reset, before the end.
+    #[error("it closed the connection during the handshake")]
+    Closed,
+    /// The peer's TLS is not ours.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
+    /// The connection failed.
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+impl HandshakeError {
+    /// A short word for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.label(),
+            Self::TooSlow => "handshake_timeout",
+            Self::Closed => "handshake_closed",
+            Self::Tls(_) => "tls",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
+/// Accepts within the deadline. `buffer_limit` is how many bytes of ciphertext rustls may hold for this connection while
+/// the socket does not take them; `None` leaves rustls' own limit.
+pub async fn handshake(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    deadline: Duration,
+    buffer_limit: Option<usize>,
+) -> Result<TlsStream<TcpStream>, HandshakeError> {
+    let mut refusal = None;
+    let accepting = TlsAcceptor::from(config).accept_with(stream, |tls| {
+        if buffer_limit.is_some() {
+            tls.set_buffer_limit(buffer_limit);
+        }
+    });
+    let result = {
+        let mut accepting = pin!(accepting);
+        let accepted = std::future::poll_fn(|cx| {
+            let (poll, captured) = capture(|| accepting.as_mut().poll(cx));
+            refusal = captured.or(refusal.take());
+            poll
+        });
+        timeout(deadline, accepted).await
+    };
+    match (result, refusal) {
+        (Ok(Ok(stream)), _) => Ok(stream),
+        (_, Some(refusal)) => Err(refusal.into()),
+        (Ok(Err(error)), None) => Err(explain(error)),
+        (Err(_), None) => Err(HandshakeError::TooSlow),
+    }
+}
+
+fn explain(error: io::Error) -> HandshakeError {
+    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return HandshakeError::Tls(tls.clone());
+    }
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            HandshakeError::Closed
+        }
+        _ => HandshakeError::Io(error),
+    }
+}
