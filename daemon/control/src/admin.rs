@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::process::geteuid;
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -20,22 +20,24 @@ use tokio::time::{sleep, timeout};
 use zone_protocol::ports;
 use zone_protocol::provisioning::Payload;
 
-use crate::daemon::{Daemon, StartError};
-use crate::status::{self, Report};
-use crate::transaction::Actor;
+use crate::daemon::Daemon;
+use crate::host;
+use crate::status::Report;
+use crate::transaction::{Actor, ChangeError};
 
-/// The longest line that is read, bytes.
-pub const LONGEST_LINE: u64 = 64 * 1024;
+/// The longest line that is read.
+pub(crate) const MAX_LINE_BYTES: u64 = 64 * 1024;
 /// For a question to arrive, and for its answer to be taken.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections at the same time.
-const MOST: usize = 8;
-const AFTER_ERROR: Duration = Duration::from_millis(100);
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most connections at the same time.
+const MAX_CONNECTIONS: usize = 8;
+/// After an error of accept(2).
+const ACCEPT_DELAY: Duration = Duration::from_millis(100);
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Question {
+pub(crate) enum Question {
     /// The payload with the outstanding token.
     Payload,
     /// A new token.
@@ -53,7 +55,7 @@ pub enum Question {
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The payload.
     Payload(Payload),
     /// The report.
@@ -65,64 +67,62 @@ pub enum Answer {
 }
 
 /// Where the socket is.
-pub fn socket(runtime_dir: &Path) -> PathBuf {
+pub(crate) fn socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("admin.sock")
 }
 
 /// Makes the socket. The caller holds the lock of the state directory, so an older one is nobody's.
-pub fn listen(runtime_dir: &Path) -> Result<UnixListener, StartError> {
+pub(crate) fn listen(runtime_dir: &Path) -> io::Result<UnixListener> {
     let path = socket(runtime_dir);
-    let listen = || -> io::Result<UnixListener> {
-        if let Err(error) = fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error);
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(listener)
-    };
-    listen().map_err(|source| StartError::Runtime { path: path.clone(), source })
+    if let Err(error) = fs::remove_file(&path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Answers for as long as the daemon lives.
-pub async fn serve(daemon: Rc<Daemon>, listener: UnixListener) {
-    let places = Rc::new(Semaphore::new(MOST));
+pub(crate) async fn serve(daemon: Rc<Daemon>, listener: UnixListener) {
+    let permits = Rc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(%error, "the admin socket can't accept for a moment");
-                sleep(AFTER_ERROR).await;
+                sleep(ACCEPT_DELAY).await;
                 continue;
             }
         };
-        let (daemon, places) = (Rc::clone(&daemon), Rc::clone(&places));
+        let (daemon, permits) = (Rc::clone(&daemon), Rc::clone(&permits));
         spawn_local(async move {
             // Beyond the limit nobody waits: the connection is closed unanswered.
-            let Ok(_place) = places.try_acquire() else { return };
-            if let Err(error) = converse(&daemon, stream).await {
+            let Ok(_permit) = permits.try_acquire() else { return };
+            if let Err(error) = exchange(&daemon, stream).await {
                 tracing::warn!(%error, "a connection to the admin socket failed");
             }
         });
     }
 }
 
-async fn converse(daemon: &Rc<Daemon>, stream: UnixStream) -> io::Result<()> {
+/// One question and its answer.
+async fn exchange(daemon: &Rc<Daemon>, stream: UnixStream) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     if uid != 0 && uid != geteuid().as_raw() {
         return Err(io::Error::other(format!("user {uid} may not ask")));
     }
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    timeout(PATIENCE, BufReader::new(reader.take(LONGEST_LINE)).read_line(&mut line)).await??;
+    timeout(EXCHANGE_TIMEOUT, BufReader::new(reader.take(MAX_LINE_BYTES)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line) {
         Ok(question) => answer(daemon, question, uid).await,
         Err(error) => Answer::Error(format!("this is no question: {error}")),
     };
     let mut line = serde_json::to_string(&answer)?;
     line.push('\n');
-    timeout(PATIENCE, writer.write_all(line.as_bytes())).await?
+    timeout(EXCHANGE_TIMEOUT, writer.write_all(line.as_bytes())).await?
 }
 
 async fn answer(daemon: &Rc<Daemon>, question: Question, uid: u32) -> Answer {
@@ -140,7 +140,7 @@ async fn answer(daemon: &Rc<Daemon>, question: Question, uid: u32) -> Answer {
         Question::NewToken => daemon.new_token(actor).await,
         Question::Reset => daemon.unprovision(actor).await,
     };
-    done.map_or_else(|problem| Answer::Error(problem.to_string()), |()| Answer::Done)
+    done.map_or_else(|error| Answer::Error(line(&error)), |()| Answer::Done)
 }
 
 fn payload(daemon: &Daemon) -> Result<Payload, String> {
@@ -155,10 +155,18 @@ fn payload(daemon: &Daemon) -> Result<Payload, String> {
     }
     Ok(Payload {
         version: 1,
-        host: status::host(),
+        host: host::name(),
         addresses: daemon.config().control.listen.clone(),
         port: ports::CONTROL,
         token: issued.token.clone(),
         expires_at: issued.expires_at(&daemon.time),
     })
+}
+
+/// One line for a person: what is wrong, at which step, and what to do.
+fn line(error: &ChangeError) -> String {
+    let step = error.step().map(|step| format!(" (step: {}; everything was undone)", step.as_str()));
+    let detail = error.detail().map(|detail| format!(": {detail}"));
+    let help = error.help().map(|help| format!("; {help}"));
+    [Some(error.title().to_owned()), step, detail, help].into_iter().flatten().collect()
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
@@ -19,15 +18,16 @@ use zone_service_manager::ServiceManager;
 use crate::admin::{self, Answer, Question};
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::lifeline::Lifeline;
 use crate::privileges::leave_root;
 use crate::relay::starter;
 use crate::reset;
-use crate::service::{self, Lifeline};
 use crate::state::clock::SystemClock;
 use crate::status::Report;
+use crate::watchdog;
 
 /// For the daemon to answer at the admin socket: leaving a zone waits for relays to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The command line of `zone-proxy`.
 #[derive(Debug, Parser)]
@@ -132,7 +132,7 @@ fn run(file: &Path) -> Result<(), String> {
         let daemon = Daemon::start(config, file, clock, starter, lifeline, log.set_level())
             .await
             .map_err(|error| error.to_string())?;
-        spawn_local(service::report(Rc::clone(&daemon), Rc::clone(&manager)));
+        spawn_local(watchdog::report(Rc::clone(&daemon), Rc::clone(&manager)));
         while signals.reload_wanted().await {
             // It has said in the log what came of it.
             let _ = daemon.reload().await;
@@ -143,10 +143,8 @@ fn run(file: &Path) -> Result<(), String> {
     })
 }
 
-/// The soft limit of most systems, 1,024, is for programs that use select(2); the hard one is the admin's word.
 fn raise_descriptor_limit() {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+    if let Err(error) = zone_accept::raise_descriptor_limit() {
         tracing::warn!("the limit of descriptors stays as it is: {error}");
     }
 }
@@ -190,7 +188,7 @@ fn reset_proxy(file: &Path, yes: bool) -> Result<(), String> {
         confirm()?;
     }
     if let Ok(stream) = connect(&config) {
-        let answer = converse(stream, Question::Reset)?;
+        let answer = exchange(stream, Question::Reset)?;
         if !matches!(answer, Answer::Done) {
             return unexpected(answer);
         }
@@ -217,22 +215,22 @@ fn ask(file: &Path, question: Question) -> Result<Answer, String> {
         let socket = admin::socket(&config.runtime_dir);
         format!("the daemon does not answer at {} ({error}): is it running?", socket.display())
     })?;
-    converse(stream, question)
+    exchange(stream, question)
 }
 
 fn connect(config: &Config) -> io::Result<UnixStream> {
     let stream = UnixStream::connect(admin::socket(&config.runtime_dir))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(DAEMON_TIMEOUT))?;
+    stream.set_write_timeout(Some(DAEMON_TIMEOUT))?;
     Ok(stream)
 }
 
-fn converse(mut stream: UnixStream, question: Question) -> Result<Answer, String> {
+fn exchange(mut stream: UnixStream, question: Question) -> Result<Answer, String> {
     let broken = |error: io::Error| format!("the daemon did not answer: {error}");
     let line = serde_json::to_string(&question).map_err(|error| error.to_string())? + "\n";
     stream.write_all(line.as_bytes()).map_err(broken)?;
     let mut answer = String::new();
-    BufReader::new(stream).take(16 * admin::LONGEST_LINE).read_line(&mut answer).map_err(broken)?;
+    BufReader::new(stream).take(16 * admin::MAX_LINE_BYTES).read_line(&mut answer).map_err(broken)?;
     serde_json::from_str(&answer).map_err(|_| "the daemon closed the connection unanswered".to_owned())
 }
 

@@ -1,7 +1,7 @@
 //! The host's firewall, as far as the proxy has a hand in it: it asks the broker, which alone may change rules.
 //!
 //! Every request carries the whole set of relay ports, so that asking again is harmless. Whoever asks holds the
-//! turn from then on until the state that the set belongs to is in force: an older set never overtakes a newer.
+//! lock from then on until the state that the set belongs to is in force: an older set never overtakes a newer.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -18,19 +18,19 @@ use zone_protocol::provisioning::Provisioning;
 use crate::config::{FirewallMode, FirewallOptions};
 
 /// For the broker to start, to change rules and to answer.
-const PATIENCE: Duration = Duration::from_secs(25);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long findings are good for: `status` may be asked often.
-const FRESH: Duration = Duration::from_secs(5);
+const FINDINGS_MAX_AGE: Duration = Duration::from_secs(5);
 
 /// Why the firewall is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FirewallError {
+pub(crate) enum FirewallError {
     /// The broker does not do it.
     #[error("{why}: {help}")]
     Refused {
-        /// Why.
+        /// The broker's reason.
         why: String,
-        /// What to do.
+        /// What an admin can do about it.
         help: String,
     },
     /// Nobody knows whether it was done.
@@ -53,40 +53,40 @@ type Seen = (Instant, Result<Vec<Finding>, String>);
 
 /// The firewall, through its broker or not at all.
 #[derive(Debug)]
-pub struct Firewall {
+pub(crate) struct Firewall {
     broker: Option<PathBuf>,
-    turn: Mutex<()>,
+    lock: Mutex<()>,
     last: RefCell<Last>,
     seen: RefCell<Option<Seen>>,
     failures: Cell<u32>,
-    poke: Notify,
+    check: Notify,
 }
 
 impl Firewall {
     /// As the configuration has it.
-    pub fn new(options: &FirewallOptions) -> Self {
+    pub(crate) fn new(options: &FirewallOptions) -> Self {
         Self {
             broker: (options.mode == FirewallMode::Broker).then(|| options.socket.clone()),
-            turn: Mutex::default(),
+            lock: Mutex::default(),
             last: RefCell::new(Last::Unasked),
             seen: RefCell::default(),
             failures: Cell::default(),
-            poke: Notify::default(),
+            check: Notify::default(),
         }
     }
 
     /// Whether there is a broker to ask.
-    pub fn is_managed(&self) -> bool {
+    pub(crate) fn is_managed(&self) -> bool {
         self.broker.is_some()
     }
 
     /// Keeps everybody else from asking.
-    pub async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
+    pub(crate) async fn lock(&self) -> MutexGuard<'_, ()> {
+        self.lock.lock().await
     }
 
-    /// Makes these the relay's open ports, all of them. The caller holds the turn.
-    pub async fn set(&self, rules: Vec<PortRule>) -> Result<(), FirewallError> {
+    /// Makes these the relay's open ports, all of them. The caller holds the lock.
+    pub(crate) async fn set(&self, rules: Vec<PortRule>) -> Result<(), FirewallError> {
         if !self.is_managed() {
             return Ok(());
         }
@@ -110,23 +110,23 @@ impl Firewall {
     }
 
     /// Whether these are the open ports already, as far as is known.
-    pub fn has(&self, rules: &[PortRule]) -> bool {
+    pub(crate) fn has(&self, rules: &[PortRule]) -> bool {
         !self.is_managed() || matches!(&*self.last.borrow(), Last::Done(last) if last == rules)
     }
 
     /// Has the ports looked after now, rather than at the next change.
-    pub fn poke(&self) {
-        self.poke.notify_one();
+    pub(crate) fn request_check(&self) {
+        self.check.notify_one();
     }
 
-    /// Waits for [`Firewall::poke`].
-    pub async fn poked(&self) {
-        self.poke.notified().await;
+    /// Waits for [`Firewall::request_check`].
+    pub(crate) async fn check_requested(&self) {
+        self.check.notified().await;
     }
 
     /// Looks at the live rules, unless that was done a moment ago.
-    pub async fn refresh(&self) {
-        let fresh = |seen: &Seen| seen.0.elapsed() < FRESH;
+    pub(crate) async fn refresh(&self) {
+        let fresh = |seen: &Seen| seen.0.elapsed() < FINDINGS_MAX_AGE;
         if !self.is_managed() || self.seen.borrow().as_ref().is_some_and(fresh) {
             return;
         }
@@ -140,7 +140,7 @@ impl Firewall {
     }
 
     /// The word for a port that should be open: see [`zone_protocol::provisioning::PortStatus::firewall`].
-    pub fn verdict(&self, purpose: Purpose, port: u16) -> String {
+    pub(crate) fn verdict(&self, purpose: Purpose, port: u16) -> String {
         if !self.is_managed() {
             return "none".to_owned();
         }
@@ -149,7 +149,7 @@ impl Firewall {
     }
 
     /// What an admin should look at, one line each.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Last::Failed(error) = &*self.last.borrow() {
             warnings.push(format!("the firewall was not changed: {error}"));
@@ -178,13 +178,13 @@ impl Firewall {
             return Err(FirewallError::Unreachable("there is no broker".to_owned()));
         };
         let asking = tokio::task::spawn_blocking(move || ask(&socket, &request));
-        match timeout(PATIENCE, asking).await {
+        match timeout(BROKER_TIMEOUT, asking).await {
             Ok(Ok(answer)) => answer.map_err(|error: AskError| FirewallError::Unreachable(error.to_string())),
             Ok(Err(error)) => {
                 Err(FirewallError::Unreachable(format!("asking the firewall broker broke off: {error}")))
             }
             Err(_) => {
-                let why = format!("the firewall broker did not answer within {} s", PATIENCE.as_secs());
+                let why = format!("the firewall broker did not answer within {} s", BROKER_TIMEOUT.as_secs());
                 Err(FirewallError::Unreachable(why))
             }
         }
@@ -192,7 +192,7 @@ impl Firewall {
 }
 
 /// The open ports that a provisioning takes. Balancers connect from their own networks, so those are let in too.
-pub fn rules(document: &Provisioning, balancers: &[IpNet]) -> Vec<PortRule> {
+pub(crate) fn rules(document: &Provisioning, balancers: &[IpNet]) -> Vec<PortRule> {
     let mut endpoint_networks = document.allowed_networks.endpoint.clone();
     if !endpoint_networks.is_empty() {
         endpoint_networks
@@ -217,13 +217,13 @@ pub fn rules(document: &Provisioning, balancers: &[IpNet]) -> Vec<PortRule> {
 }
 
 /// While one provisioning takes the place of another, the ports of both are open.
-pub fn both(old: &[PortRule], new: &[PortRule]) -> Vec<PortRule> {
+pub(crate) fn both(old: &[PortRule], new: &[PortRule]) -> Vec<PortRule> {
     let gone = old.iter().filter(|old| new.iter().all(|new| new.port != old.port));
     new.iter().chain(gone).cloned().collect()
 }
 
 /// What a relay port is for.
-pub fn purpose(role: Role) -> Purpose {
+pub(crate) fn purpose(role: Role) -> Purpose {
     if role == Role::Endpoint { Purpose::Endpoint } else { Purpose::ModuleServer }
 }
 

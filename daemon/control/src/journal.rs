@@ -13,18 +13,18 @@ const DAEMON: u8 = 3;
 
 /// Writes records to the journal; to standard error what the journal does not take.
 #[derive(Debug, Default)]
-pub struct Journal {
+pub(crate) struct Journal {
     otherwise: Stderr,
 }
 
 impl Journal {
     /// Nothing is opened before the first record.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// The socket that is missing where no journal runs: sending to none would count as success.
-    pub fn missing() -> Option<&'static Path> {
+    pub(crate) fn missing() -> Option<&'static Path> {
         let socket = Path::new(SOCKET);
         (!socket.exists()).then_some(socket)
     }

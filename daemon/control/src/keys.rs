@@ -15,7 +15,7 @@ const BOOTSTRAP_VALIDITY: Duration = Duration::days(3_653);
 const BACK_DATED: Duration = Duration::hours(1);
 
 /// Fresh keys under self-signed certificates, for a proxy that belongs to no zone.
-pub fn bootstrap(now: OffsetDateTime) -> Result<Identity, rcgen::Error> {
+pub(crate) fn bootstrap(now: OffsetDateTime) -> Result<Identity, rcgen::Error> {
     let keys = OfferedKeys::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, BOOTSTRAP_NAME);
@@ -28,14 +28,14 @@ pub fn bootstrap(now: OffsetDateTime) -> Result<Identity, rcgen::Error> {
 
 /// The two keys of an offer, kept in memory until it is completed or lapses.
 #[derive(Debug)]
-pub struct OfferedKeys {
+pub(crate) struct OfferedKeys {
     rsa: Key,
     ec: Key,
 }
 
 impl OfferedKeys {
     /// An RSA 2048 and a P-256 key.
-    pub fn generate() -> Result<Self, rcgen::Error> {
+    pub(crate) fn generate() -> Result<Self, rcgen::Error> {
         Ok(Self {
             rsa: Key::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?,
             ec: Key::generate_for(&PKCS_ECDSA_P256_SHA256)?,
@@ -43,7 +43,7 @@ impl OfferedKeys {
     }
 
     /// Signing requests (PKCS #10) for both. Names are the authority's to give.
-    pub fn signing_requests(&self, host: &str) -> Result<SigningRequests, rcgen::Error> {
+    pub(crate) fn signing_requests(&self, host: &str) -> Result<SigningRequests, rcgen::Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, host);
         Ok(SigningRequests {
@@ -53,12 +53,12 @@ impl OfferedKeys {
     }
 
     /// The SubjectPublicKeyInfo of the RSA and of the P-256 key, DER.
-    pub fn public_keys(&self) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn public_keys(&self) -> (Vec<u8>, Vec<u8>) {
         (self.rsa.subject_public_key_info(), self.ec.subject_public_key_info())
     }
 
     /// With the certificates that an authority gave for them.
-    pub fn with(&self, certificates: Certificates) -> Identity {
+    pub(crate) fn with(&self, certificates: Certificates) -> Identity {
         Identity {
             rsa: KeyPair { chain: certificates.rsa, key: self.rsa.serialize_pem() },
             ec: KeyPair { chain: certificates.ec, key: self.ec.serialize_pem() },

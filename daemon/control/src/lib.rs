@@ -3,25 +3,31 @@
 //! but a syslog server if the admin of the host names one.
 //!
 //! Everything runs on one thread, and the state's files are written synchronously on it.
-#![allow(
-    clippy::result_large_err,
-    reason = "a problem document is the answer to a handful of requests, not a hot path"
-)]
 
-pub mod admin;
+mod admin;
+mod bootstrap;
 pub mod cli;
 pub mod config;
+mod connection_limit;
 pub mod daemon;
-pub mod firewall;
-pub mod journal;
-pub mod keys;
+mod firewall;
+mod host;
+mod journal;
+mod keys;
+mod lifeline;
 pub mod log;
-pub mod metrics;
-pub mod privileges;
+mod metrics;
+mod offer;
+mod policy;
+mod privileges;
 pub mod relay;
+mod reload;
 mod reset;
-pub mod server;
-pub mod service;
+pub mod run;
+mod server;
 pub mod state;
 pub mod status;
+mod tls;
 pub mod transaction;
+mod upkeep;
+mod watchdog;

@@ -12,7 +12,7 @@ use crate::config::Config;
 
 /// Why the daemon does not start as this user.
 #[derive(Debug, thiserror::Error)]
-pub enum UserError {
+pub(crate) enum UserError {
     /// Privileges.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
+use crate::bootstrap::first_state;
 use crate::config::Config;
-use crate::daemon::first_state;
 use crate::firewall::Firewall;
 use crate::metrics::Metrics;
 use crate::relay::{Supervisor, starter};
@@ -23,7 +23,7 @@ pub(crate) async fn without_daemon(config: Config) -> Result<(), String> {
     let starter = starter(&config.relay).map_err(|error| error.to_string())?;
     let supervisor = Supervisor::new(starter, config.runtime_dir.clone(), Rc::new(Metrics::new()), None);
     supervisor.begin(None).await;
-    let state = first_state(&config, &time)?;
+    let state = first_state(&config, &time).map_err(|error| error.to_string())?;
     store.replace(&state).map_err(|error| error.to_string())?.commit();
     store.set_clock(time.advance()).map_err(|error| error.to_string())
 }

@@ -2,19 +2,16 @@
 
 use std::fs;
 use std::rc::Rc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use zone_firewall_protocol::Purpose;
 use zone_privileges::Facts;
 use zone_protocol::ports;
 use zone_protocol::provisioning::{PortStatus, ProcessStatus, Provisioned, Status};
-use zone_protocol::tls::certificate::{chain_from_pem, facts};
 
 use crate::daemon::Daemon;
-use crate::firewall;
-use crate::state::State;
+use crate::state::clock::clock_warning;
+use crate::{firewall, host};
 
 /// What `zone-proxy status` is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,13 +36,13 @@ impl Daemon {
         Status {
             state: state.kind().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            host: host(),
+            host: host::name(),
             clock: self.time.wall(),
             zone: membership.map(|own| own.document.zone.clone()),
             name: membership.map(|own| own.document.name.clone()),
             provisioning: membership.map(|own| own.id.clone()),
             trust_version: membership.map(|own| own.document.trust.version),
-            certificate_expires_at: certificate_expiry(&state),
+            certificate_expires_at: state.certificate_expiry(),
             ports: self.ports(),
             relays,
             processes: processes.into_iter().flatten().collect(),
@@ -100,37 +97,6 @@ impl Daemon {
         });
         control.chain(relays).collect()
     }
-}
-
-/// The line about a wall clock that was set back.
-pub fn clock_warning(back: Duration) -> String {
-    format!("the wall clock is {} s behind the highest time that this proxy has seen: set it", back.as_secs())
-}
-
-/// When the first of a member's certificates runs out; bootstrap certificates don't count.
-pub fn certificate_expiry(state: &State) -> Option<OffsetDateTime> {
-    state.membership.as_ref()?;
-    [&state.identity.rsa.chain, &state.identity.ec.chain]
-        .into_iter()
-        .filter_map(|chain| {
-            let chain = chain_from_pem(chain, "certificate").ok()?;
-            Some(facts(chain.first()?, "certificate").ok()?.not_after)
-        })
-        .min()
-}
-
-/// The host's name.
-pub fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// The operating system, as `/etc/os-release` names it.
-pub fn operating_system() -> String {
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    release
-        .lines()
-        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
-        .map_or_else(|| "unknown".to_owned(), |name| name.trim_matches('"').to_owned())
 }
 
 /// A process as `/proc` shows it; `None` where it is gone.

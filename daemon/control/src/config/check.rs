@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::Config;
+use super::sections::Config;
 
 /// How like an unknown key a known one must be to be suggested; 1 is equal.
 const LIKENESS: f64 = 0.8;

@@ -18,26 +18,31 @@ use zone_channel::{
 use zone_log::Source;
 use zone_protocol::provisioning::ProcessStatus;
 
-use super::{COMMAND, EXIT, Listener, RelayError};
+use super::error::RelayError;
+use super::listener::Listener;
 
-/// Messages that wait for a relay to read them.
-const QUEUE: usize = 16;
-/// For what a relay said before its end to be taken in.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The most messages that wait for a relay to read them.
+const MAX_QUEUED: usize = 16;
+/// For a relay to carry out what it is told.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a relay to exit once it was told to, before it is killed.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For the log records that a relay sent before its end to be taken in.
+const LAST_RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a relay's log records are known by.
 const PROCESS: &str = "zone-relay";
 
 /// A relay process that has said hello.
 #[derive(Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     /// Its process id, as it says.
-    pub pid: u32,
+    pub(super) pid: u32,
     /// Which build it is, see [`zone_channel::build`].
-    pub build: String,
+    pub(super) build: String,
     /// The process as the kernel showed it to the relay itself.
-    pub process: Option<ProcessStatus>,
+    pub(super) process: Option<ProcessStatus>,
     /// When control got to know it.
-    pub since: Instant,
+    pub(super) since: Instant,
     generation: Cell<u64>,
     queue: mpsc::Sender<Outgoing>,
     exchange: Rc<Exchange>,
@@ -57,7 +62,7 @@ pub(super) struct Hello {
 }
 
 /// Who a relay is.
-struct About {
+struct Process {
     pid: u32,
     build: String,
     process: Option<ProcessStatus>,
@@ -84,7 +89,7 @@ struct Exchange {
 
 impl Relay {
     /// Waits for the hello on a fresh channel. A child that does not say it in time is killed.
-    pub(super) async fn greet(
+    pub(super) async fn after_hello(
         channel: OwnedFd,
         child: Option<Child>,
         within: Duration,
@@ -95,7 +100,7 @@ impl Relay {
         let (message, descriptors) = match timeout(within, receiver.receive()).await {
             Ok(Ok(first)) => first,
             result => {
-                let end = dismiss(child).await;
+                let end = reap(child).await;
                 return Err(match (result, end) {
                     (Ok(_), Some(end)) => RelayError::Ended(end),
                     (Ok(Err(error)), None) => RelayError::Ended(error.to_string()),
@@ -105,7 +110,7 @@ impl Relay {
         };
         let FromRelay::Hello { pid, version, build, process, state, generation, serves, listeners } = message
         else {
-            dismiss(child).await;
+            reap(child).await;
             return Err(RelayError::Failed { step: "hello".into(), error: "it said something else".into() });
         };
         tracing::debug!(pid, version, generation, ?state, "a relay said hello");
@@ -115,12 +120,12 @@ impl Relay {
             complete: descriptors.len() == listeners.len(),
             listeners: received(&listeners, descriptors),
         };
-        let about = About { pid, build, process, generation };
-        Ok((Self::run(about, state, (sender, receiver), child), hello))
+        let process = Process { pid, build, process, generation };
+        Ok((Self::run(process, state, (sender, receiver), child), hello))
     }
 
     fn run(
-        About { pid, build, process, generation }: About,
+        Process { pid, build, process, generation }: Process,
         state: RelayState,
         (sender, receiver): (Sender<ToRelay>, Receiver<FromRelay>),
         child: Option<Child>,
@@ -131,14 +136,14 @@ impl Relay {
             commands: RefCell::default(),
             questions: RefCell::default(),
         });
-        let (queue, outgoing) = mpsc::channel(QUEUE);
+        let (queue, outgoing) = mpsc::channel(MAX_QUEUED);
         let (end, ended) = watch::channel(None);
         let kill = Rc::new(Notify::new());
         spawn_local(write(sender, outgoing, Rc::clone(&exchange)));
         spawn_local({
             let (exchange, kill) = (Rc::clone(&exchange), Rc::clone(&kill));
             async move {
-                let reason = live(receiver, &exchange, child, &kill).await;
+                let reason = receive_until_end(receiver, &exchange, child, &kill).await;
                 end.send_replace(Some(reason.into()));
                 // Whoever waits for an answer learns that none will come.
                 exchange.commands.borrow_mut().clear();
@@ -160,12 +165,12 @@ impl Relay {
     }
 
     /// Counts relays; 0 before it was configured.
-    pub fn generation(&self) -> u64 {
+    pub(super) fn generation(&self) -> u64 {
         self.generation.get()
     }
 
     /// What it is doing, as it said last.
-    pub fn state(&self) -> RelayState {
+    pub(super) fn state(&self) -> RelayState {
         self.exchange.state.get()
     }
 
@@ -181,14 +186,14 @@ impl Relay {
     }
 
     /// It accepts from now on.
-    pub async fn activate(&self) -> Result<(), RelayError> {
+    pub(crate) async fn activate(&self) -> Result<(), RelayError> {
         self.command("activate", ToRelay::Activate, Vec::new(), RelayState::Serving).await
     }
 
     /// The rules that it goes by from now on.
-    pub async fn set_policy(&self, policy: &Policy) -> Result<(), RelayError> {
+    pub(super) async fn set_policy(&self, policy: &Policy) -> Result<(), RelayError> {
         let message = ToRelay::Policy(Box::new(policy.clone()));
-        self.tell("policy", message, Vec::new()).await.map(drop)
+        self.command_any("policy", message, Vec::new()).await.map(drop)
     }
 
     /// It accepts no more, and keeps its sessions until they end.
@@ -197,7 +202,7 @@ impl Relay {
     }
 
     /// Asks; the answer must come within a time.
-    pub async fn ask(&self, query: Query, within: Duration) -> Result<Reply, RelayError> {
+    pub(super) async fn ask(&self, query: Query, within: Duration) -> Result<Reply, RelayError> {
         let id = self.next_question.get();
         self.next_question.set(id + 1);
         let (answer, answered) = oneshot::channel();
@@ -212,23 +217,23 @@ impl Relay {
     }
 
     /// Tells it to close everything and exit, and sees to it that it does.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let told = self.enqueue(ToRelay::Stop, Vec::new(), None);
         let stopped = async {
             if told.await.is_ok() {
                 self.ended().await;
             }
         };
-        if timeout(EXIT, stopped).await.is_err() {
+        if timeout(EXIT_TIMEOUT, stopped).await.is_err() {
             self.kill.notify_one();
-            if timeout(EXIT, self.ended()).await.is_err() {
+            if timeout(EXIT_TIMEOUT, self.ended()).await.is_err() {
                 tracing::error!(pid = self.pid, "a relay that was told to stop goes on");
             }
         }
     }
 
     /// Waits until it is gone, and says how it went.
-    pub async fn ended(&self) -> Rc<str> {
+    pub(super) async fn ended(&self) -> Rc<str> {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or_default(),
@@ -237,7 +242,7 @@ impl Relay {
     }
 
     /// Whether it is gone already.
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.ended.borrow().is_some()
     }
 
@@ -248,17 +253,19 @@ impl Relay {
         descriptors: Vec<OwnedFd>,
         wanted: RelayState,
     ) -> Result<(), RelayError> {
-        let state = self.tell(what, message, descriptors).await?;
-        if state == wanted { Ok(()) } else { Err(RelayError::OutOfStep { what, state: word(state) }) }
+        let state = self.command_any(what, message, descriptors).await?;
+        if state == wanted { Ok(()) } else { Err(RelayError::OutOfStep { what, state: state_word(state) }) }
     }
 
-    async fn tell(&self, what: &'static str, message: ToRelay, descriptors: Vec<OwnedFd>) -> Answer {
+    async fn command_any(&self, what: &'static str, message: ToRelay, descriptors: Vec<OwnedFd>) -> Answer {
         let (answer, answered) = oneshot::channel();
         let told = async {
             self.enqueue(message, descriptors, Some(answer)).await?;
             answered.await.map_err(|_| self.gone())?
         };
-        timeout(COMMAND, told).await.unwrap_or(Err(RelayError::Silent { what, within: COMMAND }))
+        timeout(COMMAND_TIMEOUT, told)
+            .await
+            .unwrap_or(Err(RelayError::Silent { what, within: COMMAND_TIMEOUT }))
     }
 
     async fn enqueue(
@@ -278,7 +285,7 @@ impl Relay {
 }
 
 /// The word for a state in `status` and in errors.
-pub(super) fn word(state: RelayState) -> &'static str {
+pub(super) fn state_word(state: RelayState) -> &'static str {
     match state {
         RelayState::Fresh | RelayState::Ready => "starting",
         RelayState::Serving => "serving",
@@ -286,7 +293,7 @@ pub(super) fn word(state: RelayState) -> &'static str {
     }
 }
 
-/// Sends what is queued. A frame is never cut short by somebody who has lost patience with its answer.
+/// Sends what is queued. A frame is never cut short by somebody who waits for its answer no longer.
 async fn write(sender: Sender<ToRelay>, mut queue: mpsc::Receiver<Outgoing>, exchange: Rc<Exchange>) {
     while let Some(Outgoing { message, descriptors, answer }) = queue.recv().await {
         if let Some(answer) = answer {
@@ -301,7 +308,7 @@ async fn write(sender: Sender<ToRelay>, mut queue: mpsc::Receiver<Outgoing>, exc
 }
 
 /// Takes in what the relay says until it is gone, and says how it went.
-async fn live(
+async fn receive_until_end(
     mut receiver: Receiver<FromRelay>,
     exchange: &Exchange,
     child: Option<Child>,
@@ -316,7 +323,7 @@ async fn live(
     tokio::select! {
         status = child.wait() => {
             // What it said last is still on the way: its last records.
-            let _ = timeout(LAST_WORDS, read(&mut receiver, exchange)).await;
+            let _ = timeout(LAST_RECORDS_TIMEOUT, read(&mut receiver, exchange)).await;
             describe(status)
         }
         () = kill.notified() => {
@@ -324,7 +331,7 @@ async fn live(
             format!("it was killed, not having stopped in time ({})", describe(child.wait().await))
         }
         error = read(&mut receiver, exchange) => {
-            if let Ok(status) = timeout(EXIT, child.wait()).await {
+            if let Ok(status) = timeout(EXIT_TIMEOUT, child.wait()).await {
                 return describe(status);
             }
             let _ = child.start_kill();
@@ -370,7 +377,7 @@ fn received(infos: &[ListenerInfo], descriptors: Vec<OwnedFd>) -> Vec<Listener> 
     infos.iter().zip(descriptors).filter_map(|(info, fd)| Listener::received(*info, fd)).collect()
 }
 
-async fn dismiss(child: Option<Child>) -> Option<String> {
+async fn reap(child: Option<Child>) -> Option<String> {
     let mut child = child?;
     if let Ok(status) = timeout(Duration::from_millis(100), child.wait()).await {
         return Some(describe(status));

@@ -14,23 +14,23 @@ const BACKLOG: i32 = 1_024;
 /// A port can't be had.
 #[derive(Debug, thiserror::Error)]
 #[error("{address}: {source}")]
-pub struct BindError {
-    /// Which.
-    pub address: SocketAddr,
-    /// Why.
-    pub source: io::Error,
+pub(crate) struct BindError {
+    /// The address that was tried.
+    pub(crate) address: SocketAddr,
+    /// The kernel's answer.
+    pub(crate) source: io::Error,
 }
 
 /// A bound socket that control and a relay share.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     info: ListenerInfo,
     socket: Socket,
 }
 
 impl Listener {
     /// Binds, and does not listen yet: connections are refused until [`Listener::listen`].
-    pub fn bind(info: ListenerInfo) -> Result<Self, BindError> {
+    pub(crate) fn bind(info: ListenerInfo) -> Result<Self, BindError> {
         let bind = || {
             let socket = Socket::new(
                 Domain::for_address(info.address),
@@ -55,28 +55,28 @@ impl Listener {
     }
 
     /// The same socket for another purpose.
-    pub fn share(&self, info: ListenerInfo) -> Result<Self, BindError> {
+    pub(crate) fn share(&self, info: ListenerInfo) -> Result<Self, BindError> {
         let socket = self.socket.try_clone().map_err(|source| BindError { address: info.address, source })?;
         Ok(Self { info, socket })
     }
 
     /// Whom it is for, and where.
-    pub fn info(&self) -> ListenerInfo {
+    pub(crate) fn info(&self) -> ListenerInfo {
         self.info
     }
 
     /// The kernel completes handshakes from now on.
-    pub fn listen(&self) -> Result<(), BindError> {
+    pub(crate) fn listen(&self) -> Result<(), BindError> {
         self.socket.listen(BACKLOG).map_err(|source| BindError { address: self.info.address, source })
     }
 
     /// Whether the kernel completes handshakes.
-    pub fn is_listening(&self) -> bool {
+    pub(crate) fn is_listening(&self) -> bool {
         socket_acceptconn(&self.socket).unwrap_or(false)
     }
 
     /// Ends the listening for every process that holds the socket, however many those are.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if self.is_listening()
             && let Err(error) = self.socket.shutdown(Shutdown::Both)
         {

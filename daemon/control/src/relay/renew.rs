@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use tokio::task::spawn_local;
 
+use super::channel::Relay;
+use super::error::RelayError;
 use super::supervise::Supervisor;
-use super::{Relay, RelayError};
 
 impl Supervisor {
     /// Begins the replacement, where a relay that was taken up is of another build than would be started now.
-    pub(super) fn renew_if_older(self: &Rc<Self>, serving: &Relay, turn: u64) {
+    pub(super) fn renew_if_older(self: &Rc<Self>, serving: &Relay, revision: u64) {
         let Some(build) = self.starter.build() else { return };
         if build == serving.build {
             return;
@@ -25,14 +26,14 @@ impl Supervisor {
             "the relay is of another build: it is replaced"
         );
         spawn_local(async move {
-            if let Err(error) = supervisor.renew(turn).await {
+            if let Err(error) = supervisor.renew(revision).await {
                 tracing::error!(generation, %error, "the relay can't be replaced, and the earlier build goes on");
             }
         });
     }
 
-    async fn renew(self: &Rc<Self>, turn: u64) -> Result<(), RelayError> {
-        let Some(wanted) = self.still_wanted(turn) else { return Ok(()) };
+    async fn renew(self: &Rc<Self>, revision: u64) -> Result<(), RelayError> {
+        let Some(wanted) = self.still_wanted(revision) else { return Ok(()) };
         let listeners = self.listeners();
         let relay = self.launch(&wanted.state, &listeners, &wanted.policy).await?;
         if let Err(error) = relay.activate().await {
@@ -42,7 +43,7 @@ impl Supervisor {
         let mut policy = wanted.policy;
         // What changed while it began to accept is told until nothing has.
         loop {
-            match self.still_wanted(turn) {
+            match self.still_wanted(revision) {
                 Some(now) if Rc::ptr_eq(&now.policy, &policy) => {
                     self.promote(&relay, now, listeners);
                     return Ok(());

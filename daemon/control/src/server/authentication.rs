@@ -1,23 +1,21 @@
 //! Who asks: a Module Server by its certificate, or the holder of the token by a proof.
 
-use std::rc::Rc;
-
 use zone_protocol::identity::Identity;
 use zone_protocol::problem::Problem;
 use zone_protocol::proof::{self, Exported, Prover};
 use zone_protocol::token::Token;
 
-use super::connection::Peer;
+use super::peer::Peer;
 use super::problems;
 use crate::daemon::Daemon;
 
 /// One request as far as a proof covers it.
 pub(super) struct Proved<'a> {
-    /// As sent.
+    /// The method, as sent.
     pub(super) method: &'a str,
-    /// As sent.
+    /// The path, as sent.
     pub(super) path: &'a str,
-    /// As sent.
+    /// The body, as sent.
     pub(super) body: &'a [u8],
     /// The `Zone-Proof` field.
     pub(super) proof: Option<&'a str>,
@@ -33,8 +31,8 @@ pub(super) enum Caller {
 
 /// A Module Server of the zone, by the state in force now.
 pub(super) fn member(daemon: &Daemon, peer: &Peer) -> Result<Caller, Problem> {
-    let face = Rc::clone(&daemon.face.borrow());
-    let (Some(admission), Some(leaf)) = (&face.admission, peer.chain.first()) else {
+    let tls = daemon.tls();
+    let (Some(admission), Some(leaf)) = (&tls.admission, peer.chain.first()) else {
         return Err(problems::certificate_needed("no certificate was shown"));
     };
     match admission.authorise(leaf, daemon.time.wall()) {

@@ -1,8 +1,5 @@
 //! One connection to 17488: handshake, requests, and its end when the state changes.
 
-use std::cell::Cell;
-use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -15,80 +12,50 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::server::TlsStream;
-use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
-use zone_protocol::tls::refusal::{Refusal, capture};
+use zone_accept::HandshakeError;
+use zone_protocol::tls::refusal::Refusal;
 use zone_settings::seconds;
 
-use super::face::Face;
-use super::gate::Place;
+use super::peer::Peer;
 use super::routes;
+use crate::connection_limit::ConnectionPermit;
 use crate::daemon::Daemon;
 use crate::metrics::Reason;
+use crate::tls::TlsContext;
 
 /// The smallest buffer that hyper can work with.
-const SMALLEST_BUFFER: usize = 8_192;
-
-/// What a handler knows of the other side.
-pub(super) struct Peer {
-    /// Where it is.
-    pub(super) address: SocketAddr,
-    /// Its certificates, leaf first; none where it showed none.
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    /// What binds a proof to this connection; absent where TLS can't give it.
-    pub(super) exported: Option<Exported>,
-    /// Whether a request is past its authorisation, so that it gets its answer whatever it changes.
-    pub(super) answering: Cell<bool>,
-    /// Of the state that it was accepted under.
-    epoch: u64,
-    active: Cell<Instant>,
-}
+const MIN_BUFFER_BYTES: usize = 8_192;
 
 /// Serves a connection to its end.
-pub(super) async fn serve(daemon: Rc<Daemon>, stream: TcpStream, address: SocketAddr, place: Place) {
+pub(super) async fn serve(
+    daemon: Rc<Daemon>,
+    stream: TcpStream,
+    address: SocketAddr,
+    permit: ConnectionPermit,
+) {
     daemon.metrics.open.inc();
-    match handshake(&daemon, stream).await {
-        Ok((stream, face)) => requests(&daemon, stream, address, &face).await,
+    let tls = daemon.tls();
+    let deadline = seconds(daemon.config().timeouts.handshake);
+    match zone_accept::handshake(stream, Arc::clone(&tls.config), deadline, None).await {
+        Ok(stream) => requests(&daemon, stream, address, &tls).await,
         Err(failed) => report(&daemon, address, &failed),
     }
     daemon.metrics.open.dec();
-    drop(place);
+    drop(permit);
 }
 
-/// Why a handshake came to nothing.
-enum Failed {
-    Refused(Refusal),
-    Tls(io::Error),
-    TooSlow(f64),
-}
-
-async fn handshake(
-    daemon: &Rc<Daemon>,
-    stream: TcpStream,
-) -> Result<(TlsStream<TcpStream>, Rc<Face>), Failed> {
-    let face = Rc::clone(&daemon.face.borrow());
-    let deadline = daemon.config().timeouts.handshake;
-    let mut accepting = pin!(TlsAcceptor::from(Arc::clone(&face.config)).accept(stream));
-    let accepted = poll_fn(|context| {
-        let (poll, refusal) = capture(|| accepting.as_mut().poll(context));
-        poll.map_err(|error| refusal.map_or(Failed::Tls(error), Failed::Refused))
-    });
-    match timeout(seconds(deadline), accepted).await {
-        Ok(result) => result.map(|stream| (stream, face)),
-        Err(_) => Err(Failed::TooSlow(deadline)),
-    }
-}
-
-fn report(daemon: &Daemon, peer: SocketAddr, failed: &Failed) {
+fn report(daemon: &Daemon, peer: SocketAddr, failed: &HandshakeError) {
     let (reason, error) = match failed {
-        Failed::Refused(refusal) => (refusal.label(), refusal.to_string()),
-        Failed::TooSlow(deadline) => ("timeout", format!("not done in {deadline} s")),
-        Failed::Tls(error) if left(error) => ("left", "the peer closed the connection".to_owned()),
-        Failed::Tls(error) => ("tls", error.to_string()),
+        HandshakeError::Refused(refusal) => (refusal.label(), refusal.to_string()),
+        HandshakeError::TooSlow => {
+            ("timeout", format!("not done in {} s", daemon.config().timeouts.handshake))
+        }
+        HandshakeError::Closed => ("left", "the peer closed the connection".to_owned()),
+        HandshakeError::Tls(error) => ("tls", error.to_string()),
+        HandshakeError::Io(error) => ("tls", error.to_string()),
     };
     daemon.metrics.handshakes.get_or_create(&Reason { reason }).inc();
     if reason == "left" {
@@ -99,16 +66,12 @@ fn report(daemon: &Daemon, peer: SocketAddr, failed: &Failed) {
     }
 }
 
-fn left(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
-}
-
-async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: SocketAddr, face: &Face) {
-    let peer = Rc::new(peer(&stream, address, face.epoch));
+async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: SocketAddr, tls: &TlsContext) {
+    let peer = Rc::new(Peer::new(&stream, address, tls.epoch));
     // Registered first and authorised then, so that no change of the state slips between.
-    let mut faces = daemon.face.subscribe();
+    let mut changes = daemon.tls.subscribe();
     if let Err(refusal) = admitted(daemon, &peer) {
-        report(daemon, address, &Failed::Refused(refusal));
+        report(daemon, address, &refusal.into());
         return;
     }
     let config = daemon.config();
@@ -117,13 +80,13 @@ async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: So
     http.timer(TokioTimer::new())
         .header_read_timeout(seconds(timeouts.head))
         .max_headers(limits.head_fields)
-        .max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER));
+        .max_buf_size(limits.head_bytes.max(MIN_BUFFER_BYTES));
     let service = service_fn(|request| answer(Rc::clone(daemon), Rc::clone(&peer), request));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let stalled_after = seconds(timeouts.control_request) + seconds(timeouts.head);
     let mut closing = false;
     loop {
-        if !closing && faces.borrow_and_update().epoch != face.epoch {
+        if !closing && changes.borrow_and_update().epoch != tls.epoch {
             closing = true;
             connection.as_mut().graceful_shutdown();
         }
@@ -134,7 +97,7 @@ async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: So
                 }
                 return;
             }
-            changed = faces.changed(), if !closing => {
+            changed = changes.changed(), if !closing => {
                 if changed.is_err() {
                     return;
                 }
@@ -153,24 +116,10 @@ async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: So
     }
 }
 
-fn peer(stream: &TlsStream<TcpStream>, address: SocketAddr, epoch: u64) -> Peer {
-    let tls = stream.get_ref().1;
-    let exported = tls.export_keying_material([0; EXPORTER_LENGTH], EXPORTER_LABEL, None).ok();
-    let chain = tls.peer_certificates().unwrap_or_default();
-    Peer {
-        address,
-        chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
-        exported,
-        answering: Cell::new(false),
-        epoch,
-        active: Cell::new(Instant::now()),
-    }
-}
-
 /// Looks at the certificate again, by the state that is in force now: a resumed handshake verified nothing.
 fn admitted(daemon: &Daemon, peer: &Peer) -> Result<(), Refusal> {
-    let face = Rc::clone(&daemon.face.borrow());
-    match (&face.admission, peer.chain.first()) {
+    let tls = daemon.tls();
+    match (&tls.admission, peer.chain.first()) {
         (Some(admission), Some(leaf)) => admission.authorise(leaf, daemon.time.wall()).map(drop),
         _ => Ok(()),
     }
@@ -183,7 +132,7 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
     peer.active.set(Instant::now());
     let mut response = routes::answer(&daemon, &peer, request).await;
-    if daemon.face.borrow().epoch != peer.epoch {
+    if daemon.tls().epoch != peer.epoch {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     peer.active.set(Instant::now());

@@ -5,29 +5,27 @@ use std::rc::Rc;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH};
+use hyper::header::IF_MATCH;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use zone_protocol::fields;
-use zone_protocol::problem::{self, Problem};
+use zone_protocol::problem::Problem;
 use zone_protocol::provisioning::{NewIdentity, OfferRequest, Provisioning};
 use zone_protocol::trust::Trust;
 use zone_settings::seconds;
 
+use super::answer::{Answer, JSON};
 use super::authentication::{self, Caller, Proved};
-use super::connection::Peer;
+use super::peer::Peer;
 use super::problems;
 use crate::daemon::Daemon;
 use crate::metrics::{self, Answered};
-use crate::transaction::{Actor, Purpose};
+use crate::offer::Purpose;
+use crate::transaction::Actor;
 
 const OPENAPI: &str = include_str!("../../../../docs/openapi.json");
-const JSON: &str = "application/json";
-/// [`fields::PROOF`] as hyper wants it.
-const PROOF: HeaderName = HeaderName::from_static("zone-proof");
 
 /// Answers one request within its deadline.
 pub(super) async fn answer(
@@ -253,71 +251,6 @@ fn if_match(head: &Parts) -> Result<u64, Problem> {
         .ok()
         .and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok())
         .ok_or_else(|| problems::malformed("If-Match must be one version in quotes"))
-}
-
-/// An answer before its proof is added.
-#[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    media_type: &'static str,
-    body: Bytes,
-    allow: Option<&'static str>,
-    etag: Option<u64>,
-    close: bool,
-}
-
-impl Answer {
-    fn new(status: StatusCode, media_type: &'static str, body: Bytes) -> Self {
-        Self { status, media_type, body, allow: None, etag: None, close: false }
-    }
-
-    fn json(status: StatusCode, value: &impl Serialize) -> Self {
-        match serde_json::to_vec(value) {
-            Ok(body) => Self::new(status, JSON, body.into()),
-            Err(error) => problems::internal(error).into(),
-        }
-    }
-
-    fn trust(trust: &Trust) -> Self {
-        Self { etag: Some(trust.version), ..Self::json(StatusCode::OK, trust) }
-    }
-
-    fn empty(status: StatusCode) -> Self {
-        Self::new(status, "", Bytes::new())
-    }
-
-    /// The connection ends after this answer.
-    fn closing(self) -> Self {
-        Self { close: true, ..self }
-    }
-
-    fn into_response(self, prove: impl FnOnce(&[u8]) -> Option<String>) -> Response<Full<Bytes>> {
-        let proof = prove(&self.body);
-        let etag = self.etag.map(|version| format!("\"{version}\""));
-        let allow = self.allow.map(str::to_owned);
-        let media_type = (!self.media_type.is_empty()).then(|| self.media_type.to_owned());
-        let close = self.close.then(|| "close".to_owned());
-        let mut response = Response::new(Full::new(self.body));
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        for (name, value) in [(CONTENT_TYPE, media_type), (ALLOW, allow), (ETAG, etag), (CONNECTION, close)] {
-            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                headers.insert(name, value);
-            }
-        }
-        if let Some(value) = proof.and_then(|value| HeaderValue::try_from(value).ok()) {
-            headers.insert(PROOF, value);
-        }
-        response
-    }
-}
-
-impl From<Problem> for Answer {
-    fn from(problem: Problem) -> Self {
-        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
-        Self::new(status, problem::MEDIA_TYPE, body.into())
-    }
 }
 
 #[cfg(test)]

@@ -99,6 +99,11 @@ impl Time {
     }
 }
 
+/// The line about a wall clock that was set back.
+pub fn clock_warning(back: Duration) -> String {
+    format!("the wall clock is {} s behind the highest time that this proxy has seen: set it", back.as_secs())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

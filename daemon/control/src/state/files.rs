@@ -10,7 +10,7 @@ use zone_channel::{Identity, KeyPair};
 use zone_protocol::tls::config::Leaves;
 use zone_protocol::tls::policy::Versions;
 
-use super::store::StateError;
+use super::error::StateError;
 use super::{IssuedToken, Membership, State};
 
 const VERSION: u32 = 1;

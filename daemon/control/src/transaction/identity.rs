@@ -2,28 +2,28 @@
 
 use std::rc::Rc;
 
-use zone_protocol::problem::Problem;
 use zone_protocol::provisioning::{NewIdentity, Provisioned};
 
-use super::offer::Purpose;
-use super::{Actor, Change, change, validate};
+use super::change::{Actor, Change};
+use super::error::ChangeError;
+use super::validate;
 use crate::daemon::Daemon;
-use crate::server::problems;
+use crate::offer::Purpose;
 use crate::state::State;
 
 impl Daemon {
     /// Completes an offer of new keys. Sessions go on; new connections see the new certificates.
-    pub async fn set_identity(
+    pub(crate) async fn set_identity(
         self: &Rc<Self>,
         new: NewIdentity,
         actor: Actor,
-    ) -> Result<Provisioned, Problem> {
-        change(self, "identity", actor, async move |daemon| {
+    ) -> Result<Provisioned, ChangeError> {
+        self.change("identity", actor, async move |daemon| {
             let before = daemon.state();
-            let membership = before.membership.as_ref().ok_or_else(problems::not_provisioned)?;
+            let membership = before.membership.as_ref().ok_or(ChangeError::NotProvisioned)?;
             let offer = daemon.offer_of(&new.offer)?;
             if offer.purpose != Purpose::Identity {
-                return Err(problems::offer_unknown(&new.offer));
+                return Err(ChangeError::OfferUnknown(new.offer));
             }
             let identity = offer.keys.with(new.certificates);
             let (rsa, ec) = offer.keys.public_keys();
@@ -38,8 +38,8 @@ impl Daemon {
             let next = State { identity, token: None, ..State::clone(&before) };
             let change = Change::between(&before, &next);
             daemon.put_in_force(next).await?;
-            daemon.offer.take();
-            let provisioned = daemon.provisioned().ok_or_else(problems::not_provisioned)?;
+            daemon.offer.close();
+            let provisioned = daemon.provisioned().ok_or(ChangeError::NotProvisioned)?;
             Ok((provisioned, change))
         })
         .await

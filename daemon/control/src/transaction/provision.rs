@@ -1,35 +1,35 @@
 //! The provisioning: validate, bind, relay, store state, firewall, accept.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
-use zone_channel::{ListenerInfo, Policy};
+use zone_channel::ListenerInfo;
 use zone_firewall_protocol::PortRule;
-use zone_protocol::identity::Role;
-use zone_protocol::problem::Problem;
 use zone_protocol::provisioning::{Provisioned, Provisioning};
 
-use super::offer::Purpose;
-use super::{Actor, Change, Failure, Step, change, validate};
+use super::change::{Actor, Change};
+use super::error::{ChangeError, Step, StepError};
+use super::validate;
 use crate::daemon::Daemon;
 use crate::firewall::both;
-use crate::relay::{BindError, Listener, Relay, Wanted};
-use crate::server::problems;
+use crate::offer::Purpose;
+use crate::policy;
+use crate::relay::{BindError, Listener, Relay};
 use crate::state::State;
+use crate::tls::PortTicketKeys;
 
 impl Daemon {
     /// Completes an offer. Afterwards the proxy belongs to the zone, its token is burned and its ports accept;
     /// or nothing has changed.
-    pub async fn provision(
+    pub(crate) async fn provision(
         self: &Rc<Self>,
         id: String,
         document: Provisioning,
         actor: Actor,
-    ) -> Result<Provisioned, Problem> {
-        change(self, "provision", actor, async move |daemon| {
+    ) -> Result<Provisioned, ChangeError> {
+        self.change("provision", actor, async move |daemon| {
             let offer = daemon.offer_of(&id)?;
             let Purpose::Provisioning(zone) = &offer.purpose else {
-                return Err(problems::offer_unknown(&id));
+                return Err(ChangeError::OfferUnknown(id));
             };
             let before = daemon.state();
             let next = validate::provisioning(
@@ -40,27 +40,22 @@ impl Daemon {
                 daemon.time.wall(),
             )?;
             daemon.become_member(&before, next).await?;
-            daemon.offer.take();
-            let provisioned = daemon.provisioned().ok_or_else(problems::not_provisioned)?;
+            daemon.offer.close();
+            let provisioned = daemon.provisioned().ok_or(ChangeError::NotProvisioned)?;
             Ok((provisioned, Change::between(&before, &daemon.state())))
         })
         .await
     }
 
-    async fn become_member(self: &Rc<Self>, before: &State, next: State) -> Result<(), Failure> {
-        let config = self.config();
-        let tickets = Daemon::fresh_tickets().map_err(|why| Failure::new(Step::Validate, why))?;
-        let Some(policy) = Daemon::policy(&config, &next, &tickets) else {
-            return Err(Failure::invalid("it makes no member of a zone"));
+    async fn become_member(self: &Rc<Self>, before: &State, next: State) -> Result<(), StepError> {
+        let tickets = PortTicketKeys::generate()?;
+        let Some(wanted) = policy::wanted(&self.config(), &next, &tickets) else {
+            return Err(StepError::invalid("it makes no member of a zone"));
         };
-        let Some(membership) = &next.membership else {
-            return Err(Failure::invalid("it makes no member of a zone"));
-        };
-        let (id, ports) = (membership.id.clone(), ports(&membership.document));
 
-        let listeners = self.bind(&ports)?;
+        let listeners = self.bind(&wanted.ports)?;
         let fresh: Vec<_> = listeners.iter().filter(|own| !own.is_listening()).map(Listener::info).collect();
-        let relay = self.supervisor.launch(&id, &listeners, &policy).await?;
+        let relay = self.supervisor.launch(&wanted.state, &listeners, &wanted.policy).await?;
         let switch = match self.store.replace(&next) {
             Ok(switch) => switch,
             Err(error) => {
@@ -69,7 +64,7 @@ impl Daemon {
             }
         };
         // Nobody else changes the firewall until this state is in force, or the old one is again.
-        let turn = self.firewall.turn().await;
+        let asking = self.firewall.lock().await;
         let (old_rules, new_rules) = (self.port_rules(before), self.port_rules(&next));
         if let Err(failure) = self.open(&listeners, both(&old_rules, &new_rules), &relay).await {
             relay.stop().await;
@@ -81,20 +76,20 @@ impl Daemon {
                 Ok(()) => failure,
                 Err(error) => {
                     tracing::error!(%error, "the new state can't be undone: the next start takes it up");
-                    Failure { why: format!("{}; and it can't be undone: {error}", failure.why), ..failure }
+                    StepError { why: format!("{}; and it can't be undone: {error}", failure.why), ..failure }
                 }
             });
         }
         switch.commit();
         self.enter(next, Some(tickets));
-        self.supervisor.promote(&relay, Wanted { state: id, ports, policy: Rc::new(policy) }, listeners);
+        self.supervisor.promote(&relay, wanted, listeners);
         if !self.firewall.has(&new_rules)
             && let Err(error) = self.firewall.set(new_rules).await
         {
             tracing::error!(%error, "the firewall still lets earlier ports through");
-            self.firewall.poke();
+            self.firewall.request_check();
         }
-        drop(turn);
+        drop(asking);
         Ok(())
     }
 
@@ -105,17 +100,17 @@ impl Daemon {
         }
         if let Err(error) = self.firewall.set(old_rules).await {
             tracing::error!(%error, "the firewall may let ports through that are not served");
-            self.firewall.poke();
+            self.firewall.request_check();
         }
     }
 
-    fn bind(&self, ports: &[ListenerInfo]) -> Result<Vec<Listener>, Failure> {
+    fn bind(&self, ports: &[ListenerInfo]) -> Result<Vec<Listener>, StepError> {
         ports
             .iter()
             .map(|port| self.supervisor.held(*port).unwrap_or_else(|| Listener::bind(*port)))
             .collect::<Result<_, BindError>>()
             .map_err(|error| {
-                Failure::new(Step::Bind, error).help(
+                StepError::new(Step::Bind, error).help(
                     "choose another port or address, or free it; a change between a wildcard and one address \
                      of the same port takes an un-provisioning",
                 )
@@ -124,32 +119,16 @@ impl Daemon {
 
     /// The kernel completes handshakes before the firewall is asked, which opens no port that nobody listens on;
     /// the relay accepts last.
-    async fn open(&self, listeners: &[Listener], rules: Vec<PortRule>, relay: &Relay) -> Result<(), Failure> {
+    async fn open(
+        &self,
+        listeners: &[Listener],
+        rules: Vec<PortRule>,
+        relay: &Relay,
+    ) -> Result<(), StepError> {
         for listener in listeners {
-            listener.listen().map_err(|error| Failure::new(Step::Bind, error))?;
+            listener.listen().map_err(|error| StepError::new(Step::Bind, error))?;
         }
         self.firewall.set(rules).await?;
-        relay.activate().await.map_err(|error| Failure::new(Step::Accept, error))
+        relay.activate().await.map_err(|error| StepError::new(Step::Accept, error))
     }
-
-    /// What the relays are to serve under a state; `None` before provisioning.
-    pub fn wanted(&self, state: &State) -> Option<Wanted> {
-        let membership = state.membership.as_ref()?;
-        let policy: Policy = Self::policy(&self.config(), state, &self.tickets.borrow())?;
-        Some(Wanted {
-            state: membership.id.clone(),
-            ports: ports(&membership.document),
-            policy: Rc::new(policy),
-        })
-    }
-}
-
-/// Every address of both relay ports.
-fn ports(document: &Provisioning) -> Vec<ListenerInfo> {
-    let of = |role: Role| {
-        let addresses = document.listen.of(role).into_iter().flatten();
-        let port = document.ports.of(role).copied().unwrap_or_default();
-        addresses.map(move |ip| ListenerInfo { role, address: SocketAddr::new(*ip, port) })
-    };
-    of(Role::Endpoint).chain(of(Role::ModuleServer)).collect()
 }

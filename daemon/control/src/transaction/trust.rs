@@ -7,40 +7,41 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use time::OffsetDateTime;
 use zone_protocol::identity::Role;
-use zone_protocol::problem::Problem;
 use zone_protocol::tls::refusal::capture;
 use zone_protocol::tls::verifier::Admission;
 use zone_protocol::trust::Trust;
 
-use super::{Actor, Change, Failure, Step, change, validate};
+use super::change::{Actor, Change};
+use super::error::{ChangeError, StepError};
+use super::validate;
 use crate::daemon::Daemon;
-use crate::server::{face, problems};
 use crate::state::{Membership, State};
+use crate::tls::versions;
 
 impl Daemon {
     /// Replaces the trust document of version `based_on`. Relays have taken it when this returns, and sessions
     /// that it allows no more have ended there.
-    pub async fn set_trust(
+    pub(crate) async fn set_trust(
         self: &Rc<Self>,
         based_on: u64,
         trust: Trust,
         caller: Vec<CertificateDer<'static>>,
         actor: Actor,
-    ) -> Result<Trust, Problem> {
-        change(self, "trust", actor, async move |daemon| {
+    ) -> Result<Trust, ChangeError> {
+        self.change("trust", actor, async move |daemon| {
             let before = daemon.state();
-            let membership = before.membership.as_ref().ok_or_else(problems::not_provisioned)?;
+            let membership = before.membership.as_ref().ok_or(ChangeError::NotProvisioned)?;
             let current = &membership.document.trust;
             if current.version != based_on {
-                return Err(problems::precondition_failed(based_on, current.version));
+                return Err(ChangeError::PreconditionFailed { named: based_on, current: current.version });
             }
             if trust.version <= current.version {
                 let why = format!("version {} must be above {}", trust.version, current.version);
-                return Err(Failure::invalid(why).into());
+                return Err(StepError::invalid(why).into());
             }
             let now = daemon.time.wall();
             let admission = daemon.admission_under(&trust, membership, now)?;
-            admits(&admission, &caller, now).map_err(problems::lock_out)?;
+            admits(&admission, &caller, now).map_err(ChangeError::LockOut)?;
             let mut document = membership.document.clone();
             document.trust = trust.clone();
             let membership = Membership { document, ..membership.clone() };
@@ -57,32 +58,11 @@ impl Daemon {
         trust: &Trust,
         membership: &Membership,
         now: OffsetDateTime,
-    ) -> Result<std::sync::Arc<Admission>, Failure> {
+    ) -> Result<std::sync::Arc<Admission>, StepError> {
         validate::trust(trust, now)?;
         let zone = membership.document.zone.clone();
-        let versions = face::versions(self.config().tls.tls13);
-        Admission::new(zone, Role::ModuleServer, trust, true, versions).map_err(Failure::invalid)
-    }
-
-    /// Stores a state of the same provisioning and has the relays go by it, with fresh ticket keys.
-    pub(super) async fn put_in_force(self: &Rc<Self>, next: State) -> Result<(), Failure> {
-        let before = self.state();
-        let tickets = Daemon::fresh_tickets().map_err(|why| Failure::new(Step::Validate, why))?;
-        let switch = self.store.replace(&next)?;
-        if let Some(policy) = Self::policy(&self.config(), &next, &tickets)
-            && let Err(error) = self.supervisor.set_policy(&Rc::new(policy)).await
-        {
-            if let Some(old) = self.wanted(&before)
-                && let Err(error) = self.supervisor.set_policy(&old.policy).await
-            {
-                tracing::error!(%error, "the relay does not take its earlier policy back");
-            }
-            switch.undo()?;
-            return Err(error.into());
-        }
-        switch.commit();
-        self.enter(next, Some(tickets));
-        Ok(())
+        let versions = versions(self.config().tls.tls13);
+        Admission::new(zone, Role::ModuleServer, trust, true, versions).map_err(StepError::invalid)
     }
 }
 

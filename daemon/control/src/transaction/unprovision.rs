@@ -2,30 +2,31 @@
 
 use std::rc::Rc;
 
-use zone_protocol::problem::Problem;
-
-use super::{Actor, Change, Failure, Step, change};
+use super::change::{Actor, Change};
+use super::error::{ChangeError, StepError};
+use crate::bootstrap::first_state;
 use crate::daemon::Daemon;
+use crate::tls::PortTicketKeys;
 
 impl Daemon {
     /// Leaves the zone. Sessions end, and both relay ports close before this returns.
-    pub async fn unprovision(self: &Rc<Self>, actor: Actor) -> Result<(), Problem> {
-        change(self, "unprovision", actor, async move |daemon| -> Result<_, Failure> {
+    pub(crate) async fn unprovision(self: &Rc<Self>, actor: Actor) -> Result<(), ChangeError> {
+        self.change("unprovision", actor, async move |daemon| {
             let before = daemon.state();
-            let next = daemon.first_state().map_err(|why| Failure::new(Step::Validate, why))?;
-            let tickets = Daemon::fresh_tickets().map_err(|why| Failure::new(Step::Validate, why))?;
-            daemon.store.replace(&next)?.commit();
-            daemon.offer.take();
+            let next = first_state(&daemon.config(), &daemon.time).map_err(StepError::from)?;
+            let tickets = PortTicketKeys::generate().map_err(StepError::from)?;
+            daemon.store.replace(&next).map_err(StepError::from)?.commit();
+            daemon.offer.close();
             let change = Change::between(&before, &next);
             // Nothing that the firewall does keeps a proxy in its zone: what failed is tried again afterwards.
-            let turn = daemon.firewall.turn().await;
+            let asking = daemon.firewall.lock().await;
             if let Err(error) = daemon.firewall.set(Vec::new()).await {
                 tracing::error!(%error, "the firewall still lets the relay's ports through");
-                daemon.firewall.poke();
+                daemon.firewall.request_check();
             }
             daemon.supervisor.release().await;
             daemon.enter(next, Some(tickets));
-            drop(turn);
+            drop(asking);
             Ok(((), change))
         })
         .await

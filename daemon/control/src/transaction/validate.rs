@@ -15,14 +15,14 @@ use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::verifier::Admission;
 use zone_protocol::trust::Trust;
 
-use super::Failure;
+use super::error::StepError;
 use crate::config::Config;
 use crate::keys::OfferedKeys;
-use crate::server::face;
 use crate::state::{Membership, State};
+use crate::tls::leaves;
 
-/// Addresses to listen on, for each port.
-const MOST_ADDRESSES: usize = 8;
+/// The most addresses to listen on, for each port.
+const MAX_ADDRESSES: usize = 8;
 
 /// The state that a provisioning document makes, or what is wrong with it.
 pub(super) fn provisioning(
@@ -31,10 +31,10 @@ pub(super) fn provisioning(
     (id, offered_to, keys): (&str, &Label, &OfferedKeys),
     mut document: Provisioning,
     now: OffsetDateTime,
-) -> Result<State, Failure> {
+) -> Result<State, StepError> {
     if document.zone != *offered_to {
         let why = format!("the offer is for zone {offered_to}, and the document for {}", document.zone);
-        return Err(Failure::invalid(why));
+        return Err(StepError::invalid(why));
     }
     let member = (&document.zone, &document.name);
     let own = match document.certificates.take() {
@@ -48,20 +48,20 @@ pub(super) fn provisioning(
             identity(&current.identity, None, member, now)?;
             current.identity.clone()
         }
-        None => return Err(Failure::invalid("certificates are missing: the proxy has none of a zone yet")),
+        None => return Err(StepError::invalid("certificates are missing: the proxy has none of a zone yet")),
     };
     trust(&document.trust, now)?;
     not_older(&document, current)?;
     for role in [Role::Endpoint, Role::ModuleServer] {
         Admission::new(document.zone.clone(), role, &document.trust, true, Versions::Tls12)
-            .map_err(Failure::invalid)?;
+            .map_err(StepError::invalid)?;
     }
     check_ports(&document.ports)?;
     check_addresses("listen.endpoint", &document.listen.endpoint)?;
     check_addresses("listen.module_server", &document.listen.module_server)?;
     for (name, value) in &document.limits {
         if let Some(why) = config.limit_refused(name, *value) {
-            return Err(Failure::invalid(why));
+            return Err(StepError::invalid(why));
         }
     }
     Ok(State { identity: own, membership: Some(Membership { id: id.to_owned(), document }), token: None })
@@ -74,48 +74,48 @@ pub(super) fn identity(
     keys: Option<(&[u8], &[u8])>,
     (zone, name): (&Label, &Label),
     now: OffsetDateTime,
-) -> Result<(), Failure> {
+) -> Result<(), StepError> {
     let wanted = SpiffeId { zone: zone.clone(), role: Role::ZoneProxy, name: name.clone() };
     let rsa = ("RSA certificate", &own.rsa, KeyKind::Rsa(2048), keys.map(|keys| keys.0));
     let ec = ("P-256 certificate", &own.ec, KeyKind::P256, keys.map(|keys| keys.1));
     for (what, pair, kind, key) in [rsa, ec] {
-        let chain = chain_from_pem(&pair.chain, what).map_err(Failure::invalid)?;
+        let chain = chain_from_pem(&pair.chain, what).map_err(StepError::invalid)?;
         let Some(leaf) = chain.first() else {
-            return Err(Failure::invalid(format!("{what}: no certificate in it")));
+            return Err(StepError::invalid(format!("{what}: no certificate in it")));
         };
-        let facts = facts(leaf, what).map_err(Failure::invalid)?;
+        let facts = facts(leaf, what).map_err(StepError::invalid)?;
         if facts.key != kind {
-            return Err(Failure::invalid(format!("{what}: its key is {}", describe(facts.key))));
+            return Err(StepError::invalid(format!("{what}: its key is {}", describe(facts.key))));
         }
         if key.is_some_and(|key| key != facts.spki) {
             let why = format!("{what}: it is not for the key of this offer's signing request");
-            return Err(Failure::invalid(why));
+            return Err(StepError::invalid(why));
         }
         valid_now(what, &facts, now)?;
         serves_tls(what, leaf)?;
-        let read = Leaf::read(leaf).map_err(|error| Failure::invalid(format!("{what}: {error}")))?;
+        let read = Leaf::read(leaf).map_err(|error| StepError::invalid(format!("{what}: {error}")))?;
         if read.identity != wanted {
             let why = format!("{what}: it names {}, and the document {wanted}", read.identity);
-            return Err(Failure::invalid(why));
+            return Err(StepError::invalid(why));
         }
     }
-    face::leaves(own, Versions::Tls12).map(drop).map_err(Failure::invalid)
+    leaves(own, Versions::Tls12).map(drop).map_err(StepError::invalid)
 }
 
 /// Checks a trust document: every anchor an authority's, and valid now.
-pub(super) fn trust(trust: &Trust, now: OffsetDateTime) -> Result<(), Failure> {
+pub(super) fn trust(trust: &Trust, now: OffsetDateTime) -> Result<(), StepError> {
     let by_role =
         [(Role::Endpoint, &trust.anchors.endpoint), (Role::ModuleServer, &trust.anchors.module_server)];
     for (role, pems) in by_role {
         let what = format!("trust anchor for {role}");
         if pems.is_empty() {
-            return Err(Failure::invalid(format!("{what}: at least one is needed")));
+            return Err(StepError::invalid(format!("{what}: at least one is needed")));
         }
         for pem in pems {
-            for der in chain_from_pem(pem, &what).map_err(Failure::invalid)? {
-                let facts = facts(&der, &what).map_err(Failure::invalid)?;
+            for der in chain_from_pem(pem, &what).map_err(StepError::invalid)? {
+                let facts = facts(&der, &what).map_err(StepError::invalid)?;
                 if !facts.authority {
-                    return Err(Failure::invalid(format!("{what}: it is no authority's (CA:TRUE)")));
+                    return Err(StepError::invalid(format!("{what}: it is no authority's (CA:TRUE)")));
                 }
                 valid_now(&what, &facts, now)?;
             }
@@ -124,12 +124,12 @@ pub(super) fn trust(trust: &Trust, now: OffsetDateTime) -> Result<(), Failure> {
     Ok(())
 }
 
-fn not_older(document: &Provisioning, current: &State) -> Result<(), Failure> {
+fn not_older(document: &Provisioning, current: &State) -> Result<(), StepError> {
     match &current.membership {
         Some(own)
             if own.document.zone == document.zone && own.document.trust.version > document.trust.version =>
         {
-            Err(Failure::invalid(format!(
+            Err(StepError::invalid(format!(
                 "trust.version {} is below {}, which is in force",
                 document.trust.version, own.document.trust.version
             )))
@@ -138,32 +138,32 @@ fn not_older(document: &Provisioning, current: &State) -> Result<(), Failure> {
     }
 }
 
-fn check_ports(numbers: &PerPort<u16>) -> Result<(), Failure> {
+fn check_ports(numbers: &PerPort<u16>) -> Result<(), StepError> {
     for (name, port) in [("endpoint", numbers.endpoint), ("module_server", numbers.module_server)] {
         if let Some(why) = ports::reserved(port) {
-            return Err(Failure::invalid(format!("ports.{name} {port}: {why}")));
+            return Err(StepError::invalid(format!("ports.{name} {port}: {why}")));
         }
     }
     if numbers.endpoint == numbers.module_server {
         let why = format!("ports.endpoint and ports.module_server are both {}", numbers.endpoint);
-        return Err(Failure::invalid(why));
+        return Err(StepError::invalid(why));
     }
     Ok(())
 }
 
-fn check_addresses(name: &str, addresses: &[IpAddr]) -> Result<(), Failure> {
+fn check_addresses(name: &str, addresses: &[IpAddr]) -> Result<(), StepError> {
     let why = match addresses.len() {
         0 => "at least one address is needed".to_owned(),
-        n if n > MOST_ADDRESSES => format!("{n} addresses, more than {MOST_ADDRESSES}"),
+        n if n > MAX_ADDRESSES => format!("{n} addresses, more than {MAX_ADDRESSES}"),
         n if addresses.iter().collect::<BTreeSet<_>>().len() < n => {
             "an address stands there twice".to_owned()
         }
         _ => return Ok(()),
     };
-    Err(Failure::invalid(format!("{name}: {why}")))
+    Err(StepError::invalid(format!("{name}: {why}")))
 }
 
-fn valid_now(what: &str, facts: &Facts, now: OffsetDateTime) -> Result<(), Failure> {
+fn valid_now(what: &str, facts: &Facts, now: OffsetDateTime) -> Result<(), StepError> {
     if (facts.not_before..=facts.not_after).contains(&now) {
         return Ok(());
     }
@@ -173,12 +173,12 @@ fn valid_now(what: &str, facts: &Facts, now: OffsetDateTime) -> Result<(), Failu
         rfc3339(facts.not_after),
         rfc3339(now)
     );
-    Err(Failure::invalid(why).help("compare the clocks, and issue it again"))
+    Err(StepError::invalid(why).help("compare the clocks, and issue it again"))
 }
 
 /// Where a certificate lists what it is for, that must include serving TLS (RFC 5280, section 4.2.1.12).
-fn serves_tls(what: &str, der: &[u8]) -> Result<(), Failure> {
-    let unreadable = |why: String| Failure::invalid(format!("{what}: {why}"));
+fn serves_tls(what: &str, der: &[u8]) -> Result<(), StepError> {
+    let unreadable = |why: String| StepError::invalid(format!("{what}: {why}"));
     let (_, certificate) = X509Certificate::from_der(der).map_err(|error| unreadable(error.to_string()))?;
     match certificate.extended_key_usage().map_err(|error| unreadable(error.to_string()))? {
         Some(usage) if !usage.value.server_auth && !usage.value.any => {

@@ -20,8 +20,9 @@ use zone_channel::{ChannelError, FromRelay, Policy, Query, RelayState, Reply, To
 use zone_protocol::provisioning::{Provisioned, RelayCounts};
 use zone_protocol::token::Token;
 use zone_proxy::config::Config;
-use zone_proxy::daemon::{Daemon, StartError};
+use zone_proxy::daemon::Daemon;
 use zone_proxy::relay::{Started, Starter};
+use zone_proxy::run::StartError;
 use zone_proxy::state::State;
 use zone_proxy::state::clock::{Clock, SystemClock};
 

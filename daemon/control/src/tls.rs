@@ -1,4 +1,4 @@
-//! What 17488 shows and whom it lets in, by the state that is in force.
+//! TLS on port 17488: what it shows and whom it lets in, by the state that is in force.
 
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use zone_protocol::tls::verifier::Admission;
 use crate::state::State;
 
 /// The name that is authenticated with 17488's tickets.
-const PORT: &str = "control";
+const TICKET_PORT: &str = "control";
 
-/// The TLS side of 17488.
+/// What a handshake on 17488 goes by. A change of the state makes a new one.
 #[derive(Debug)]
-pub struct Face {
+pub(crate) struct TlsContext {
     /// For new connections.
-    pub config: Arc<ServerConfig>,
+    pub(crate) config: Arc<ServerConfig>,
     /// Who may ask; `None` before provisioning.
-    pub admission: Option<Arc<Admission>>,
+    pub(crate) admission: Option<Arc<Admission>>,
     /// Grows with every change of the state: connections of an earlier one close after their answer.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
 }
 
-impl Face {
+impl TlsContext {
     /// For a state.
     ///
     /// While a token is outstanding both leaves are shown, so that its holder can check the pin, and nothing
     /// is resumed, so that every proof is bound to a handshake of its own.
-    pub fn new(
+    pub(crate) fn new(
         state: &State,
         tickets: &TicketKeys,
         versions: Versions,
@@ -51,7 +51,7 @@ impl Face {
         let config = if by_token {
             server(leaves.showing_both(), Some(Arc::clone(&admission) as _), None, versions)?
         } else {
-            let tickets = PortTickets::new(PORT, tickets).map(|tickets| Arc::new(tickets) as _);
+            let tickets = PortTickets::new(TICKET_PORT, tickets).map(|tickets| Arc::new(tickets) as _);
             server(leaves, Some(Arc::clone(&admission) as _), tickets, versions)?
         };
         Ok(Self { config, admission: Some(admission), epoch })
@@ -59,41 +59,45 @@ impl Face {
 }
 
 /// Leaves that rustls can show.
-pub fn leaves(identity: &Identity, versions: Versions) -> Result<Leaves, TlsError> {
+pub(crate) fn leaves(identity: &Identity, versions: Versions) -> Result<Leaves, TlsError> {
     let Identity { rsa, ec } = identity;
     Leaves::from_pem((&rsa.chain, &rsa.key), (&ec.chain, &ec.key), &versions.provider())
 }
 
 /// The versions that the configuration allows.
-pub fn versions(tls13: bool) -> Versions {
+pub(crate) fn versions(tls13: bool) -> Versions {
     if tls13 { Versions::Tls12And13 } else { Versions::Tls12 }
 }
 
+/// The system has no randomness to give, so that no key or token can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system has no randomness to give")]
+pub struct NoRandomness;
+
 /// The session ticket keys of every port, 17488's own and those of the relays.
 #[derive(Debug, Clone)]
-pub struct Tickets {
+pub(crate) struct PortTicketKeys {
     /// For 17488.
-    pub control: TicketKeys,
+    pub(crate) control: TicketKeys,
     /// For the relay ports.
-    pub relay: PerPort<TicketKeys>,
+    pub(crate) relay: PerPort<TicketKeys>,
 }
 
-impl Tickets {
-    /// Fresh ones: no earlier ticket opens. `None` where the system has no randomness to give.
-    pub fn generate() -> Option<Self> {
-        Some(Self {
-            control: TicketKeys::generate()?,
-            relay: PerPort { endpoint: TicketKeys::generate()?, module_server: TicketKeys::generate()? },
-        })
+impl PortTicketKeys {
+    /// Fresh ones: no earlier ticket opens.
+    pub(crate) fn generate() -> Result<Self, NoRandomness> {
+        let key = || TicketKeys::generate().ok_or(NoRandomness);
+        Ok(Self { control: key()?, relay: PerPort { endpoint: key()?, module_server: key()? } })
     }
 
     /// The next ones: tickets of the last rotation still open.
-    pub fn rotated(&self) -> Option<Self> {
-        Some(Self {
-            control: self.control.rotated()?,
+    pub(crate) fn rotated(&self) -> Result<Self, NoRandomness> {
+        let next = |keys: &TicketKeys| keys.rotated().ok_or(NoRandomness);
+        Ok(Self {
+            control: next(&self.control)?,
             relay: PerPort {
-                endpoint: self.relay.endpoint.rotated()?,
-                module_server: self.relay.module_server.rotated()?,
+                endpoint: next(&self.relay.endpoint)?,
+                module_server: next(&self.relay.module_server)?,
             },
         })
     }

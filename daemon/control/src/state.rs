@@ -1,17 +1,20 @@
 //! The durable state: who the proxy is, whom it trusts, and whether a token is outstanding.
 
 pub mod clock;
+mod error;
 mod files;
 mod store;
 mod token;
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use zone_channel::Identity;
 use zone_protocol::provisioning::Provisioning;
 use zone_protocol::tls::TlsError;
-use zone_protocol::tls::certificate::{chain_from_pem, spki};
+use zone_protocol::tls::certificate::{chain_from_pem, facts, spki};
 
-pub use store::{StateError, Store, Switch};
+pub use error::StateError;
+pub use store::{Store, Switch};
 pub use token::IssuedToken;
 
 /// One state, whole. It is never changed in place: the next one replaces it.
@@ -44,6 +47,18 @@ impl State {
     /// The pin of the keys that are shown.
     pub fn pin(&self) -> Result<[u8; 32], TlsError> {
         pin(&self.identity)
+    }
+
+    /// When the first of a member's certificates runs out; bootstrap certificates don't count.
+    pub fn certificate_expiry(&self) -> Option<OffsetDateTime> {
+        self.membership.as_ref()?;
+        [&self.identity.rsa.chain, &self.identity.ec.chain]
+            .into_iter()
+            .filter_map(|chain| {
+                let chain = chain_from_pem(chain, "certificate").ok()?;
+                Some(facts(chain.first()?, "certificate").ok()?.not_after)
+            })
+            .min()
     }
 
     /// The same without its token.

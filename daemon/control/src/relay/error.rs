@@ -1,27 +1,6 @@
-//! The relay processes: starting them, talking to them, taking them up again, replacing those that die.
-//!
-//! control keeps a duplicate of every listening socket, so that no port closes when a relay dies.
-
-mod adopt;
-mod channel;
-mod listener;
-mod renew;
-mod start;
-mod supervise;
+//! Why a relay is of no use.
 
 use std::time::Duration;
-
-pub use channel::Relay;
-pub use listener::{BindError, Listener};
-pub use start::{Program, Started, Starter, starter};
-pub use supervise::{Supervisor, Wanted};
-
-/// For a relay to say hello after its start, which a service manager may take a while for.
-const HELLO: Duration = Duration::from_secs(10);
-/// For a relay to carry out what it is told.
-const COMMAND: Duration = Duration::from_secs(10);
-/// For a relay to exit once it was told to, before it is killed.
-const EXIT: Duration = Duration::from_secs(3);
 
 /// Why a relay is of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,15 +10,15 @@ pub enum RelayError {
     Start {
         /// The executable.
         program: String,
-        /// Why.
+        /// What the system said.
         error: String,
     },
     /// What it needs could not be made ready.
     #[error("the relay's {what} can't be made: {error}")]
     Prepare {
-        /// Which part.
+        /// The part that was to be made.
         what: &'static str,
-        /// Why.
+        /// What the system said.
         error: String,
     },
     /// It is there, and says nothing.
@@ -53,9 +32,9 @@ pub enum RelayError {
     /// It could not do what it was told.
     #[error("the relay failed at {step}: {error}")]
     Failed {
-        /// Which part.
+        /// The step, as the relay calls it.
         step: String,
-        /// Why.
+        /// The relay's own words.
         error: String,
     },
     /// It is gone.

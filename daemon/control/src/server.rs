@@ -1,0 +1,100 @@
+//! Port 17488: an accept loop that waits for nobody, and one task for each connection.
+#![allow(
+    clippy::result_large_err,
+    reason = "a problem document is the answer to a handful of requests, not a hot path"
+)]
+
+mod answer;
+mod authentication;
+mod connection;
+mod peer;
+mod problems;
+mod routes;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+use zone_accept::{AcceptError, EXHAUSTED_DELAY, LogBudget};
+use zone_protocol::ports;
+
+use crate::daemon::Daemon;
+use crate::metrics::Reason;
+
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 256;
+/// Of each line that strangers can cause: one at once, and one in ten seconds.
+const LOG_BURST: f64 = 1.0;
+const LOG_LINES_PER_SECOND: f64 = 0.1;
+
+/// Port 17488 can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen on {address}: {source}")]
+pub struct ListenError {
+    /// The address that was tried.
+    pub address: SocketAddr,
+    /// The kernel's answer.
+    pub source: io::Error,
+}
+
+/// Listens on port 17488 of each address.
+pub(crate) fn listen(addresses: &[IpAddr]) -> Result<Vec<TcpListener>, ListenError> {
+    let listen = |address: SocketAddr| -> io::Result<TcpListener> {
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    let at = |ip: &IpAddr| {
+        let address = SocketAddr::new(*ip, ports::CONTROL);
+        listen(address).map_err(|source| ListenError { address, source })
+    };
+    addresses.iter().map(at).collect()
+}
+
+/// Accepts for as long as the daemon lives.
+pub(crate) async fn accept(daemon: Rc<Daemon>, listener: TcpListener) {
+    let log = LogBudget::new(LOG_BURST, LOG_LINES_PER_SECOND);
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => admit(&daemon, stream, peer, &log),
+            Err(error) if AcceptError::of(&error) == AcceptError::Exhausted => {
+                if let Some(held_back) = log.allows("exhausted", Instant::now()) {
+                    tracing::error!(%error, times = held_back + 1, "17488 can't accept for a moment");
+                }
+                sleep(EXHAUSTED_DELAY).await;
+            }
+            // The one connection that was next is gone; the others are not.
+            Err(error) => tracing::debug!(%error, "a connection was gone before it was accepted"),
+        }
+    }
+}
+
+fn admit(daemon: &Rc<Daemon>, stream: TcpStream, peer: SocketAddr, log: &LogBudget) {
+    let config = daemon.config();
+    match daemon.connection_limit.permit(peer.ip(), &config.control.allowed_networks, &config.limits) {
+        Ok(permit) => {
+            daemon.metrics.connections.inc();
+            spawn_local(connection::serve(Rc::clone(daemon), stream, peer, permit));
+        }
+        Err(refused) => {
+            daemon.metrics.refused.get_or_create(&Reason { reason: refused.label() }).inc();
+            if let Some(held_back) = log.allows("refused", Instant::now()) {
+                let times = held_back + 1;
+                tracing::warn!(%peer, error = refused.reason(), times, "a connection to 17488 was refused");
+            }
+            // A reset costs this side nothing afterwards.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}

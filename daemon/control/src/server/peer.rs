@@ -1,0 +1,43 @@
+//! The other side of a connection to 17488, as its handshake showed it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+
+use rustls::pki_types::CertificateDer;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
+
+/// What a handler knows of the other side.
+pub(super) struct Peer {
+    /// Where it is.
+    pub(super) address: SocketAddr,
+    /// Its certificates, leaf first; none where it showed none.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// What binds a proof to this connection; absent where TLS can't give it.
+    pub(super) exported: Option<Exported>,
+    /// Whether a request is past its authorisation, so that it gets its answer whatever it changes.
+    pub(super) answering: Cell<bool>,
+    /// The epoch of the state that it was accepted under, see [`crate::tls::TlsContext::epoch`].
+    pub(super) epoch: u64,
+    /// When it last asked for something, or was answered.
+    pub(super) active: Cell<Instant>,
+}
+
+impl Peer {
+    /// The other side of this connection, which was accepted under the state of this epoch.
+    pub(super) fn new(stream: &TlsStream<TcpStream>, address: SocketAddr, epoch: u64) -> Self {
+        let tls = stream.get_ref().1;
+        let exported = tls.export_keying_material([0; EXPORTER_LENGTH], EXPORTER_LABEL, None).ok();
+        let chain = tls.peer_certificates().unwrap_or_default();
+        Self {
+            address,
+            chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
+            exported,
+            answering: Cell::new(false),
+            epoch,
+            active: Cell::new(Instant::now()),
+        }
+    }
+}
