@@ -11,7 +11,7 @@ use zone_protocol::tls::tickets::TicketKeys;
 use zone_protocol::trust::Trust;
 use zone_settings::{Limits, Timeouts};
 
-/// From control.
+/// What control says to a relay.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToRelay {
     /// First message to a new relay. Descriptors: one per listener, in order, then the rendezvous, then the
@@ -25,7 +25,7 @@ pub enum ToRelay {
     Ask {
         /// Chosen by control.
         id: u64,
-        /// What is asked.
+        /// The question.
         query: Query,
     },
     /// Stop to accept, let parks go, keep sessions until they end or the drain deadline, then exit.
@@ -49,7 +49,7 @@ pub struct Configure {
     /// the service manager means to have a control, running or not. Its end of file is a real stop.
     #[serde(default)]
     pub lifeline: bool,
-    /// By which rules.
+    /// The rules that the relay goes by.
     pub policy: Policy,
 }
 
@@ -58,7 +58,7 @@ pub struct Configure {
 pub struct ListenerInfo {
     /// Who connects there: [`Role::Endpoint`] or [`Role::ModuleServer`].
     pub role: Role,
-    /// Where.
+    /// The address and port that it listens on.
     pub address: SocketAddr,
 }
 
@@ -93,7 +93,7 @@ pub struct Policy {
     pub zone: Label,
     /// The proxy's name in it.
     pub name: Label,
-    /// What it shows.
+    /// The certificates that it shows on both ports.
     pub identity: Identity,
     /// Whom it lets in.
     pub trust: Trust,
@@ -162,7 +162,7 @@ pub enum RelayState {
     Draining,
 }
 
-/// From a relay.
+/// What a relay says to control.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum FromRelay {
     /// First message on every channel. Descriptors: the listening sockets, in order, where there are any.
@@ -190,16 +190,16 @@ pub enum FromRelay {
     Done(RelayState),
     /// It could not be carried out; the relay is as it was before.
     Failed {
-        /// Which part.
+        /// The part that failed: `configure`, `accept`, `policy`.
         step: String,
-        /// Why.
+        /// One line for the log.
         error: String,
     },
     /// The answer to a question.
     Reply {
         /// Of the question.
         id: u64,
-        /// What was asked.
+        /// The answer.
         reply: Reply,
     },
     /// Something that it logs; see [`Policy::log`].

@@ -52,7 +52,7 @@ pub(crate) enum Question {
     Alive,
 }
 
-/// What is answered.
+/// The answer to a [`Question`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {

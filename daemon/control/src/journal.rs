@@ -64,7 +64,7 @@ mod tests {
     use zone_log::{AUDIT, LONGEST_NAME, Level, Source};
 
     /// The longest name that the journal takes.
-    const LONGEST_FIELD: usize = 64;
+    const MAX_FIELD_NAME_CHARS: usize = 64;
 
     #[test]
     fn every_fact_becomes_a_field_that_can_be_searched_for() {
@@ -96,7 +96,7 @@ mod tests {
             assert!(name.starts_with(|c: char| c.is_ascii_uppercase()), "{name}");
             assert!(name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'), "{name}");
         }
-        const { assert!(PREFIX.len() + LONGEST_NAME <= LONGEST_FIELD) };
+        const { assert!(PREFIX.len() + LONGEST_NAME <= MAX_FIELD_NAME_CHARS) };
     }
 
     #[test]

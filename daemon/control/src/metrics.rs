@@ -39,7 +39,7 @@ pub struct Change {
 pub struct OfRelay {
     /// Its generation.
     pub generation: u64,
-    /// What is counted.
+    /// The thing that is counted.
     pub kind: Kind,
 }
 

@@ -22,15 +22,15 @@ pub(crate) enum UserError {
     /// A directory can't be made.
     #[error("can't create {path}: {source}")]
     Create {
-        /// Which.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The file system's answer.
         source: io::Error,
     },
     /// A directory of root's, from a start as root before.
     #[error("{path} belongs to root: give it to the daemon's user with `chown -R {user}: {path}`")]
     RootOwned {
-        /// Which.
+        /// The directory.
         path: PathBuf,
         /// The daemon's user.
         user: String,
@@ -40,9 +40,9 @@ pub(crate) enum UserError {
         "{path} belongs to user {owner}, and the daemon is to run as {user}: name another directory, or another `user`"
     )]
     Foreign {
-        /// Which.
+        /// The directory.
         path: PathBuf,
-        /// Whose.
+        /// The number of the user that owns it.
         owner: u32,
         /// The daemon's user.
         user: String,

@@ -41,7 +41,7 @@ pub struct Config {
     pub limits: Limits,
     /// Spans of time, in seconds.
     pub timeouts: Timeouts,
-    /// What is logged.
+    /// How much is logged, and where the log goes.
     pub log: Log,
 }
 
@@ -95,7 +95,7 @@ pub struct RelayOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FirewallOptions {
-    /// Who.
+    /// Whether the admin or the broker opens the ports.
     pub mode: FirewallMode,
     /// Where the broker listens.
     pub socket: PathBuf,
@@ -140,7 +140,7 @@ pub struct Balancer {
 pub struct Log {
     /// From which severity on.
     pub level: Level,
-    /// Where to.
+    /// The log's destination.
     pub to: Destination,
     /// The server, if to one.
     pub syslog: Syslog,
@@ -169,7 +169,7 @@ pub struct Syslog {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// How records travel.
+    /// Whether records travel by UDP or TCP.
     pub transport: Transport,
     /// Whether they are encrypted.
     pub tls: bool,

@@ -48,7 +48,7 @@ impl Supervisor {
                     inner.listeners = hello.listeners;
                     inner.serving = Some(Rc::clone(&relay));
                 }
-                tracing::info!(generation, pid, "took up the relay that serves");
+                tracing::info!(generation, pid, "control took up the relay that serves");
                 self.announce_change();
                 self.send_policy(&relay, &wanted).await;
             }
@@ -67,7 +67,7 @@ impl Supervisor {
                 self.drain(Some(relay), gone);
             }
             (RelayState::Draining, Some(wanted)) => {
-                tracing::info!(generation, pid, "took up a relay that drains");
+                tracing::info!(generation, pid, "control took up a relay that drains");
                 self.inner.borrow_mut().draining.push(Rc::clone(&relay));
                 self.send_policy(&relay, &wanted).await;
             }

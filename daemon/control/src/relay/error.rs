@@ -45,7 +45,7 @@ pub enum RelayError {
     OutOfStep {
         /// What it was told.
         what: &'static str,
-        /// What it said.
+        /// The state that it said it is in.
         state: &'static str,
     },
 }

@@ -39,7 +39,7 @@ pub(crate) struct Wanted {
     pub(crate) state: String,
     /// The ports.
     pub(crate) ports: Vec<ListenerInfo>,
-    /// By which rules.
+    /// The rules that they go by.
     pub(crate) policy: Rc<Policy>,
 }
 

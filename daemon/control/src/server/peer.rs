@@ -11,7 +11,7 @@ use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
 
 /// What a handler knows of the other side.
 pub(super) struct Peer {
-    /// Where it is.
+    /// The address that it connected from.
     pub(super) address: SocketAddr,
     /// Its certificates, leaf first; none where it showed none.
     pub(super) chain: Vec<CertificateDer<'static>>,

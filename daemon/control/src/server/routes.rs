@@ -42,7 +42,7 @@ pub(super) async fn answer(
     let status = answer.status.as_u16();
     daemon.metrics.requests.get_or_create(&Answered { status }).inc();
     let peer = peer.address;
-    tracing::debug!(%peer, %method, path = zone_protocol::identity::printable(&path), status, "answered");
+    tracing::debug!(%peer, %method, path = zone_protocol::identity::printable(&path), status, "a request to 17488 was answered");
     answer.into_response(|body| caller.and_then(|caller| caller.prove(method.as_str(), &path, body)))
 }
 

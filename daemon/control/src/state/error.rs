@@ -17,11 +17,11 @@ pub enum StateError {
     /// The file system said no.
     #[error("can't {what} {path}: {source}{}", advice(source))]
     Io {
-        /// What was tried.
+        /// The verb for what was tried: read, write, create.
         what: &'static str,
         /// With which file.
         path: PathBuf,
-        /// Why not.
+        /// The file system's answer.
         source: io::Error,
     },
     /// A file that does not hold what was written to it.
@@ -29,7 +29,7 @@ pub enum StateError {
         "{file}: {why}; restore the state directory from a backup, or start over with `zone-proxy reset`"
     )]
     Broken {
-        /// Which file.
+        /// The file that does not hold what it should.
         file: PathBuf,
         /// What is wrong with it.
         why: String,

@@ -17,7 +17,7 @@ use crate::tls::PortTicketKeys;
 pub struct Actor {
     /// An identity, or the user of this host.
     pub who: String,
-    /// Where from.
+    /// The address that they ask from, or the admin socket.
     pub from: String,
 }
 

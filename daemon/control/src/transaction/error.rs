@@ -152,7 +152,7 @@ impl From<StepError> for ChangeError {
 /// A step that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepError {
-    /// Which one.
+    /// The step, in the order of [`Step`].
     pub step: Step,
     /// One line for a person.
     pub why: String,

@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use zone_protocol::provisioning::{Payload, Status};
 
@@ -67,8 +68,8 @@ pub(crate) struct Daemon(Child);
 impl Daemon {
     /// Stops it as a supervisor does, and waits for its end.
     pub(crate) fn terminate(mut self) {
-        let pid = Pid::from_child(&self.0);
-        kill_process(pid, Signal::TERM).unwrap();
+        let pid = Pid::from_raw(self.0.id().cast_signed());
+        kill(pid, Signal::SIGTERM).unwrap();
         assert!(self.0.wait().unwrap().success());
     }
 }
@@ -118,7 +119,7 @@ fn a_reload_waits_for_its_result_and_tells_the_errors() {
 }
 
 fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    nix::unistd::geteuid().is_root()
 }
 
 /// Says loudly that a test takes root, also in the list of what was skipped.

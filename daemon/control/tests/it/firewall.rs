@@ -15,7 +15,9 @@ use zone_proxy::state::{State, Store};
 
 use crate::authority::Zone;
 use crate::client;
-use crate::harness::{FILE, PATIENCE, PlayedRelays, Proxy, SetClock, config_in, own_address, run, start};
+use crate::harness::{
+    EVENT_TIMEOUT, FILE, PlayedRelays, Proxy, SetClock, config_in, own_address, run, start,
+};
 
 /// A broker that says what the test wants, and notes the ports that it was asked for.
 struct PlayedBroker {
@@ -86,7 +88,7 @@ impl PlayedBroker {
 
     async fn was_asked(&self, times: usize) {
         let mut asked = self.asked.subscribe();
-        let waiting = tokio::time::timeout(PATIENCE, asked.wait_for(|asked| asked.len() >= times));
+        let waiting = tokio::time::timeout(EVENT_TIMEOUT, asked.wait_for(|asked| asked.len() >= times));
         waiting.await.expect("the broker is asked").unwrap();
     }
 }

@@ -30,7 +30,7 @@ use crate::authority::{Party, Zone};
 use crate::client::{self, Client};
 
 /// Longer than anything takes that a test waits for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The configuration file beside the state directory.
 pub(crate) const FILE: &str = "zone-proxy.toml";
@@ -222,7 +222,7 @@ impl Play {
     /// Waits until so many relays have served.
     pub(crate) async fn wait_until_served(&self, by: u64) {
         let mut served = self.served.subscribe();
-        let waiting = tokio::time::timeout(PATIENCE, served.wait_for(|served| *served >= by));
+        let waiting = tokio::time::timeout(EVENT_TIMEOUT, served.wait_for(|served| *served >= by));
         waiting.await.expect("a relay serves").unwrap();
     }
 
@@ -233,7 +233,7 @@ impl Play {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, waiting).await.expect("the relay is told");
+        tokio::time::timeout(EVENT_TIMEOUT, waiting).await.expect("the relay is told");
     }
 
     async fn relay(self: Rc<Self>, channel: OwnedFd) -> Result<(), ChannelError> {
