@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use zone_firewall_protocol::{Finding, FindingKind, PortRule};
 
 use crate::desired::{Desired, Family, listens, sources};
-use crate::run::{RunError, find, run};
+use crate::run::{RunError, run};
 
 /// The table that firewalld keeps; nothing in it is ours to change.
 pub const TABLE: &str = "firewalld";
@@ -184,7 +184,7 @@ fn rich_rules_of(rule: &PortRule, family: Family) -> Vec<String> {
 impl Firewalld {
     /// The one that runs on this host, if any.
     pub fn running() -> Result<Option<Self>, FirewalldError> {
-        let Some(program) = find("firewall-cmd") else { return Ok(None) };
+        let Some(program) = zone_tool::find("firewall-cmd") else { return Ok(None) };
         match run(&program, &["--state"], b"") {
             Ok(_) => Ok(Some(Self { program })),
             Err(RunError::Failed { code: Some(code), .. }) if NOT_RUNNING.contains(&code) => Ok(None),

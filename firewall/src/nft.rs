@@ -8,7 +8,7 @@ use nftables::schema::{NfObject, Nftables};
 use serde_json::Value;
 
 use crate::live::{Live, TAG};
-use crate::run::{RunError, find, run};
+use crate::run::{RunError, run};
 
 /// Why the ruleset can't be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,7 @@ impl Nft {
 }
 
 fn program() -> Result<PathBuf, NftError> {
-    find("nft").ok_or(NftError::NoTool)
+    zone_tool::find("nft").ok_or(NftError::NoTool)
 }
 
 /// Takes from iptables-save what nft prints only by name: the comments of rules that iptables-restore has loaded, and
@@ -107,7 +107,7 @@ fn iptables_save(family: &str, table: &str) -> Result<Vec<String>, NftError> {
         "ip6" => ["ip6tables-nft-save", "ip6tables-save"],
         _ => return Ok(Vec::new()),
     };
-    let Some(program) = names.into_iter().find_map(find) else { return Ok(Vec::new()) };
+    let Some(program) = names.into_iter().find_map(zone_tool::find) else { return Ok(Vec::new()) };
     let printed = run(&program, &["-t", table], b"").map_err(NftError::Iptables)?;
     Ok(String::from_utf8_lossy(&printed).lines().map(str::to_owned).collect())
 }

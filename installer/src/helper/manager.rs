@@ -74,13 +74,13 @@ pub(super) struct Identity {
 impl Manager {
     /// The one that the settings name, or the one that this host's packages came by.
     pub(super) fn find(settings: &Settings) -> Result<Self, ManagerError> {
-        let dpkg = run::find("dpkg").is_some();
+        let dpkg = zone_tool::find("dpkg").is_some();
         let used = |status: &str| std::fs::metadata(status).is_ok_and(|about| about.len() > 0);
         let format = match settings.package_manager {
             PackageManager::Dpkg => Format::Deb,
             PackageManager::Rpm => Format::Rpm,
             PackageManager::Auto if dpkg && used("/var/lib/dpkg/status") => Format::Deb,
-            PackageManager::Auto if run::find("rpm").is_some() => Format::Rpm,
+            PackageManager::Auto if zone_tool::find("rpm").is_some() => Format::Rpm,
             PackageManager::Auto if dpkg => Format::Deb,
             PackageManager::Auto => return Err(ManagerError::None),
         };

@@ -36,7 +36,7 @@ pub(super) fn take_away(host: &Host) -> Vec<String> {
     }
     progress("stopping the proxy");
     trouble.extend(units::stop().err().map(|error| error.to_string()));
-    if run::find("zone-firewall").is_some() {
+    if zone_tool::find("zone-firewall").is_some() {
         progress("closing its ports in the firewall");
         if let Err(error) = proxy::firewall_remove() {
             // Without the package nobody could take the rules out any more.
