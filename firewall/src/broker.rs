@@ -3,8 +3,8 @@
 //! systemd starts it for a connection to its socket and gives it CAP_NET_ADMIN and nothing else. One connection carries
 //! one request; it ends itself when nobody has asked for a while.
 
-pub mod people;
-mod request;
+mod access;
+mod answer;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -20,30 +20,32 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::socket_peercred;
 use sd_notify::NotifyState;
-use zone_firewall_protocol::{Answer, LONGEST, Request};
+use zone_firewall_protocol::{Answer, MAX_LINE_BYTES, Request, RequestError, parse_request};
 
 use crate::config;
 use crate::host::Host;
-use people::{Peer, People};
+use access::{Accounts, Peer};
 
-/// For a request to arrive, and for an answer to be taken.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// For the rest of a request that is too long, so that its sender can read why it was refused.
-const DRAIN: Duration = Duration::from_secs(2);
-/// The longest time that a request may take before the watchdog is no longer fed. Tools have deadlines far below.
-const STUCK: Duration = Duration::from_secs(120);
-/// How often the main loop looks up where there is no watchdog.
-const TICK: Duration = Duration::from_secs(5);
+/// The time for a request to arrive, and for an answer to be taken.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time for the rest of a request that is too long, so that its sender can read why it was refused.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time that a request may take before the watchdog is no longer fed. Tools have deadlines far below.
+const STUCK_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often the main loop looks up at least; more often where the watchdog or the idle time asks for it.
+const LOOP_INTERVAL: Duration = Duration::from_secs(5);
+/// The pause after a connection that could not be taken.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Why the broker does not run.
+/// The broker does not run.
 #[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
+pub(crate) enum BrokerError {
     /// There is no socket to listen on.
     #[error("{path}: can't listen: {source}")]
     Socket {
-        /// The socket.
+        /// The socket that could not be made.
         path: PathBuf,
-        /// Why.
+        /// What the system says about it.
         source: io::Error,
     },
     /// Waiting for connections failed.
@@ -53,15 +55,17 @@ pub enum BrokerError {
 
 struct Broker {
     host: Host,
-    /// Changes come one after the other. Holds since when one is at work.
+    /// Requests are carried out one after the other.
     work: Mutex<()>,
-    since: Mutex<Option<Instant>>,
+    /// Since when one is being carried out.
+    busy_since: Mutex<Option<Instant>>,
+    /// The connections that are open.
     connections: AtomicUsize,
 }
 
 /// Serves until nobody has asked for `broker.idle` seconds. The socket comes from systemd (`LISTEN_FDS`, sd_listen_fds(3));
 /// started by hand it is made at `path`.
-pub fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
+pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
     // Who asks is told as well; ending here would only have systemd start it again for the same connection.
     let settings = match host.config() {
         Ok(config) => config.broker,
@@ -76,30 +80,33 @@ pub fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
     let broker = Arc::new(Broker {
         host,
         work: Mutex::new(()),
-        since: Mutex::new(None),
+        busy_since: Mutex::new(None),
         connections: AtomicUsize::new(0),
     });
     notify(&[NotifyState::Ready, NotifyState::Status("waiting for a request")]);
-    let tick = sd_notify::watchdog_enabled().map_or(TICK, |interval| interval / 3).min(TICK).min(idle);
-    let mut last = Instant::now();
+    let interval = sd_notify::watchdog_enabled()
+        .map_or(LOOP_INTERVAL, |interval| interval / 3)
+        .min(LOOP_INTERVAL)
+        .min(idle);
+    let mut last_use = Instant::now();
     loop {
-        if wait(&listener, tick)? {
+        if wait(&listener, interval)? {
             match listener.accept() {
                 Ok((stream, _)) => admit(&broker, stream, settings.connections),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     tracing::warn!("a connection was lost: {error}");
-                    thread::sleep(Duration::from_millis(100));
+                    thread::sleep(ACCEPT_RETRY_DELAY);
                 }
             }
-            last = Instant::now();
+            last_use = Instant::now();
         }
         if !broker.is_stuck() {
             notify(&[NotifyState::Watchdog]);
         }
         if broker.connections.load(Ordering::Acquire) > 0 {
-            last = Instant::now();
-        } else if last.elapsed() >= idle {
+            last_use = Instant::now();
+        } else if last_use.elapsed() >= idle {
             break;
         }
     }
@@ -121,45 +128,47 @@ fn listener(path: &Path) -> Result<(UnixListener, bool), BrokerError> {
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    // Everybody may knock: who may ask is decided by SO_PEERCRED, so that a stranger gets an answer and a line of audit.
+    // Everybody may connect: who may ask is decided by SO_PEERCRED, so that a stranger gets an answer and a line of audit.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
     Ok((listener, true))
 }
 
-fn wait(listener: &UnixListener, tick: Duration) -> Result<bool, BrokerError> {
+/// Whether somebody connects within the time.
+fn wait(listener: &UnixListener, timeout: Duration) -> Result<bool, BrokerError> {
     let mut fds = [PollFd::new(listener, PollFlags::IN)];
-    let tick = rustix::time::Timespec {
-        tv_sec: tick.as_secs().try_into().unwrap_or(1),
-        tv_nsec: tick.subsec_nanos().into(),
+    let timeout = rustix::time::Timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(1),
+        tv_nsec: timeout.subsec_nanos().into(),
     };
-    match poll(&mut fds, Some(&tick)) {
+    match poll(&mut fds, Some(&timeout)) {
         Ok(ready) => Ok(ready > 0),
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(BrokerError::Wait(error.into())),
     }
 }
 
-fn admit(broker: &Arc<Broker>, stream: UnixStream, most: usize) {
-    if broker.connections.fetch_add(1, Ordering::AcqRel) >= most {
+/// Serves a connection in a thread of its own, or refuses it where there are as many as root's file allows.
+fn admit(broker: &Arc<Broker>, stream: UnixStream, max_connections: usize) {
+    if broker.connections.fetch_add(1, Ordering::AcqRel) >= max_connections {
         broker.connections.fetch_sub(1, Ordering::AcqRel);
-        let why = format!("the broker already serves {most} connections (broker.connections)");
+        let why = format!("the broker already serves {max_connections} connections (broker.connections)");
         let _ = stream.set_nonblocking(true);
         send(&stream, &Answer::Refused { why, help: "try again in a moment".to_owned() });
         return;
     }
     let broker = Arc::clone(broker);
     thread::spawn(move || {
-        let peer = converse(&broker, &stream);
-        if let Err(error) = peer {
+        if let Err(error) = serve_connection(&broker, &stream) {
             tracing::warn!("a connection broke off: {error}");
         }
         broker.connections.fetch_sub(1, Ordering::AcqRel);
     });
 }
 
-fn converse(broker: &Broker, stream: &UnixStream) -> io::Result<()> {
+/// One request and its answer.
+fn serve_connection(broker: &Broker, stream: &UnixStream) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
     let credentials = socket_peercred(stream)?;
     let peer = Peer {
         uid: credentials.uid.as_raw(),
@@ -170,67 +179,52 @@ fn converse(broker: &Broker, stream: &UnixStream) -> io::Result<()> {
         tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), "no request");
         Answer::Refused { why: why.to_owned(), help: help.to_owned() }
     };
-    let answer = match read_request(stream)? {
-        Received::Line(line) => match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => broker.perform(peer, &request),
-            Err(_) => refused(
-                "what was sent is no request",
-                "send one line of JSON, as crate zone-firewall-protocol has it",
-            ),
-        },
-        Received::TooLong => {
-            send(
-                stream,
-                &refused(&format!("the request is longer than {LONGEST} bytes"), "name fewer networks"),
-            );
-            return drain(stream);
-        }
-        Received::Late => {
-            refused("no request came in time", "send one line of JSON within 5 s of connecting")
-        }
-        Received::Nothing => refused("the connection was closed without a request", "send one line of JSON"),
+    let Some(received) = receive(stream)? else {
+        let why = "no request came in time";
+        send(stream, &refused(why, "send one line of JSON within 5 s of connecting"));
+        return Ok(());
     };
-    send(stream, &answer);
+    match parse_request(&received) {
+        Ok(request) => send(stream, &broker.perform(peer, &request)),
+        Err(error) => {
+            let help = match error {
+                RequestError::NotARequest => "send one line of JSON, as crate zone-firewall-protocol has it",
+                RequestError::TooLong => "name fewer networks",
+                RequestError::Empty => "send one line of JSON",
+            };
+            send(stream, &refused(&error.to_string(), help));
+            if error == RequestError::TooLong {
+                return drain(stream);
+            }
+        }
+    }
     Ok(())
 }
 
-enum Received {
-    Line(Vec<u8>),
-    TooLong,
-    Late,
-    Nothing,
-}
-
-/// One line, or what came before the end; all of it within the deadline, however slowly it trickles.
-fn read_request(mut stream: &UnixStream) -> io::Result<Received> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut line = Vec::new();
+/// What was sent: all of it, or as much as [`parse_request`] looks at. `None` where that does not come within the
+/// deadline, however slowly it trickles.
+fn receive(mut stream: &UnixStream) -> io::Result<Option<Vec<u8>>> {
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    let mut received = Vec::new();
     let mut piece = [0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(Received::Late);
+            return Ok(None);
         }
         stream.set_read_timeout(Some(left))?;
         let count = match stream.read(&mut piece) {
             Ok(count) => count,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                return Ok(Received::Late);
+                return Ok(None);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         let new = piece.get(..count).unwrap_or_default();
-        if let Some(end) = new.iter().position(|byte| *byte == b'\n') {
-            line.extend_from_slice(&new[..end]);
-            return Ok(if line.len() < LONGEST { Received::Line(line) } else { Received::TooLong });
-        }
-        line.extend_from_slice(new);
-        if line.len() >= LONGEST {
-            return Ok(Received::TooLong);
-        }
-        if count == 0 {
-            return Ok(if line.is_empty() { Received::Nothing } else { Received::Line(line) });
+        received.extend_from_slice(new);
+        if count == 0 || new.contains(&b'\n') || received.len() >= MAX_LINE_BYTES {
+            return Ok(Some(received));
         }
     }
 }
@@ -238,7 +232,7 @@ fn read_request(mut stream: &UnixStream) -> io::Result<Received> {
 /// Closing with bytes unread would take the answer away from the sender.
 fn drain(mut stream: &UnixStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
-    let deadline = Instant::now() + DRAIN;
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
     let mut piece = [0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -264,7 +258,7 @@ fn send(mut stream: &UnixStream, answer: &Answer) {
 fn fitting(answer: &Answer) -> String {
     let line = |answer: &Answer| serde_json::to_string(answer).unwrap_or_default() + "\n";
     let whole = line(answer);
-    if whole.len() <= LONGEST {
+    if whole.len() <= MAX_LINE_BYTES {
         return whole;
     }
     let mut cut = answer.clone();
@@ -290,33 +284,34 @@ fn fitting(answer: &Answer) -> String {
             }
         }
         let shorter = line(&cut);
-        if shorter.len() <= LONGEST {
+        if shorter.len() <= MAX_LINE_BYTES {
             return shorter;
         }
     }
 }
 
 impl Broker {
+    /// Answers a request once no other one is being carried out.
     fn perform(&self, peer: Peer, request: &Request) -> Answer {
-        let unknown = People::default();
-        let people = People::of_this_host().unwrap_or_else(|error| {
+        let accounts = Accounts::of_this_host().unwrap_or_else(|error| {
             tracing::error!("/etc/passwd or /etc/group can't be read, so only root may ask: {error}");
-            unknown
+            Accounts::default()
         });
         let _one_at_a_time = self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.set_since(Some(Instant::now()));
-        let answer = request::answer(&self.host, peer, &people, request);
-        self.set_since(None);
+        self.set_busy_since(Some(Instant::now()));
+        let answer = answer::answer(&self.host, peer, &accounts, request);
+        self.set_busy_since(None);
         answer
     }
 
-    fn set_since(&self, since: Option<Instant>) {
-        *self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
+    fn set_busy_since(&self, since: Option<Instant>) {
+        *self.busy_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
     }
 
+    /// Whether a request takes so long that something must be wrong.
     fn is_stuck(&self) -> bool {
-        let since = *self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        since.is_some_and(|since| since.elapsed() > STUCK)
+        let since = *self.busy_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() > STUCK_TIMEOUT)
     }
 }
 

@@ -9,13 +9,13 @@ use tracing_subscriber::filter::LevelFilter;
 use zone_firewall_protocol::client::ask;
 use zone_firewall_protocol::{Answer, Finding, FindingKind, Request, SOCKET};
 
-use crate::host::{Host, HostError};
+use crate::host::{self, Host, HostError};
 use crate::{broker, config, record};
 
-/// Something is not as it should be.
-const FINDINGS: u8 = 1;
-/// It could not be done.
-const ERROR: u8 = 2;
+/// The exit code where something is not as it should be.
+const EXIT_FINDINGS: u8 = 1;
+/// The exit code where it could not be done.
+const EXIT_ERROR: u8 = 2;
 
 /// The host's firewall for Zone Proxy: a table of its own, and as few rules elsewhere as open its ports.
 ///
@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("zone-firewall: {error}");
-            ExitCode::from(ERROR)
+            ExitCode::from(EXIT_ERROR)
         }
     }
 }
@@ -101,33 +101,33 @@ enum CliError {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, CliError> {
-    let root = rustix::process::geteuid().is_root();
+    let root = nix::unistd::geteuid().is_root();
     let host = Host::new(&cli.config, &cli.state);
     match &cli.command {
         Command::Plan { json } if root => {
-            let outlook = host.outlook(&host.desired()?)?;
-            tell(&outlook.diff(), *json);
+            let preview = host::preview(&host.desired()?)?;
+            print_changes(&preview.diff(), *json);
         }
-        Command::Plan { json } => match asked(&cli.socket, &Request::Plan)? {
-            Answer::Plan(text) => tell(&text.lines().map(str::to_owned).collect::<Vec<_>>(), *json),
-            _ => return Err(unexpected()),
+        Command::Plan { json } => match ask_broker(&cli.socket, &Request::Plan)? {
+            Answer::Plan(text) => print_changes(&text.lines().map(str::to_owned).collect::<Vec<_>>(), *json),
+            _ => return Err(unexpected_answer()),
         },
         Command::Verify { json } if root => {
-            return Ok(tell_findings(&host.verify(&host.desired()?)?, *json));
+            return Ok(print_findings(&host::verify(&host.desired()?)?, *json));
         }
-        Command::Verify { json } => match asked(&cli.socket, &Request::Verify)? {
-            Answer::Verified(findings) => return Ok(tell_findings(&findings, *json)),
-            _ => return Err(unexpected()),
+        Command::Verify { json } => match ask_broker(&cli.socket, &Request::Verify)? {
+            Answer::Verified(findings) => return Ok(print_findings(&findings, *json)),
+            _ => return Err(unexpected_answer()),
         },
         Command::Apply { .. } if !root => return Err(CliError::RootOnly("apply")),
         Command::Remove { .. } if !root => return Err(CliError::RootOnly("remove")),
-        Command::Apply { json } => tell(&apply(&host)?, *json),
-        Command::Restore => tell(&apply(&host)?, false),
+        Command::Apply { json } => print_changes(&apply(&host)?, *json),
+        Command::Restore => print_changes(&apply(&host)?, false),
         Command::Remove { json } => {
             let _lock = lock(&host)?;
-            let done = host.remove()?;
+            let done = host::remove()?;
             host.store().clear().map_err(HostError::from)?;
-            tell(&done, *json);
+            print_changes(&done, *json);
         }
         Command::Broker => broker::serve(host, &cli.socket)?,
     }
@@ -136,7 +136,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
 
 fn apply(host: &Host) -> Result<Vec<String>, HostError> {
     let _lock = lock(host)?;
-    host.apply(&host.desired()?)
+    host::apply(&host.desired()?)
 }
 
 /// Before the package's directories are made there is nobody to keep out.
@@ -144,18 +144,18 @@ fn lock(host: &Host) -> Result<Option<record::Lock>, HostError> {
     Ok(if host.store().exists() { Some(host.store().lock()?) } else { None })
 }
 
-fn asked(socket: &Path, request: &Request) -> Result<Answer, CliError> {
+fn ask_broker(socket: &Path, request: &Request) -> Result<Answer, CliError> {
     match ask(socket, request)? {
         Answer::Refused { why, help } => Err(CliError::Refused { why, help }),
         answer => Ok(answer),
     }
 }
 
-fn unexpected() -> CliError {
-    zone_firewall_protocol::client::AskError::Nonsense.into()
+fn unexpected_answer() -> CliError {
+    zone_firewall_protocol::client::AskError::NotAnAnswer.into()
 }
 
-fn tell(lines: &[String], json: bool) {
+fn print_changes(lines: &[String], json: bool) {
     if json {
         print(&serde_json::json!({ "changes": lines }).to_string());
     } else if lines.is_empty() {
@@ -170,7 +170,7 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn tell_findings(findings: &[Finding], json: bool) -> ExitCode {
+fn print_findings(findings: &[Finding], json: bool) -> ExitCode {
     if json {
         print(&serde_json::json!({ "findings": findings }).to_string());
     } else if findings.is_empty() {
@@ -180,7 +180,7 @@ fn tell_findings(findings: &[Finding], json: bool) -> ExitCode {
             print(&format!("{}: {} ({})", kind(finding.kind), finding.what, finding.help));
         }
     }
-    if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDINGS) }
+    if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FINDINGS) }
 }
 
 fn kind(kind: FindingKind) -> &'static str {

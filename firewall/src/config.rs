@@ -11,40 +11,40 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Where the file is.
-pub const PATH: &str = "/etc/zone-proxy/firewall.toml";
+pub(crate) const PATH: &str = "/etc/zone-proxy/firewall.toml";
 /// No port below is ever opened: those belong to the host's own services.
-pub const LOWEST_PORT: u16 = 1024;
+pub(crate) const LOWEST_PORT: u16 = 1024;
 /// The most networks or addresses in one list. Each becomes a rule.
-pub const LONGEST_LIST: usize = 64;
+pub(crate) const MAX_LIST_ENTRIES: usize = 64;
 /// The longest file, bytes.
-const LONGEST_FILE: u64 = 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The bits of a mode by which others than the owner could write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// The whole file. Every key has a default; `zone-firewall.example.toml` shows them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Port 17488.
-    pub control: Control,
+    pub(crate) control: Control,
     /// What the broker may open at most.
-    pub ceiling: Ceiling,
+    pub(crate) ceiling: Ceiling,
     /// What one source may do.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// The broker itself.
-    pub broker: Broker,
+    pub(crate) broker: Broker,
 }
 
 /// `[control]`: port 17488, which is root's alone to open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Control {
+pub(crate) struct Control {
     /// Whether the port is open.
-    pub open: bool,
+    pub(crate) open: bool,
     /// The addresses that it listens on.
-    pub listen: Vec<IpAddr>,
+    pub(crate) listen: Vec<IpAddr>,
     /// Networks that may connect; empty means any.
-    pub networks: Vec<IpNet>,
+    pub(crate) networks: Vec<IpNet>,
 }
 
 impl Default for Control {
@@ -56,13 +56,13 @@ impl Default for Control {
 /// `[ceiling]`: the most that the broker opens, whoever asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Ceiling {
+pub(crate) struct Ceiling {
     /// Ports and ranges of ports.
-    pub ports: Vec<Ports>,
+    pub(crate) ports: Vec<Ports>,
     /// Addresses that ports may be opened on; empty means any.
-    pub listen: Vec<IpAddr>,
+    pub(crate) listen: Vec<IpAddr>,
     /// Networks that ports may be opened to; empty means any.
-    pub networks: Vec<IpNet>,
+    pub(crate) networks: Vec<IpNet>,
 }
 
 impl Default for Ceiling {
@@ -74,11 +74,11 @@ impl Default for Ceiling {
 /// `[limits]`: new connections of one source (an IPv4 address or an IPv6 /64) on each port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections that may begin per second, for long; 0 means no limit.
-    pub new_connections_per_second: u32,
+    pub(crate) new_connections_per_second: u32,
     /// Connections that may begin at once.
-    pub burst: u32,
+    pub(crate) burst: u32,
 }
 
 impl Default for Limits {
@@ -90,11 +90,11 @@ impl Default for Limits {
 /// `[broker]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Broker {
+pub(crate) struct Broker {
     /// Seconds without a request after which it ends itself; systemd starts it again.
-    pub idle: u32,
+    pub(crate) idle: u32,
     /// Connections at once.
-    pub connections: usize,
+    pub(crate) connections: usize,
 }
 
 impl Default for Broker {
@@ -106,11 +106,11 @@ impl Default for Broker {
 /// A port, or a range of ports such as `1024-65535`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Ports(RangeInclusive<u16>);
+pub(crate) struct Ports(RangeInclusive<u16>);
 
 impl Ports {
     /// Whether the port is among them.
-    pub fn contains(&self, port: u16) -> bool {
+    pub(crate) fn contains(&self, port: u16) -> bool {
         self.0.contains(&port)
     }
 }
@@ -154,15 +154,15 @@ impl fmt::Display for Ports {
     }
 }
 
-/// Why the file can't be used.
+/// The file can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// It is not there, or not readable.
     #[error("{path}: can't be read: {source}; 'zone-firewall' takes its ceiling from there")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says about it.
         source: std::io::Error,
     },
     /// Somebody else than root could have written it.
@@ -185,13 +185,13 @@ pub enum ConfigError {
 
 impl Config {
     /// Reads and checks a file that only root can have written.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
         let about = std::fs::metadata(path).map_err(unreadable)?;
         if about.uid() != 0 || about.mode() & WRITABLE_BY_OTHERS != 0 {
             return Err(ConfigError::Unsafe { path: path.to_owned() });
         }
-        if about.len() > LONGEST_FILE {
+        if about.len() > MAX_FILE_BYTES {
             return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
         }
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
@@ -199,7 +199,7 @@ impl Config {
     }
 
     /// Checks a text; `name` stands for the file in errors.
-    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
         let wrong = |line, why| ConfigError::Wrong { name: name.to_owned(), line, why };
         let config: Self = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
@@ -223,8 +223,8 @@ impl Config {
             ("ceiling.listen", self.ceiling.listen.len()),
             ("ceiling.networks", self.ceiling.networks.len()),
         ];
-        if let Some((key, _)) = lists.into_iter().find(|(_, length)| *length > LONGEST_LIST) {
-            return Some(format!("{key}: more than {LONGEST_LIST} entries"));
+        if let Some((key, _)) = lists.into_iter().find(|(_, length)| *length > MAX_LIST_ENTRIES) {
+            return Some(format!("{key}: more than {MAX_LIST_ENTRIES} entries"));
         }
         if self.limits.burst == 0 || self.broker.idle == 0 || self.broker.connections == 0 {
             return Some("limits.burst, broker.idle and broker.connections must be at least 1".to_owned());

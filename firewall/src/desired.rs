@@ -5,19 +5,19 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use zone_firewall_protocol::{PortRule, Purpose};
 
-use crate::config::{Config, LONGEST_LIST, LOWEST_PORT, Limits};
+use crate::config::{Config, LOWEST_PORT, Limits, MAX_LIST_ENTRIES};
 
 /// Port 17488 can't be another number.
-pub const CONTROL_PORT: u16 = 17488;
+pub(crate) const CONTROL_PORT: u16 = 17488;
 /// The numbers that the relay's ports have unless the zone chose others. They are kept closed until they are opened.
-pub const DEFAULT_RELAY_PORTS: [(Purpose, u16); 2] =
+pub(crate) const DEFAULT_RELAY_PORTS: [(Purpose, u16); 2] =
     [(Purpose::Endpoint, 17486), (Purpose::ModuleServer, 17487)];
 /// The most relay ports at once: two generations of both.
-pub const MOST_PORTS: usize = 8;
+pub(crate) const MAX_RELAY_PORTS: usize = 8;
 
 /// An address family of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
+pub(crate) enum Family {
     /// IPv4.
     V4,
     /// IPv6.
@@ -25,16 +25,16 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+    /// Both families, in the order in which rules for them are made.
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// That of an address.
-    pub fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
     /// As nft calls it in `meta nfproto` and rich rules.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::V4 => "ipv4",
             Self::V6 => "ipv6",
@@ -42,7 +42,7 @@ impl Family {
     }
 
     /// The protocol of its header, as nft calls it.
-    pub fn header(self) -> &'static str {
+    pub(crate) fn header(self) -> &'static str {
         match self {
             Self::V4 => "ip",
             Self::V6 => "ip6",
@@ -52,18 +52,18 @@ impl Family {
 
 /// Everything that the live rules are measured by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Desired {
+pub(crate) struct Desired {
     /// Ports that are open, each number once, in ascending order.
-    pub open: Vec<PortRule>,
+    pub(crate) open: Vec<PortRule>,
     /// Ports that are kept closed, though something may listen there.
-    pub closed: Vec<(Purpose, u16)>,
+    pub(crate) closed: Vec<(Purpose, u16)>,
     /// What one source may do.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 impl Desired {
     /// From root's file and the relay's ports.
-    pub fn new(config: &Config, relay_ports: &[PortRule]) -> Self {
+    pub(crate) fn new(config: &Config, relay_ports: &[PortRule]) -> Self {
         let mut open = relay_ports.to_vec();
         if config.control.open {
             open.push(PortRule {
@@ -89,7 +89,7 @@ impl Desired {
 }
 
 /// The addresses of a family that a port listens on: `None` if it does not, an empty list for all of them.
-pub fn listens(rule: &PortRule, family: Family) -> Option<Vec<IpAddr>> {
+pub(crate) fn listens(rule: &PortRule, family: Family) -> Option<Vec<IpAddr>> {
     let own: Vec<_> = rule.listen.iter().copied().filter(|address| Family::of(*address) == family).collect();
     if own.is_empty() {
         None
@@ -102,7 +102,7 @@ pub fn listens(rule: &PortRule, family: Family) -> Option<Vec<IpAddr>> {
 
 /// The networks of a family that may connect: `None` if none may, an empty list for all of them. Balancers count,
 /// because their addresses are what the packets come from.
-pub fn sources(rule: &PortRule, family: Family) -> Option<Vec<IpNet>> {
+pub(crate) fn sources(rule: &PortRule, family: Family) -> Option<Vec<IpNet>> {
     if rule.networks.is_empty() {
         return Some(Vec::new());
     }
@@ -120,21 +120,21 @@ pub fn sources(rule: &PortRule, family: Family) -> Option<Vec<IpNet>> {
     }
 }
 
-/// Why a request is not granted: what is wrong, and what to do.
+/// A request is not granted: what is wrong, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
-pub struct Beyond {
+pub(crate) struct Refusal {
     /// One line for a person.
-    pub why: String,
+    pub(crate) why: String,
     /// What to do about it.
-    pub help: String,
+    pub(crate) help: String,
 }
 
 /// Whether root's ceiling lets these ports be opened.
-pub fn within_ceiling(config: &Config, ports: &[PortRule]) -> Result<(), Beyond> {
-    let no = |why: String, help: &str| Err(Beyond { why, help: help.to_owned() });
-    if ports.len() > MOST_PORTS {
-        return no(format!("{} ports are more than {MOST_PORTS}", ports.len()), "ask for fewer ports");
+pub(crate) fn within_ceiling(config: &Config, ports: &[PortRule]) -> Result<(), Refusal> {
+    let no = |why: String, help: &str| Err(Refusal { why, help: help.to_owned() });
+    if ports.len() > MAX_RELAY_PORTS {
+        return no(format!("{} ports are more than {MAX_RELAY_PORTS}", ports.len()), "ask for fewer ports");
     }
     for (index, rule) in ports.iter().enumerate() {
         let port = rule.port;
@@ -166,9 +166,9 @@ pub fn within_ceiling(config: &Config, ports: &[PortRule]) -> Result<(), Beyond>
             );
         }
         let longest = rule.listen.len().max(rule.networks.len()).max(rule.balancers.len());
-        if longest > LONGEST_LIST {
+        if longest > MAX_LIST_ENTRIES {
             return no(
-                format!("port {port} has {longest} addresses or networks, more than {LONGEST_LIST}"),
+                format!("port {port} has {longest} addresses or networks, more than {MAX_LIST_ENTRIES}"),
                 "combine them into larger networks",
             );
         }

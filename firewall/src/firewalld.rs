@@ -14,9 +14,9 @@ use crate::desired::{Desired, Family, listens, sources};
 use crate::run::{RunError, run};
 
 /// The table that firewalld keeps; nothing in it is ours to change.
-pub const TABLE: &str = "firewalld";
+const TABLE: &str = "firewalld";
 /// That one, and the one that stands in for it while firewalld reloads.
-pub const TABLES: [&str; 2] = [TABLE, "firewalld_policy_drop"];
+pub(crate) const TABLES: [&str; 2] = [TABLE, "firewalld_policy_drop"];
 /// Our policy's name.
 const POLICY: &str = "zone-proxy";
 /// Before the zones' own rules (negative), and before other policies that stand at the usual -1.
@@ -27,9 +27,9 @@ const COPY: &str = "/etc/firewalld/policies/zone-proxy.xml.old";
 /// (firewall-cmd(1): NOT_RUNNING, DBUS_ERROR).
 const NOT_RUNNING: [i32; 2] = [252, 36];
 
-/// Why firewalld was not changed.
+/// firewalld was not changed.
 #[derive(Debug, thiserror::Error)]
-pub enum FirewalldError {
+pub(crate) enum FirewalldError {
     /// It said no.
     #[error("firewalld: {0}")]
     Refused(#[from] RunError),
@@ -43,20 +43,20 @@ pub enum FirewalldError {
 
 /// A running firewalld.
 #[derive(Debug, Clone)]
-pub struct Firewalld {
+pub(crate) struct Firewalld {
     program: PathBuf,
 }
 
 /// Our policy as firewalld has it: its rich rules, or `None` where it has no such policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Current {
+pub(crate) struct Current {
     permanent: Option<BTreeSet<String>>,
     runtime: Option<BTreeSet<String>>,
 }
 
 /// What has to be done about our policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     create: bool,
     remove: bool,
     permanent: Difference,
@@ -71,7 +71,7 @@ struct Difference {
 
 impl Change {
     /// What makes firewalld's policy the desired one.
-    pub fn new(desired: &Desired, current: &Current) -> Self {
+    pub(crate) fn new(desired: &Desired, current: &Current) -> Self {
         let should = rich_rules(desired);
         let nobody_asks = should.is_empty() && current == &Current::default();
         // A policy that is only half there comes about by a crash, and is made anew.
@@ -87,17 +87,17 @@ impl Change {
     }
 
     /// What leaves firewalld as it was before we came.
-    pub fn removal(current: &Current) -> Self {
+    pub(crate) fn removal(current: &Current) -> Self {
         Self { remove: current != &Current::default(), ..Self::default() }
     }
 
     /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self == &Self::default()
     }
 
     /// What will be done, one line each.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         if self.remove {
             return vec![format!("remove firewalld policy {POLICY}")];
         }
@@ -112,7 +112,7 @@ impl Change {
     }
 
     /// The same as findings.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub(crate) fn findings(&self) -> Vec<Finding> {
         let finding = |kind, what: String| Finding {
             kind,
             port: None,
@@ -183,7 +183,7 @@ fn rich_rules_of(rule: &PortRule, family: Family) -> Vec<String> {
 
 impl Firewalld {
     /// The one that runs on this host, if any.
-    pub fn running() -> Result<Option<Self>, FirewalldError> {
+    pub(crate) fn running() -> Result<Option<Self>, FirewalldError> {
         let Some(program) = zone_tool::find("firewall-cmd") else { return Ok(None) };
         match run(&program, &["--state"], b"") {
             Ok(_) => Ok(Some(Self { program })),
@@ -193,12 +193,12 @@ impl Firewalld {
     }
 
     /// Our policy as it is.
-    pub fn current(&self) -> Result<Current, FirewalldError> {
+    pub(crate) fn current(&self) -> Result<Current, FirewalldError> {
         Ok(Current { permanent: self.policy(true)?, runtime: self.policy(false)? })
     }
 
     /// Carries out a change.
-    pub fn carry_out(&self, change: &Change) -> Result<(), FirewalldError> {
+    pub(crate) fn carry_out(&self, change: &Change) -> Result<(), FirewalldError> {
         if change.remove {
             return self.remove();
         }

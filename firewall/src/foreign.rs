@@ -7,40 +7,26 @@
 //! the admin's word: it is reported and not overridden.
 
 mod condition;
+mod packet;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::desired::Family;
-use crate::live::{Chain, Live, Rule};
-use crate::{firewalld, own};
-pub use condition::Holds;
-use condition::{equals, holds};
+use crate::ruleset::{Chain, Rule, Ruleset};
+use crate::{firewalld, table};
+use condition::{Holds, equals, holds};
+pub(crate) use packet::Packet;
 
 /// How deep jumps are followed; the kernel allows 16 (nft(8)).
-const DEEPEST: usize = 16;
+const MAX_JUMP_DEPTH: usize = 16;
 /// How many rules are looked at for one question. A ruleset that takes more is reported as not understood.
-const MOST_STEPS: usize = 200_000;
-
-/// An opening of a TCP connection from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet {
-    /// Of its addresses.
-    pub family: Family,
-    /// The network it comes from; `None` for any.
-    pub source: Option<IpNet>,
-    /// The address it goes to; `None` for any of this host.
-    pub destination: Option<IpAddr>,
-    /// The port it goes to.
-    pub port: u16,
-}
+const MAX_STEPS: usize = 200_000;
 
 /// What a base chain does with a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It lets it through, or at least does not drop it for good.
     Passes,
     /// It drops it, unless a rule stands in front of the rule of this index; the number of rules stands for the end.
@@ -59,28 +45,28 @@ pub enum Verdict {
 
 /// What was found out about a base chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
+pub(crate) struct Judgement {
     /// What it does.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// Rules that drop the packet on one interface, for a person.
-    pub on_interfaces: Vec<String>,
+    pub(crate) on_interfaces: Vec<String>,
     /// Calls of chains that drop it unless a condition holds that isn't understood, for a person.
-    pub unsure: Vec<String>,
+    pub(crate) unsure: Vec<String>,
 }
 
 /// The base chains of others that see packets to this host and may drop them.
-pub fn base_chains(live: &Live) -> impl Iterator<Item = &Chain> {
+pub(crate) fn base_chains(live: &Ruleset) -> impl Iterator<Item = &Chain> {
     live.chains.iter().filter(|chain| {
         let input = chain.hook.as_ref().is_some_and(|hook| hook.hook == "input" && hook.kind == "filter");
         input
             && matches!(chain.family.as_str(), "ip" | "ip6" | "inet")
-            && !(chain.family == own::FAMILY && chain.table == own::TABLE)
+            && !(chain.family == table::FAMILY && chain.table == table::TABLE)
             && !firewalld::TABLES.contains(&chain.table.as_str())
     })
 }
 
 /// The families whose packets a chain sees.
-pub fn families(chain: &Chain) -> &'static [Family] {
+pub(crate) fn families(chain: &Chain) -> &'static [Family] {
     match chain.family.as_str() {
         "ip" => &[Family::V4],
         "ip6" => &[Family::V6],
@@ -89,11 +75,11 @@ pub fn families(chain: &Chain) -> &'static [Family] {
 }
 
 /// What a base chain does with a packet. Rules of ours are left out of account.
-pub fn judge(live: &Live, chain: &Chain, packet: &Packet) -> Judgement {
+pub(crate) fn judge(live: &Ruleset, chain: &Chain, packet: &Packet) -> Judgement {
     let mut walk = Walk::new(live, packet);
     let drops = chain.hook.as_ref().is_some_and(|hook| hook.drops);
     let verdict = match walk.chain(chain, 0) {
-        _ if walk.steps > MOST_STEPS => Verdict::TooLong,
+        _ if walk.steps > MAX_STEPS => Verdict::TooLong,
         Fate::Falls if drops => Verdict::Drops { before: chain.rules.len() },
         Fate::Accepted | Fate::Falls | Fate::Unsure => Verdict::Passes,
         Fate::Dropped { at } => Verdict::Drops { before: at },
@@ -103,7 +89,7 @@ pub fn judge(live: &Live, chain: &Chain, packet: &Packet) -> Judgement {
 }
 
 /// Whether a rule may refuse a packet, so that an accept must not stand in front of it.
-pub fn may_refuse(live: &Live, chain: &Chain, rule: &Rule, packet: &Packet) -> bool {
+pub(crate) fn may_refuse(live: &Ruleset, chain: &Chain, rule: &Rule, packet: &Packet) -> bool {
     let mut walk = Walk::new(live, packet);
     walk.outcomes(rule).into_iter().any(|(holds, outcome)| {
         holds != Holds::Never
@@ -143,21 +129,22 @@ enum Outcome {
 }
 
 struct Walk<'a> {
-    live: &'a Live,
+    live: &'a Ruleset,
     packet: &'a Packet,
     steps: usize,
     on_interfaces: Vec<String>,
     unsure: Vec<String>,
-    known: BTreeMap<String, Fate>,
+    /// What becomes of the packet in chains that were called already, by name.
+    fates: BTreeMap<String, Fate>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(live: &'a Live, packet: &'a Packet) -> Self {
-        Self { live, packet, steps: 0, on_interfaces: Vec::new(), unsure: Vec::new(), known: BTreeMap::new() }
+    fn new(live: &'a Ruleset, packet: &'a Packet) -> Self {
+        Self { live, packet, steps: 0, on_interfaces: Vec::new(), unsure: Vec::new(), fates: BTreeMap::new() }
     }
 
     fn chain(&mut self, chain: &Chain, depth: usize) -> Fate {
-        if depth > DEEPEST {
+        if depth > MAX_JUMP_DEPTH {
             return Fate::Falls;
         }
         // In a base chain the drop itself is where a rule of ours helps, whatever returned before.
@@ -165,7 +152,7 @@ impl<'a> Walk<'a> {
         let mut may_have_left = false;
         for (index, rule) in chain.rules.iter().enumerate() {
             self.steps += 1;
-            if self.steps > MOST_STEPS {
+            if self.steps > MAX_STEPS {
                 return Fate::Falls;
             }
             if rule.is_ours() {
@@ -196,7 +183,7 @@ impl<'a> Walk<'a> {
         depth: usize,
     ) -> Option<Fate> {
         let rule = &chain.rules[index];
-        let said = || format!("{}: {}", chain.path(), own::render(&Value::Array(rule.expr.clone())));
+        let said = || format!("{}: {}", chain.path(), table::render(&Value::Array(rule.expr.clone())));
         match (holds, outcome) {
             (Holds::Always, Outcome::Accept) => Some(Fate::Accepted),
             (Holds::Always, Outcome::Return) => Some(Fate::Falls),
@@ -229,22 +216,22 @@ impl<'a> Walk<'a> {
     }
 
     fn called(&mut self, from: &Chain, target: &str, depth: usize) -> Fate {
-        if let Some(known) = self.known.get(target) {
-            return known.clone();
+        if let Some(fate) = self.fates.get(target) {
+            return fate.clone();
         }
         // Until it is known better; the kernel refuses chains that call each other in a circle.
-        self.known.insert(target.to_owned(), Fate::Falls);
+        self.fates.insert(target.to_owned(), Fate::Falls);
         let fate = match self.live.chain(&from.family, &from.table, target) {
             Some(chain) => self.chain(chain, depth + 1),
             None => Fate::Falls,
         };
-        self.known.insert(target.to_owned(), fate.clone());
+        self.fates.insert(target.to_owned(), fate.clone());
         fate
     }
 
     fn reaches_drop(&mut self, from: &Chain, target: &str, depth: usize) -> bool {
         let Some(chain) = self.live.chain(&from.family, &from.table, target) else { return false };
-        if depth > DEEPEST || self.steps > MOST_STEPS {
+        if depth > MAX_JUMP_DEPTH || self.steps > MAX_STEPS {
             return true;
         }
         chain.rules.iter().any(|rule| {

@@ -10,28 +10,28 @@ use crate::config::{Config, ConfigError};
 use crate::desired::Desired;
 use crate::firewalld::{self, Firewalld, FirewalldError};
 use crate::listening;
-use crate::live::Live;
-use crate::nft::{Nft, NftError};
-use crate::own;
+use crate::nft::{self, NftError};
 use crate::plan::Plan;
 use crate::record::{RecordError, Store};
+use crate::ruleset::Ruleset;
+use crate::table;
 
-/// How often a change is tried again when others change rules at the same time.
-const ATTEMPTS: usize = 5;
+/// How often a change is tried when others change rules at the same time.
+const MAX_ATTEMPTS: usize = 5;
 
-/// Why the rules were not read or not changed.
+/// The rules were not read, or not changed.
 #[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    /// Root's file.
+pub(crate) enum HostError {
+    /// Root's file can't be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The record of relay ports.
+    /// The record of relay ports can't be used.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// nftables.
+    /// nftables can't be read or changed.
     #[error(transparent)]
     Nft(#[from] NftError),
-    /// firewalld.
+    /// firewalld can't be asked or changed.
     #[error(transparent)]
     Firewalld(#[from] FirewalldError),
     /// Others change rules as fast as we do, or the kernel took something else than was meant.
@@ -43,38 +43,37 @@ pub enum HostError {
 
 /// The rules of this host.
 #[derive(Debug, Clone)]
-pub struct Host {
+pub(crate) struct Host {
     config: PathBuf,
     store: Store,
-    nft: Nft,
 }
 
 /// What there is, and what would be done about it.
 #[derive(Debug, Clone)]
-pub struct Outlook {
+pub(crate) struct Preview {
     plan: Plan,
     firewalld: firewalld::Change,
 }
 
-impl Outlook {
+impl Preview {
     /// One line for each change.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         [self.plan.lines(), self.firewalld.lines()].concat()
     }
 
     /// What is not as it should be.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub(crate) fn findings(&self) -> Vec<Finding> {
         [self.plan.findings(), self.firewalld.findings()].concat()
     }
 
     /// What was done, in few words, and what somebody else's rules still keep shut.
-    pub fn report(&self) -> Vec<String> {
+    pub(crate) fn report(&self) -> Vec<String> {
         let lines = [self.plan.brief(), self.firewalld.lines()].concat();
         lines.into_iter().chain(self.blocked()).collect()
     }
 
     /// What would be done, rule by rule, and what somebody else's rules keep shut.
-    pub fn diff(&self) -> Vec<String> {
+    pub(crate) fn diff(&self) -> Vec<String> {
         self.lines().into_iter().chain(self.blocked()).collect()
     }
 
@@ -89,141 +88,141 @@ impl Outlook {
 
 impl Host {
     /// With root's file and the broker's directory at these places.
-    pub fn new(config: &Path, state_dir: &Path) -> Self {
-        Self { config: config.to_owned(), store: Store::new(state_dir), nft: Nft }
+    pub(crate) fn new(config: &Path, state_dir: &Path) -> Self {
+        Self { config: config.to_owned(), store: Store::new(state_dir) }
     }
 
     /// Root's file, read anew.
-    pub fn config(&self) -> Result<Config, HostError> {
+    pub(crate) fn config(&self) -> Result<Config, HostError> {
         Ok(Config::read(&self.config)?)
     }
 
     /// The record of relay ports.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
     /// What should be, by root's file and the record.
-    pub fn desired(&self) -> Result<Desired, HostError> {
+    pub(crate) fn desired(&self) -> Result<Desired, HostError> {
         let config = self.config()?;
         Ok(Desired::new(&config, &self.recorded()))
     }
 
     /// The relay's ports by the record. A damaged one opens nothing; zone-proxy asks for its ports at its next start.
-    pub fn recorded(&self) -> Vec<PortRule> {
+    pub(crate) fn recorded(&self) -> Vec<PortRule> {
         self.store.load().unwrap_or_else(|error| {
             tracing::warn!("{error}");
             Vec::new()
         })
     }
+}
 
-    /// What would be done.
-    pub fn outlook(&self, desired: &Desired) -> Result<Outlook, HostError> {
-        let plan = Plan::new(desired, &self.nft.list()?);
-        let firewalld = match Firewalld::running()? {
-            Some(firewalld) => firewalld::Change::new(desired, &firewalld.current()?),
-            None => firewalld::Change::default(),
-        };
-        Ok(Outlook { plan, firewalld })
+/// Looks at the live rules, and says what would be done about them.
+pub(crate) fn preview(desired: &Desired) -> Result<Preview, HostError> {
+    let plan = Plan::new(desired, &nft::list()?);
+    let firewalld = match Firewalld::running()? {
+        Some(firewalld) => firewalld::Change::new(desired, &firewalld.current()?),
+        None => firewalld::Change::default(),
+    };
+    Ok(Preview { plan, firewalld })
+}
+
+/// What is not as it should be, ports that nobody listens on included.
+pub(crate) fn verify(desired: &Desired) -> Result<Vec<Finding>, HostError> {
+    let mut findings = preview(desired)?.findings();
+    match listening::listeners() {
+        Ok(listeners) => findings.extend(listening::not_listening(&desired.open, &listeners)),
+        Err(error) => tracing::warn!("who listens can't be told: /proc/net/tcp: {error}"),
     }
+    Ok(findings)
+}
 
-    /// What is not as it should be, ports that nobody listens on included.
-    pub fn verify(&self, desired: &Desired) -> Result<Vec<Finding>, HostError> {
-        let mut findings = self.outlook(desired)?.findings();
-        match listening::listeners() {
-            Ok(listeners) => findings.extend(listening::not_listening(&desired.open, &listeners)),
-            Err(error) => tracing::warn!("who listens can't be told: /proc/net/tcp: {error}"),
+/// Makes the live rules the desired ones, and says what was done. On failure nothing stays changed.
+pub(crate) fn apply(desired: &Desired) -> Result<Vec<String>, HostError> {
+    let before = nft::list()?;
+    let firewalld = Firewalld::running()?;
+    let plan = settle(desired, &before)?;
+    let mut change = firewalld::Change::default();
+    if let Some(firewalld) = firewalld {
+        let asked = firewalld.current().map(|current| firewalld::Change::new(desired, &current));
+        let done = asked.and_then(|asked| {
+            change = asked;
+            if change.is_empty() { Ok(()) } else { firewalld.carry_out(&change) }
+        });
+        if let Err(error) = done {
+            undo(&before);
+            return Err(error.into());
         }
-        Ok(findings)
     }
+    Ok(Preview { plan, firewalld: change }.report())
+}
 
-    /// Makes the live rules the desired ones, and says what was done. On failure nothing stays changed.
-    pub fn apply(&self, desired: &Desired) -> Result<Vec<String>, HostError> {
-        let before = self.nft.list()?;
-        let firewalld = Firewalld::running()?;
-        let plan = self.settle(desired, &before)?;
-        let mut change = firewalld::Change::default();
-        if let Some(firewalld) = firewalld {
-            let asked = firewalld.current().map(|current| firewalld::Change::new(desired, &current));
-            let done = asked.and_then(|asked| {
-                change = asked;
-                if change.is_empty() { Ok(()) } else { firewalld.carry_out(&change) }
-            });
-            if let Err(error) = done {
-                self.undo(&before);
-                return Err(error.into());
-            }
-        }
-        Ok(Outlook { plan, firewalld: change }.report())
-    }
-
-    /// Leaves the rules as they were before we came, and says what was done.
-    pub fn remove(&self) -> Result<Vec<String>, HostError> {
-        let mut live = self.nft.list()?;
-        let first = Plan::removal(&live);
-        for attempt in 1.. {
-            let plan = Plan::removal(&live);
-            if plan.is_empty() {
-                break;
-            }
-            let nothing = Desired::new(&Config::default(), &[]);
-            match self.nft.transact(plan.transaction(&nothing)) {
-                Err(error) if attempt >= ATTEMPTS => return Err(error.into()),
-                _ => live = self.nft.list()?,
-            }
-        }
-        let mut change = firewalld::Change::default();
-        if let Some(firewalld) = Firewalld::running()? {
-            change = firewalld::Change::removal(&firewalld.current()?);
-            if !change.is_empty() {
-                firewalld.carry_out(&change)?;
-            }
-        }
-        Ok(Outlook { plan: first, firewalld: change }.report())
-    }
-
-    /// Transactions until the rules are as they should be; mostly one, or none. The kernel refuses one as a whole where
-    /// a rule that it names has gone meanwhile.
-    fn settle(&self, desired: &Desired, before: &Live) -> Result<Plan, HostError> {
-        let first = Plan::new(desired, before);
-        let mut plan = first.clone();
-        let mut refused = None;
-        for _ in 0..ATTEMPTS {
-            if plan.is_empty() {
-                // What is blocked is told as it is now.
-                return Ok(Plan { blocked: plan.blocked, ..first });
-            }
-            refused = self.nft.transact(plan.transaction(desired)).err();
-            plan = Plan::new(desired, &self.nft.list()?);
-        }
+/// Leaves the rules as they were before we came, and says what was done.
+pub(crate) fn remove() -> Result<Vec<String>, HostError> {
+    let mut live = nft::list()?;
+    let first = Plan::removal(&live);
+    for attempt in 1.. {
+        let plan = Plan::removal(&live);
         if plan.is_empty() {
+            break;
+        }
+        let nothing = Desired::new(&Config::default(), &[]);
+        match nft::transact(plan.transaction(&nothing)) {
+            Err(error) if attempt >= MAX_ATTEMPTS => return Err(error.into()),
+            _ => live = nft::list()?,
+        }
+    }
+    let mut change = firewalld::Change::default();
+    if let Some(firewalld) = Firewalld::running()? {
+        change = firewalld::Change::removal(&firewalld.current()?);
+        if !change.is_empty() {
+            firewalld.carry_out(&change)?;
+        }
+    }
+    Ok(Preview { plan: first, firewalld: change }.report())
+}
+
+/// Transactions until the rules are as they should be; mostly one, or none. The kernel refuses one as a whole where
+/// a rule that it names has gone meanwhile.
+fn settle(desired: &Desired, before: &Ruleset) -> Result<Plan, HostError> {
+    let first = Plan::new(desired, before);
+    let mut plan = first.clone();
+    let mut refused = None;
+    for _ in 0..MAX_ATTEMPTS {
+        if plan.is_empty() {
+            // What is blocked is told as it is now.
             return Ok(Plan { blocked: plan.blocked, ..first });
         }
-        self.undo(before);
-        Err(match refused {
-            Some(error) => error.into(),
-            None => HostError::Mismatch(plan.lines().join("; ")),
-        })
+        refused = nft::transact(plan.transaction(desired)).err();
+        plan = Plan::new(desired, &nft::list()?);
     }
+    if plan.is_empty() {
+        return Ok(Plan { blocked: plan.blocked, ..first });
+    }
+    undo(before);
+    Err(match refused {
+        Some(error) => error.into(),
+        None => HostError::Mismatch(plan.lines().join("; ")),
+    })
+}
 
-    /// Takes back what we added since `before`.
-    fn undo(&self, before: &Live) {
-        let undone = self.nft.list().and_then(|now| self.nft.transact_raw(&undo_commands(before, &now)));
-        if let Err(error) = undone {
-            tracing::error!(
-                "the rules could not be undone: {error}; run 'zone-firewall remove', then 'zone-firewall apply'"
-            );
-        }
+/// Takes back what we added since `before`.
+fn undo(before: &Ruleset) {
+    let undone = nft::list().and_then(|now| nft::transact_raw(&undo_commands(before, &now)));
+    if let Err(error) = undone {
+        tracing::error!(
+            "the rules could not be undone: {error}; run 'zone-firewall remove', then 'zone-firewall apply'"
+        );
     }
 }
 
 /// Our table as it was, and no rule of ours in a chain of others that was not there.
-fn undo_commands(before: &Live, now: &Live) -> Value {
-    let is_own = |family: &str, table: &str| family == own::FAMILY && table == own::TABLE;
-    let mut commands: Vec<Value> = own::remove().iter().map(|command| json!(command)).collect();
-    if before.has_table(own::FAMILY, own::TABLE) {
-        let place = json!({ "family": own::FAMILY, "name": own::TABLE });
-        commands.push(json!({ "add": { "table": place } }));
+fn undo_commands(before: &Ruleset, now: &Ruleset) -> Value {
+    let is_own = |family: &str, table: &str| family == table::FAMILY && table == table::TABLE;
+    let mut commands: Vec<Value> = table::remove().iter().map(|command| json!(command)).collect();
+    if before.has_table(table::FAMILY, table::TABLE) {
+        let name = json!({ "family": table::FAMILY, "name": table::TABLE });
+        commands.push(json!({ "add": { "table": name } }));
         for counter in before
             .others
             .iter()
@@ -259,7 +258,7 @@ fn undo_commands(before: &Live, now: &Live) -> Value {
             .is_some_and(|chain| chain.rules.iter().any(|rule| rule.handle == handle && rule.is_ours()))
     };
     let mut added = Plan::removal(now);
-    added.own = crate::plan::Own::Keep;
+    added.table = crate::plan::TableChange::Keep;
     added.delete.retain(|delete| !was_there(&delete.chain, delete.handle));
     let nothing = Desired::new(&Config::default(), &[]);
     commands.extend(added.transaction(&nothing).iter().map(|command: &NfObject<'_>| json!(command)));

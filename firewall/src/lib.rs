@@ -2,22 +2,22 @@
 //!
 //! Three parties have rules on a host: this program, in a table of its own; other nftables users, whose chains
 //! may drop what ours lets through (an `accept` ends one base chain, a `drop` is final); and firewalld, which
-//! keeps its own account. [`own`] builds our table, [`foreign`] reasons about chains of others, [`firewalld`]
-//! speaks to the third. [`plan`] compares and decides; it reads and writes nothing. [`host`] carries out.
+//! keeps its own account. `table` builds ours, `foreign` reasons about chains of others, `firewalld`
+//! speaks to the third. `plan` compares and decides; it reads and writes nothing. `host` carries out.
 //!
-//! [`broker`] is the only process of the product that may touch nftables.
+//! `broker` is the only process of the product that may touch nftables.
 
-pub mod broker;
+mod broker;
 pub mod cli;
-pub mod config;
-pub mod desired;
-pub mod firewalld;
-pub mod foreign;
-pub mod host;
-pub mod listening;
-pub mod live;
-pub mod nft;
-pub mod own;
-pub mod plan;
-pub mod record;
-pub mod run;
+mod config;
+mod desired;
+mod firewalld;
+mod foreign;
+mod host;
+mod listening;
+mod nft;
+mod plan;
+mod record;
+mod ruleset;
+mod run;
+mod table;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zone_firewall_protocol::{Finding, FindingKind, PortRule};
 
-use crate::desired::Beyond;
+use crate::desired::Refusal;
 
 /// The state of a listening socket (TCP_LISTEN, include/net/tcp_states.h).
 const LISTEN: &str = "0A";
@@ -15,17 +15,17 @@ const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
 /// A listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Its address; a wildcard stands for all of its family.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Its port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The user it belongs to.
-    pub uid: u32,
+    pub(crate) uid: u32,
 }
 
 /// All of them, in this network namespace.
-pub fn listeners() -> io::Result<Vec<Listener>> {
+pub(crate) fn listeners() -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for table in TABLES {
         match fs::read_to_string(table) {
@@ -38,7 +38,7 @@ pub fn listeners() -> io::Result<Vec<Listener>> {
 }
 
 /// Refuses a port that is not listened on, on each of its addresses, by one of `users`.
-pub fn all_listen(ports: &[PortRule], listeners: &[Listener], users: &[u32]) -> Result<(), Beyond> {
+pub(crate) fn all_listen(ports: &[PortRule], listeners: &[Listener], users: &[u32]) -> Result<(), Refusal> {
     for rule in ports {
         for address in &rule.listen {
             let here = on(listeners, *address, rule.port);
@@ -52,7 +52,7 @@ pub fn all_listen(ports: &[PortRule], listeners: &[Listener], users: &[u32]) -> 
                 }
                 None => "nobody listens there".to_owned(),
             };
-            return Err(Beyond {
+            return Err(Refusal {
                 why: format!("port {} on {address} is not opened: {who}", rule.port),
                 help: help.to_owned(),
             });
@@ -62,7 +62,7 @@ pub fn all_listen(ports: &[PortRule], listeners: &[Listener], users: &[u32]) -> 
 }
 
 /// Open ports that nobody listens on.
-pub fn not_listening(ports: &[PortRule], listeners: &[Listener]) -> Vec<Finding> {
+pub(crate) fn not_listening(ports: &[PortRule], listeners: &[Listener]) -> Vec<Finding> {
     let addresses = ports.iter().flat_map(|rule| rule.listen.iter().map(move |address| (rule, *address)));
     let silent = addresses.filter(|(rule, address)| on(listeners, *address, rule.port).is_empty());
     silent
@@ -135,7 +135,7 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let socket = TcpListener::bind(address).unwrap();
             let local = socket.local_addr().unwrap();
-            let own = rustix::process::getuid().as_raw();
+            let own = nix::unistd::getuid().as_raw();
             let expected = Listener { address: local.ip(), port: local.port(), uid: own };
             assert!(listeners().unwrap().contains(&expected));
             let ports = [rule(&local.ip().to_string(), local.port())];

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use nftables::schema::{NfObject, Nftables};
 use serde_json::Value;
 
-use crate::live::{Live, TAG};
+use crate::ruleset::{Ruleset, TAG};
 use crate::run::{RunError, run};
 
-/// Why the ruleset can't be read or changed.
+/// The ruleset can't be read or changed.
 #[derive(Debug, thiserror::Error)]
-pub enum NftError {
+pub(crate) enum NftError {
     /// There is no nft.
     #[error("there is no nft(8) on this host: install the package nftables")]
     NoTool,
@@ -32,44 +32,39 @@ pub enum NftError {
     Iptables(RunError),
 }
 
-/// nft. It is looked for each time, so that a broker that lacks it says so to whoever asks.
-#[derive(Debug, Clone, Copy)]
-pub struct Nft;
-
-impl Nft {
-    /// The whole ruleset, rules of ours recognised also where iptables has rewritten them.
-    pub fn list(&self) -> Result<Live, NftError> {
-        let printed = run(&program()?, &["-j", "list", "ruleset"], b"").map_err(NftError::NoKernel)?;
-        let listing: Value = if printed.iter().all(u8::is_ascii_whitespace) {
-            Value::Null
-        } else {
-            serde_json::from_slice(&printed).map_err(NftError::Unreadable)?
-        };
-        let mut live = Live::parse(&listing);
-        recognise(&mut live)?;
-        Ok(live)
-    }
-
-    /// Carries out all commands or none.
-    pub fn transact(&self, commands: Vec<NfObject<'static>>) -> Result<(), NftError> {
-        let document = Nftables { objects: Cow::Owned(commands) };
-        self.transact_raw(&serde_json::to_value(document).map_err(NftError::Unreadable)?)
-    }
-
-    /// The same for a document that holds what nft itself has listed.
-    pub fn transact_raw(&self, document: &Value) -> Result<(), NftError> {
-        run(&program()?, &["-j", "-f", "-"], document.to_string().as_bytes()).map_err(NftError::Refused)?;
-        Ok(())
-    }
+/// The whole ruleset, rules of ours recognised also where iptables has rewritten them.
+pub(crate) fn list() -> Result<Ruleset, NftError> {
+    let printed = run(&program()?, &["-j", "list", "ruleset"], b"").map_err(NftError::NoKernel)?;
+    let listing: Value = if printed.iter().all(u8::is_ascii_whitespace) {
+        Value::Null
+    } else {
+        serde_json::from_slice(&printed).map_err(NftError::Unreadable)?
+    };
+    let mut live = Ruleset::parse(&listing);
+    recognise(&mut live)?;
+    Ok(live)
 }
 
+/// Carries out all commands or none.
+pub(crate) fn transact(commands: Vec<NfObject<'static>>) -> Result<(), NftError> {
+    let document = Nftables { objects: Cow::Owned(commands) };
+    transact_raw(&serde_json::to_value(document).map_err(NftError::Unreadable)?)
+}
+
+/// The same for a document that holds what nft itself has listed.
+pub(crate) fn transact_raw(document: &Value) -> Result<(), NftError> {
+    run(&program()?, &["-j", "-f", "-"], document.to_string().as_bytes()).map_err(NftError::Refused)?;
+    Ok(())
+}
+
+/// nft is looked for each time, so that a broker that lacks it says so to whoever asks.
 fn program() -> Result<PathBuf, NftError> {
     zone_tool::find("nft").ok_or(NftError::NoTool)
 }
 
 /// Takes from iptables-save what nft prints only by name: the comments of rules that iptables-restore has loaded, and
 /// which kind of address a rule is about.
-fn recognise(live: &mut Live) -> Result<(), NftError> {
+fn recognise(live: &mut Ruleset) -> Result<(), NftError> {
     let mut printed: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for chain in &mut live.chains {
         if !chain.rules.iter().any(|rule| rule.may_hide_a_comment() || rule.is_about_addresses()) {

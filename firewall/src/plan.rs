@@ -12,8 +12,8 @@ use zone_firewall_protocol::{Finding, FindingKind, PortRule};
 
 use crate::desired::{Desired, Family, listens, sources};
 use crate::foreign::{self, Packet, Verdict};
-use crate::live::{Chain, Live, Rule};
-use crate::own;
+use crate::ruleset::{Chain, Rule, Ruleset};
+use crate::table;
 
 /// In front of the lines of a table.
 const DETAIL: &str = "  ";
@@ -22,20 +22,20 @@ const HELP_APPLY: &str = "run 'zone-firewall apply' as root, or wait for zone-pr
 
 /// The difference between what is and what should be.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// What happens to our table.
-    pub own: Own,
+    pub(crate) table: TableChange,
     /// Rules to add to chains of others.
-    pub add: Vec<Add>,
+    pub(crate) add: Vec<Add>,
     /// Rules of ours to delete from chains of others.
-    pub delete: Vec<Delete>,
+    pub(crate) delete: Vec<Delete>,
     /// What somebody else's rules keep us from, and is left as it is.
-    pub blocked: Vec<Finding>,
+    pub(crate) blocked: Vec<Finding>,
 }
 
 /// What happens to our table.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub enum Own {
+pub(crate) enum TableChange {
     /// It is as it should be, or not there as it should not be.
     #[default]
     Keep,
@@ -54,52 +54,52 @@ pub enum Own {
 
 /// A rule of ours that is to be in a chain of somebody else's.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Add {
+pub(crate) struct Add {
     /// The chain: family, table, name.
-    pub chain: [String; 3],
+    pub(crate) chain: [String; 3],
     /// The rule that it goes in front of; `None` for the end of the chain.
-    pub before: Option<u64>,
+    pub(crate) before: Option<u64>,
     /// The port that it opens.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The rule's comment.
-    pub comment: String,
+    pub(crate) comment: String,
     /// Its statements.
-    pub expr: Vec<nftables::stmt::Statement<'static>>,
+    pub(crate) expr: Vec<nftables::stmt::Statement<'static>>,
     /// Whether it is there already, at a place where it does not help.
-    pub moves: bool,
+    pub(crate) moves: bool,
 }
 
 /// A rule of ours in a chain of somebody else's that is to go.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Delete {
+pub(crate) struct Delete {
     /// The chain: family, table, name.
-    pub chain: [String; 3],
+    pub(crate) chain: [String; 3],
     /// The kernel's number for it.
-    pub handle: u64,
+    pub(crate) handle: u64,
     /// What it says.
-    pub text: String,
+    pub(crate) text: String,
     /// Whether it is only put elsewhere.
-    pub moves: bool,
+    pub(crate) moves: bool,
 }
 
 impl Plan {
     /// What makes the live rules the desired ones.
-    pub fn new(desired: &Desired, live: &Live) -> Self {
-        let mut plan = Self { own: own_change(desired, live), ..Self::default() };
+    pub(crate) fn new(desired: &Desired, live: &Ruleset) -> Self {
+        let mut plan = Self { table: table_change(desired, live), ..Self::default() };
         let mut kept: BTreeSet<(String, String, u64)> = BTreeSet::new();
         let mut moved = Vec::new();
         for chain in foreign::base_chains(live) {
-            for want in wants(desired, live, chain, &mut plan.blocked) {
+            for needed in needed_rules(desired, live, chain, &mut plan.blocked) {
                 let same = |rule: &&Rule| {
                     let key = (chain.family.clone(), chain.table.clone(), rule.handle);
-                    rule.is_ours() && want.is(rule) && !kept.contains(&key)
+                    rule.is_ours() && needed.is(rule) && !kept.contains(&key)
                 };
                 let there: Vec<_> = chain.rules.iter().filter(same).collect();
-                if let Some(rule) = there.iter().find(|rule| want.stands_well(live, chain, rule.handle)) {
+                if let Some(rule) = there.iter().find(|rule| needed.stands_well(live, chain, rule.handle)) {
                     kept.insert((chain.family.clone(), chain.table.clone(), rule.handle));
                 } else {
                     moved.extend(there.iter().map(|rule| (chain.path(), rule.handle)));
-                    plan.add.push(want.add(chain, !there.is_empty()));
+                    plan.add.push(needed.add(chain, !there.is_empty()));
                 }
             }
         }
@@ -116,22 +116,23 @@ impl Plan {
     }
 
     /// What leaves the ruleset as it was before we came.
-    pub fn removal(live: &Live) -> Self {
-        let own = if live.has_table(own::FAMILY, own::TABLE) { Own::Remove } else { Own::Keep };
-        Self { own, delete: deletions(live, |_, _| true), ..Self::default() }
+    pub(crate) fn removal(live: &Ruleset) -> Self {
+        let table =
+            if live.has_table(table::FAMILY, table::TABLE) { TableChange::Remove } else { TableChange::Keep };
+        Self { table, delete: deletions(live, |_, _| true), ..Self::default() }
     }
 
     /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.own == Own::Keep && self.add.is_empty() && self.delete.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table == TableChange::Keep && self.add.is_empty() && self.delete.is_empty()
     }
 
     /// The one transaction that does it.
-    pub fn transaction(&self, desired: &Desired) -> Vec<NfObject<'static>> {
-        let mut commands = match self.own {
-            Own::Keep => Vec::new(),
-            Own::Put { .. } => own::replace(desired),
-            Own::Remove => own::remove(),
+    pub(crate) fn transaction(&self, desired: &Desired) -> Vec<NfObject<'static>> {
+        let mut commands = match self.table {
+            TableChange::Keep => Vec::new(),
+            TableChange::Put { .. } => table::replace(desired),
+            TableChange::Remove => table::remove(),
         };
         commands.extend(self.delete.iter().filter_map(Delete::command));
         commands.extend(self.add.iter().filter_map(Add::command));
@@ -139,17 +140,17 @@ impl Plan {
     }
 
     /// What will be done, one line each.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        match &self.own {
-            Own::Keep => {}
-            Own::Put { replaces, unexpected, missing } => {
+        match &self.table {
+            TableChange::Keep => {}
+            TableChange::Put { replaces, unexpected, missing } => {
                 let verb = if *replaces { "change" } else { "add" };
-                lines.push(format!("{verb} table {} {}", own::FAMILY, own::TABLE));
+                lines.push(format!("{verb} table {} {}", table::FAMILY, table::TABLE));
                 lines.extend(unexpected.iter().map(|line| format!("{DETAIL}- {line}")));
                 lines.extend(missing.iter().map(|line| format!("{DETAIL}+ {line}")));
             }
-            Own::Remove => lines.push(format!("remove table {} {}", own::FAMILY, own::TABLE)),
+            TableChange::Remove => lines.push(format!("remove table {} {}", table::FAMILY, table::TABLE)),
         }
         lines.extend(self.delete.iter().map(|rule| format!("- {}: {}", rule.chain.join(" "), rule.text)));
         lines.extend(self.add.iter().map(|rule| format!("+ {}: {}", rule.chain.join(" "), rule.text())));
@@ -157,26 +158,27 @@ impl Plan {
     }
 
     /// The same with our table in one line.
-    pub fn brief(&self) -> Vec<String> {
+    pub(crate) fn brief(&self) -> Vec<String> {
         let mut lines = self.lines();
         lines.retain(|line| !line.starts_with(DETAIL));
-        if let (Own::Put { unexpected, missing, .. }, Some(first)) = (&self.own, lines.first_mut()) {
+        if let (TableChange::Put { unexpected, missing, .. }, Some(first)) = (&self.table, lines.first_mut())
+        {
             *first = format!("{first} (-{} +{} lines)", unexpected.len(), missing.len());
         }
         lines
     }
 
     /// The same as findings, for somebody who only looks.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub(crate) fn findings(&self) -> Vec<Finding> {
         let finding = |kind, port, what: String| Finding { kind, port, what, help: HELP_APPLY.to_owned() };
         let mut findings = Vec::new();
-        let table = format!("table {} {}", own::FAMILY, own::TABLE);
-        match &self.own {
-            Own::Keep => {}
-            Own::Put { replaces: false, .. } => {
+        let table = format!("table {} {}", table::FAMILY, table::TABLE);
+        match &self.table {
+            TableChange::Keep => {}
+            TableChange::Put { replaces: false, .. } => {
                 findings.push(finding(FindingKind::Missing, None, format!("{table} is not there")));
             }
-            Own::Put { unexpected, missing, .. } => {
+            TableChange::Put { unexpected, missing, .. } => {
                 if unexpected.is_empty() && missing.is_empty() {
                     let what = format!("{table}: its rules stand in another order");
                     findings.push(finding(FindingKind::Altered, None, what));
@@ -188,7 +190,9 @@ impl Plan {
                 );
                 findings.extend(missing.iter().map(|line| finding(FindingKind::Missing, None, lacks(line))));
             }
-            Own::Remove => findings.push(finding(FindingKind::Unexpected, None, format!("{table} is there"))),
+            TableChange::Remove => {
+                findings.push(finding(FindingKind::Unexpected, None, format!("{table} is there")));
+            }
         }
         for add in &self.add {
             let (kind, state) = if add.moves {
@@ -221,7 +225,7 @@ impl fmt::Display for Plan {
 impl Add {
     fn text(&self) -> String {
         let expr = serde_json::to_value(&self.expr).unwrap_or_default();
-        format!("{} comment \"{}\"", own::render(&expr), self.comment)
+        format!("{} comment \"{}\"", table::render(&expr), self.comment)
     }
 
     fn command(&self) -> Option<NfObject<'static>> {
@@ -263,24 +267,24 @@ fn in_chain(chain: &[String; 3], expr: Vec<nftables::stmt::Statement<'static>>) 
     })
 }
 
-fn own_change(desired: &Desired, live: &Live) -> Own {
-    let should = own::Content::desired(desired);
-    let is = own::Content::of(live);
+fn table_change(desired: &Desired, live: &Ruleset) -> TableChange {
+    let should = table::Content::desired(desired);
+    let is = table::Content::of(live);
     if is.as_ref() == Some(&should) {
-        return Own::Keep;
+        return TableChange::Keep;
     }
     let replaces = is.is_some();
     let (should, is) = (should.lines(), is.unwrap_or_default().lines());
-    Own::Put {
+    TableChange::Put {
         replaces,
         unexpected: is.iter().filter(|line| !should.contains(line)).cloned().collect(),
         missing: should.into_iter().filter(|line| !is.contains(line)).collect(),
     }
 }
 
-fn deletions(live: &Live, goes: impl Fn(&Chain, &Rule) -> bool) -> Vec<Delete> {
+fn deletions(live: &Ruleset, goes: impl Fn(&Chain, &Rule) -> bool) -> Vec<Delete> {
     let foreign =
-        live.chains.iter().filter(|chain| !(chain.family == own::FAMILY && chain.table == own::TABLE));
+        live.chains.iter().filter(|chain| !(chain.family == table::FAMILY && chain.table == table::TABLE));
     let rules = foreign.flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)));
     let gone = rules.filter(|(chain, rule)| rule.is_ours() && goes(chain, rule));
     gone.map(|(chain, rule)| Delete {
@@ -288,7 +292,7 @@ fn deletions(live: &Live, goes: impl Fn(&Chain, &Rule) -> bool) -> Vec<Delete> {
         handle: rule.handle,
         text: format!(
             "{} comment \"{}\"",
-            own::render(&Value::Array(plain(&rule.expr).cloned().collect())),
+            table::render(&Value::Array(plain(&rule.expr).cloned().collect())),
             rule.comment.clone().unwrap_or_default()
         ),
         moves: false,
@@ -298,7 +302,7 @@ fn deletions(live: &Live, goes: impl Fn(&Chain, &Rule) -> bool) -> Vec<Delete> {
 
 /// A rule that a chain needs.
 #[derive(Debug, Clone)]
-struct Want {
+struct NeededRule {
     packet: Packet,
     /// Written into the rule only where nothing else in it tells the family.
     family: Option<Family>,
@@ -306,10 +310,15 @@ struct Want {
     comment: String,
 }
 
-fn wants(desired: &Desired, live: &Live, chain: &Chain, blocked: &mut Vec<Finding>) -> Vec<Want> {
-    let mut wants = Vec::new();
+fn needed_rules(
+    desired: &Desired,
+    live: &Ruleset,
+    chain: &Chain,
+    blocked: &mut Vec<Finding>,
+) -> Vec<NeededRule> {
+    let mut needed = Vec::new();
     for rule in &desired.open {
-        let mut of_port: Vec<Want> = Vec::new();
+        let mut of_port: Vec<NeededRule> = Vec::new();
         for packet in foreign::families(chain).iter().flat_map(|family| packets(rule, *family)) {
             let judgement = foreign::judge(live, chain, &packet);
             for said in judgement.on_interfaces {
@@ -331,7 +340,7 @@ fn wants(desired: &Desired, live: &Live, chain: &Chain, blocked: &mut Vec<Findin
                 Verdict::Drops { before } => {
                     let bare = packet.source.is_none() && packet.destination.is_none();
                     let family = (bare && foreign::families(chain).len() > 1).then_some(packet.family);
-                    of_port.push(Want { packet, family, before, comment: own::tag(rule.purpose) });
+                    of_port.push(NeededRule { packet, family, before, comment: table::tag(rule.purpose) });
                 }
                 Verdict::Denied { rule: said } => blocked.push(blocked_finding(
                     rule.port,
@@ -354,9 +363,9 @@ fn wants(desired: &Desired, live: &Live, chain: &Chain, blocked: &mut Vec<Findin
             a.family = None;
             of_port.truncate(1);
         }
-        wants.append(&mut of_port);
+        needed.append(&mut of_port);
     }
-    wants
+    needed
 }
 
 fn blocked_finding(port: u16, what: String, help: &str) -> Finding {
@@ -380,9 +389,9 @@ fn packets(rule: &PortRule, family: Family) -> Vec<Packet> {
     all.collect()
 }
 
-impl Want {
+impl NeededRule {
     fn expr(&self) -> Vec<nftables::stmt::Statement<'static>> {
-        own::accept_elsewhere(self.family, self.packet.source, self.packet.destination, self.packet.port)
+        table::accept_elsewhere(self.family, self.packet.source, self.packet.destination, self.packet.port)
     }
 
     fn is(&self, rule: &Rule) -> bool {
@@ -392,7 +401,7 @@ impl Want {
     }
 
     /// Whether the rule of ours is in front of what drops, with nothing in between that an admin may mean to hold.
-    fn stands_well(&self, live: &Live, chain: &Chain, handle: u64) -> bool {
+    fn stands_well(&self, live: &Ruleset, chain: &Chain, handle: u64) -> bool {
         let Some(at) = chain.rules.iter().position(|rule| rule.handle == handle) else { return false };
         at < self.before
             && chain.rules[at + 1..self.before]
@@ -414,7 +423,7 @@ impl Want {
 
 /// A rule's matches and verdict, in any order.
 fn shape(expr: &[Value]) -> BTreeSet<String> {
-    plain(expr).map(|part| own::canonical(part).to_string()).collect()
+    plain(expr).map(|part| table::canonical(part).to_string()).collect()
 }
 
 /// A rule of ours without what iptables-restore adds to it: a counter, and its comment as a match.

@@ -10,21 +10,21 @@ use serde::{Deserialize, Serialize};
 use zone_firewall_protocol::PortRule;
 
 /// The broker's directory; mode 0700, owned by user zone-firewall.
-pub const STATE_DIR: &str = "/var/lib/zone-firewall";
+pub(crate) const STATE_DIR: &str = "/var/lib/zone-firewall";
 /// The record's name in it.
 const RECORD: &str = "relay-ports.json";
 /// A record that is being written; it counts for nothing until it is renamed.
 const NEXT: &str = "relay-ports.json.next";
 /// Held while rules are changed.
 const LOCK: &str = "lock";
-/// Of the file's form.
+/// The version of the file's form.
 const VERSION: u32 = 1;
 /// The longest record, bytes.
-const LONGEST: u64 = 256 * 1024;
+const MAX_RECORD_BYTES: u64 = 256 * 1024;
 
 /// The directory with the record in it.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(crate) struct Store {
     dir: PathBuf,
 }
 
@@ -35,9 +35,9 @@ struct Document {
     ports: Vec<PortRule>,
 }
 
-/// Why the record can't be used.
+/// The record can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordError {
+pub(crate) enum RecordError {
     /// Reading or writing failed.
     #[error("{path}: {what}: {source}")]
     Io {
@@ -45,7 +45,7 @@ pub enum RecordError {
         path: PathBuf,
         /// What was tried.
         what: &'static str,
-        /// Why it failed.
+        /// What the system says about it.
         source: io::Error,
     },
     /// It is there, and is none.
@@ -63,7 +63,7 @@ pub enum RecordError {
 /// A record that was written beside the one that counts, and does not count yet.
 #[derive(Debug)]
 #[must_use = "it counts only once it is kept"]
-pub struct Next {
+pub(crate) struct Next {
     next: PathBuf,
     record: PathBuf,
     dir: PathBuf,
@@ -71,22 +71,22 @@ pub struct Next {
 
 /// Nobody else changes rules while this lives.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub(crate) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl Store {
     /// In this directory, usually [`STATE_DIR`].
-    pub fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
 
     /// The ports that are to be open; none where there is no record yet.
-    pub fn load(&self) -> Result<Vec<PortRule>, RecordError> {
+    pub(crate) fn load(&self) -> Result<Vec<PortRule>, RecordError> {
         let path = self.dir.join(RECORD);
         let failed = |source| RecordError::Io { path: path.clone(), what: "can't be read", source };
         match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
-            Ok(about) if about.len() > LONGEST => {
+            Ok(about) if about.len() > MAX_RECORD_BYTES => {
                 return Err(RecordError::Damaged { path, why: "it is too long".to_owned() });
             }
             Ok(_) => {}
@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// Writes what is to count after [`Next::keep`].
-    pub fn prepare(&self, ports: &[PortRule]) -> Result<Next, RecordError> {
+    pub(crate) fn prepare(&self, ports: &[PortRule]) -> Result<Next, RecordError> {
         let next = self.dir.join(NEXT);
         let failed = |source| RecordError::Io { path: next.clone(), what: "can't be written", source };
         let document = Document { version: VERSION, ports: ports.to_vec() };
@@ -119,7 +119,7 @@ impl Store {
 
     /// Waits until nobody else changes rules, which is not long: all that happens under the lock has its
     /// deadline. The lock ends with its holder, also by kill -9 (flock(2)).
-    pub fn lock(&self) -> Result<Lock, RecordError> {
+    pub(crate) fn lock(&self) -> Result<Lock, RecordError> {
         let path = self.dir.join(LOCK);
         let failed = |source| RecordError::Io { path: path.clone(), what: "can't be locked", source };
         let file = File::options()
@@ -139,7 +139,7 @@ impl Store {
     }
 
     /// Deletes what the broker keeps.
-    pub fn clear(&self) -> Result<(), RecordError> {
+    pub(crate) fn clear(&self) -> Result<(), RecordError> {
         for name in [RECORD, NEXT, LOCK] {
             let path = self.dir.join(name);
             match fs::remove_file(&path) {
@@ -153,14 +153,14 @@ impl Store {
     }
 
     /// Whether the directory is there.
-    pub fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         self.dir.is_dir()
     }
 }
 
 impl Next {
     /// From now on this is the record, also after a power cut.
-    pub fn keep(self) -> Result<(), RecordError> {
+    pub(crate) fn keep(self) -> Result<(), RecordError> {
         let failed =
             |source| RecordError::Io { path: self.record.clone(), what: "can't be replaced", source };
         fs::rename(&self.next, &self.record).map_err(failed)?;
@@ -168,7 +168,7 @@ impl Next {
     }
 
     /// The old record goes on counting.
-    pub fn discard(self) {
+    pub(crate) fn discard(self) {
         // A leftover is harmless: the next one overwrites it.
         let _ = fs::remove_file(&self.next);
     }

@@ -13,7 +13,7 @@ const TOOL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A tool gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     /// It can't be started.
     #[error("{program} can't be run: {source}")]
     Start {
@@ -41,7 +41,7 @@ pub enum RunError {
 }
 
 /// Runs a tool, gives it `input`, and returns what it printed.
-pub fn run(program: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, RunError> {
+pub(crate) fn run(program: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, RunError> {
     let tool = Tool::new(program)
         .args(arguments)
         .input(input)

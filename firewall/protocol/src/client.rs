@@ -6,20 +6,20 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{Answer, LONGEST, Request};
+use crate::message::{Answer, MAX_LINE_BYTES, Request};
 
-/// For the broker to start, to change the rules, to read them back and to answer.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The time for the broker to start, to change the rules, to read them back and to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why there is no answer.
+/// There is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody is there.
     #[error("the firewall broker does not answer at {path}: {source}")]
     Connect {
-        /// Where it should be.
+        /// The socket that it should listen on.
         path: PathBuf,
-        /// Why.
+        /// What the system says about it.
         source: io::Error,
     },
     /// It went away, or took too long. Whether it acted is not known: ask again, which is harmless.
@@ -27,22 +27,22 @@ pub enum AskError {
     Broken(io::Error),
     /// What it said is no answer.
     #[error("the firewall broker answered something else: it is of another version")]
-    Nonsense,
+    NotAnAnswer,
 }
 
-/// Asks, and waits for the answer, at most [`PATIENCE`] for each read and write. Blocks.
+/// Asks, and waits for the answer, at most 20 s for each read and write. Blocks.
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer, AskError> {
     let mut stream = UnixStream::connect(socket)
         .map_err(|source| AskError::Connect { path: socket.to_owned(), source })?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(AskError::Broken)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(AskError::Broken)?;
-    let line = serde_json::to_string(request).map_err(|_| AskError::Nonsense)? + "\n";
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(AskError::Broken)?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(AskError::Broken)?;
+    let line = serde_json::to_string(request).map_err(|_| AskError::NotAnAnswer)? + "\n";
     stream.write_all(line.as_bytes()).map_err(AskError::Broken)?;
     stream.shutdown(Shutdown::Write).map_err(AskError::Broken)?;
     let mut answer = String::new();
-    BufReader::new(stream.take(LONGEST as u64)).read_line(&mut answer).map_err(AskError::Broken)?;
+    BufReader::new(stream.take(MAX_LINE_BYTES as u64)).read_line(&mut answer).map_err(AskError::Broken)?;
     if answer.is_empty() {
         return Err(AskError::Broken(io::ErrorKind::UnexpectedEof.into()));
     }
-    serde_json::from_str(&answer).map_err(|_| AskError::Nonsense)
+    serde_json::from_str(&answer).map_err(|_| AskError::NotAnAnswer)
 }

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::Packet;
-use crate::live::Rule;
+use super::packet::Packet;
+use crate::ruleset::Rule;
 
 /// Whether a condition holds for all packets of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
+pub(crate) enum Holds {
     /// For all of them.
     Always,
     /// For those that come in by one interface, or by all but some.
@@ -24,7 +24,7 @@ pub enum Holds {
 impl Holds {
     /// Both at once.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Never, _) | (_, Self::Never) => Self::Never,
             (Self::Maybe, _) | (_, Self::Maybe) => Self::Maybe,
@@ -43,7 +43,7 @@ impl Holds {
         }
     }
 
-    fn known(yes: bool) -> Self {
+    fn from_bool(yes: bool) -> Self {
         if yes { Self::Always } else { Self::Never }
     }
 }
@@ -67,7 +67,7 @@ const OTHER_PROTOCOLS: [&str; 11] =
 pub(super) fn xt(body: &Value) -> Xt {
     let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default();
     match (text("type"), text("name")) {
-        // Written there by `nft::Nft::list`, which knows from iptables-save which addresses are meant.
+        // Written there by `nft::list`, which knows from iptables-save which addresses are meant.
         ("match", "addrtype") => match text("dst-type") {
             "LOCAL" => Xt::Passes,
             "BROADCAST" | "MULTICAST" | "ANYCAST" => Xt::NeverHolds,
@@ -102,7 +102,7 @@ pub(super) fn holds(body: &Value, packet: &Packet) -> Holds {
         Some(op @ ("<" | ">" | "<=" | ">=")) if field(left) == Some(("tcp", "dport")) => {
             let Some(bound) = right.as_u64() else { return Holds::Maybe };
             let port = u64::from(packet.port);
-            Holds::known(match op {
+            Holds::from_bool(match op {
                 "<" => port < bound,
                 ">" => port > bound,
                 "<=" => port <= bound,
@@ -145,13 +145,13 @@ pub(super) fn equals(left: &Value, right: &Value, packet: &Packet) -> Holds {
             Some(_) => Holds::Interface,
             None => Holds::Maybe,
         },
-        Some("l4proto") => Holds::known(value == Some("tcp") || right.as_u64() == Some(6)),
+        Some("l4proto") => Holds::from_bool(value == Some("tcp") || right.as_u64() == Some(6)),
         Some("nfproto") => match value {
-            Some(name @ ("ipv4" | "ipv6")) => Holds::known(name == packet.family.as_str()),
+            Some(name @ ("ipv4" | "ipv6")) => Holds::from_bool(name == packet.family.as_str()),
             _ => Holds::Maybe,
         },
         Some("protocol") => match value {
-            Some(name) => Holds::known(name == packet.family.header()),
+            Some(name) => Holds::from_bool(name == packet.family.header()),
             None => Holds::Maybe,
         },
         _ if left.pointer("/fib/result").is_some_and(|result| result == "type") => to_this_host(left, value),
@@ -171,7 +171,7 @@ fn to_this_host(left: &Value, value: Option<&str>) -> Holds {
         None => false,
     };
     match value {
-        Some(kind) if only_destination => Holds::known(kind == "local"),
+        Some(kind) if only_destination => Holds::from_bool(kind == "local"),
         _ => Holds::Maybe,
     }
 }
@@ -188,7 +188,7 @@ fn payload((protocol, field): (&str, &str), right: &Value, packet: &Packet) -> H
         ("ip", _) if packet.family.header() != "ip" => Holds::Never,
         ("ip6", _) if packet.family.header() != "ip6" => Holds::Never,
         ("ip", "protocol") | ("ip6", "nexthdr") => {
-            Holds::known(right.as_str() == Some("tcp") || right.as_u64() == Some(6))
+            Holds::from_bool(right.as_str() == Some("tcp") || right.as_u64() == Some(6))
         }
         ("ip" | "ip6", "saddr") => match (network(right), packet.source) {
             (Some(theirs), Some(source)) if theirs.contains(&source) => Holds::Always,
@@ -196,7 +196,7 @@ fn payload((protocol, field): (&str, &str), right: &Value, packet: &Packet) -> H
             _ => Holds::Maybe,
         },
         ("ip" | "ip6", "daddr") => match (network(right), packet.destination) {
-            (Some(theirs), Some(address)) => Holds::known(theirs.contains(&address)),
+            (Some(theirs), Some(address)) => Holds::from_bool(theirs.contains(&address)),
             _ => Holds::Maybe,
         },
         _ => Holds::Maybe,
@@ -205,13 +205,13 @@ fn payload((protocol, field): (&str, &str), right: &Value, packet: &Packet) -> H
 
 fn number(right: &Value, port: u16) -> Holds {
     if let Some(number) = right.as_u64() {
-        return Holds::known(number == u64::from(port));
+        return Holds::from_bool(number == u64::from(port));
     }
     match (
         right.pointer("/range/0").and_then(Value::as_u64),
         right.pointer("/range/1").and_then(Value::as_u64),
     ) {
-        (Some(first), Some(last)) => Holds::known((first..=last).contains(&u64::from(port))),
+        (Some(first), Some(last)) => Holds::from_bool((first..=last).contains(&u64::from(port))),
         _ => Holds::Maybe,
     }
 }

@@ -1,3 +1,4 @@
+use ipnet::IpNet;
 use serde_json::json;
 
 use super::*;
@@ -22,7 +23,7 @@ fn chain(name: &str, policy: Option<&str>, rules: Vec<Value>) -> Vec<Value> {
 
 fn judged(chains: Vec<Vec<Value>>) -> Judgement {
     let objects: Vec<_> = chains.into_iter().flatten().collect();
-    let live = Live::parse(&json!({ "nftables": objects }));
+    let live = Ruleset::parse(&json!({ "nftables": objects }));
     let base = base_chains(&live).next().expect("there is a base chain");
     judge(&live, base, &packet())
 }
@@ -170,7 +171,7 @@ fn networks_are_compared() {
         Some("drop"),
         vec![json!([from("10.0.0.0/8"), accept()]), json!([from("192.168.0.0/16"), drop_()])],
     );
-    let live = Live::parse(&json!({ "nftables": objects }));
+    let live = Ruleset::parse(&json!({ "nftables": objects }));
     let base = base_chains(&live).next().unwrap();
     let from = |source: &str| Packet { source: Some(source.parse().unwrap()), ..packet() };
     assert_eq!(judge(&live, base, &from("10.1.0.0/16")).verdict, Verdict::Passes);

@@ -23,16 +23,16 @@ fn desired(networks: &[&str]) -> Desired {
 }
 
 /// What the kernel would do with the plan's transaction.
-fn carried_out(plan: &Plan, desired: &Desired, live: &Live) -> Live {
+fn carried_out(plan: &Plan, desired: &Desired, live: &Ruleset) -> Ruleset {
     let mut live = live.clone();
-    if plan.own != Own::Keep {
-        live.tables.retain(|(_, name)| name != own::TABLE);
-        live.chains.retain(|chain| chain.table != own::TABLE);
-        live.others.retain(|other| other.table != own::TABLE);
+    if plan.table != TableChange::Keep {
+        live.tables.retain(|(_, name)| name != table::TABLE);
+        live.chains.retain(|chain| chain.table != table::TABLE);
+        live.others.retain(|other| other.table != table::TABLE);
     }
-    if let Own::Put { .. } = plan.own {
-        let objects: Vec<_> = own::table(desired).into_iter().map(NfObject::ListObject).collect();
-        let own = Live::parse(&json!({ "nftables": objects }));
+    if let TableChange::Put { .. } = plan.table {
+        let objects: Vec<_> = table::objects(desired).into_iter().map(NfObject::ListObject).collect();
+        let own = Ruleset::parse(&json!({ "nftables": objects }));
         live.tables.extend(own.tables);
         live.chains.extend(own.chains);
         live.others.extend(own.others);
@@ -60,7 +60,7 @@ fn carried_out(plan: &Plan, desired: &Desired, live: &Live) -> Live {
     live
 }
 
-fn made_up(seed: u64) -> Live {
+fn made_up(seed: u64) -> Ruleset {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let matches = [
         json!({"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}),
@@ -113,7 +113,7 @@ fn made_up(seed: u64) -> Live {
             }
         }
     }
-    Live::parse(&json!({ "nftables": objects }))
+    Ruleset::parse(&json!({ "nftables": objects }))
 }
 
 #[test]
@@ -156,8 +156,8 @@ fn one_rule_serves_both_families_where_nothing_tells_them_apart() {
     );
 }
 
-fn made_up_drop() -> Live {
-    Live::parse(&json!({"nftables": [
+fn made_up_drop() -> Ruleset {
+    Ruleset::parse(&json!({"nftables": [
         {"table": {"family": "inet", "name": "t"}},
         {"chain": {"family": "inet", "table": "t", "name": "in", "type": "filter", "hook": "input", "prio": 0,
             "policy": "drop"}},

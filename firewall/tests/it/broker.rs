@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::host::{ADMIN, CONTROL, Host, PATIENCE, RELAY, STRANGER, host, until};
+use crate::host::{ADMIN, CONTROL, Host, RELAY, STRANGER, TEST_TIMEOUT, host, until};
 
 /// A host with a broker on it, and both relay ports listened on by the relay's user.
 fn served(test: &str) -> Option<Host> {
@@ -131,7 +131,7 @@ fn silence_and_trickling_cost_five_seconds_and_keep_nobody_out() {
     let Some(host) = served("silence") else { return };
     let begun = Instant::now();
     let mut silent = UnixStream::connect(host.socket()).unwrap();
-    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    silent.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let mut trickling = UnixStream::connect(host.socket()).unwrap();
     trickling.write_all(b"\"ver").unwrap();
     assert_eq!(host.ask(&json!([])), json!({"done": []}), "others are served meanwhile");
@@ -149,7 +149,7 @@ fn more_connections_than_allowed_are_told_so() {
     until("the first look at it has gone", || host.ask(&json!([])) == json!({"done": []}));
     let _idle: Vec<_> = (0..2).map(|_| UnixStream::connect(host.socket()).unwrap()).collect();
     let mut third = UnixStream::connect(host.socket()).unwrap();
-    third.set_read_timeout(Some(PATIENCE)).unwrap();
+    third.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let mut answer = String::new();
     third.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("already serves 2 connections (broker.connections)"), "{answer}");

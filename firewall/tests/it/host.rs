@@ -9,12 +9,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Nothing that a test waits for takes longer, unless something is wrong.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// User ids of the product's users in these tests.
 pub(crate) const CONTROL: u32 = 64_001;
 pub(crate) const RELAY: u32 = 64_002;
@@ -31,7 +31,7 @@ pub(crate) struct Host {
 /// A host, or `None` where there can be none here: then that was said.
 pub(crate) fn host(test: &str) -> Option<Host> {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    if !rustix::process::geteuid().is_root() {
+    if !nix::unistd::geteuid().is_root() {
         return skip(test, "network namespaces take root");
     }
     for tool in ["/usr/sbin/nft", "/usr/sbin/ip", "/usr/bin/setpriv", "/usr/bin/unshare"] {
@@ -86,13 +86,13 @@ pub(crate) fn missing(test: &str, why: &str) {
 }
 
 /// What a program printed, and how it ended.
-pub(crate) struct Said {
+pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl From<Output> for Said {
+impl From<Output> for Finished {
     fn from(output: Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
@@ -159,7 +159,7 @@ impl Host {
         command
     }
 
-    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
         self.program(arguments).output().expect("zone-firewall runs").into()
     }
 
@@ -299,9 +299,7 @@ impl Host {
     pub(crate) fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let file = File::open(format!("/run/netns/{}", self.name)).expect("the namespace");
         let thread = std::thread::spawn(move || {
-            use std::os::fd::AsFd as _;
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                .expect("the namespace can be entered");
+            setns(file, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
             work()
         });
         thread.join().expect("it works")
@@ -336,7 +334,7 @@ impl Drop for Host {
 
 /// Waits until `done`, looking again and again; for what nobody can be told of.
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !done() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(10));

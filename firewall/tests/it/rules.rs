@@ -1,6 +1,6 @@
 //! What apply, verify and remove do to rulesets.
 
-use crate::host::{Said, host};
+use crate::host::{Finished, host};
 
 #[test]
 fn on_a_host_without_rules_only_our_own_table_comes_and_goes() {
@@ -263,7 +263,7 @@ fn a_kernel_without_nftables_is_named_in_one_line_and_nothing_is_changed() {
     // What such a kernel answers to whoever asks for a netfilter socket.
     let kernel = ["/usr/bin/strace", "-f", "-o", "/dev/null", "-e", "inject=socket:error=EPROTONOSUPPORT"];
     for verb in ["plan", "apply", "verify", "remove"] {
-        let said: Said = host.program_under(&kernel, &[verb]).output().expect("strace runs").into();
+        let said: Finished = host.program_under(&kernel, &[verb]).output().expect("strace runs").into();
         assert_eq!(said.code, Some(2), "{verb}: {}{}", said.out, said.err);
         assert_eq!(said.err.lines().count(), 1, "{}", said.err);
         assert!(said.err.contains("the kernel needs nf_tables"), "{}", said.err);

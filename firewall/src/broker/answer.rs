@@ -2,20 +2,20 @@
 
 use zone_firewall_protocol::{Answer, PortRule, Request};
 
-use super::people::{CONTROL_USER, Peer, People, READER, RELAY_USER, Verb};
-use crate::desired::{Beyond, Desired, within_ceiling};
-use crate::host::{Host, HostError};
+use super::access::{Access, Accounts, CONTROL_USER, Peer, READER, RELAY_USER};
+use crate::desired::{Desired, Refusal, within_ceiling};
+use crate::host::{self, Host, HostError};
 use crate::listening;
 
 /// Answers a request, and writes its line of the audit.
-pub(super) fn answer(host: &Host, peer: Peer, people: &People, request: &Request) -> Answer {
-    let actor = people.name(peer.uid);
-    let verb = match request {
-        Request::SetRelayPorts(_) => Verb::Write,
-        Request::Plan | Request::Verify => Verb::Read,
+pub(super) fn answer(host: &Host, peer: Peer, accounts: &Accounts, request: &Request) -> Answer {
+    let actor = accounts.name(peer.uid);
+    let access = match request {
+        Request::SetRelayPorts(_) => Access::Write,
+        Request::Plan | Request::Verify => Access::Read,
     };
-    if !people.may(peer, verb) {
-        let answer = forbidden(&actor, verb);
+    if !accounts.may(peer, access) {
+        let answer = forbidden(&actor, access);
         audit(peer, &actor, request, "", &answer);
         return answer;
     }
@@ -24,15 +24,15 @@ pub(super) fn answer(host: &Host, peer: Peer, people: &People, request: &Request
         _ => String::new(),
     };
     let done = match request {
-        Request::SetRelayPorts(ports) => set_relay_ports(host, people, ports),
+        Request::SetRelayPorts(ports) => set_relay_ports(host, accounts, ports),
         Request::Plan => host
             .desired()
-            .and_then(|desired| host.outlook(&desired))
-            .map(|outlook| Answer::Plan(outlook.diff().join("\n")))
+            .and_then(|desired| host::preview(&desired))
+            .map(|preview| Answer::Plan(preview.diff().join("\n")))
             .map_err(Failure::from),
         Request::Verify => host
             .desired()
-            .and_then(|desired| host.verify(&desired))
+            .and_then(|desired| host::verify(&desired))
             .map(Answer::Verified)
             .map_err(Failure::from),
     };
@@ -42,7 +42,7 @@ pub(super) fn answer(host: &Host, peer: Peer, people: &People, request: &Request
 }
 
 enum Failure {
-    Beyond(Beyond),
+    Refusal(Refusal),
     Host(HostError),
 }
 
@@ -52,16 +52,16 @@ impl From<HostError> for Failure {
     }
 }
 
-impl From<Beyond> for Failure {
-    fn from(beyond: Beyond) -> Self {
-        Self::Beyond(beyond)
+impl From<Refusal> for Failure {
+    fn from(beyond: Refusal) -> Self {
+        Self::Refusal(beyond)
     }
 }
 
 impl Failure {
     fn answer(self) -> Answer {
         match self {
-            Self::Beyond(Beyond { why, help }) => Answer::Refused { why, help },
+            Self::Refusal(Refusal { why, help }) => Answer::Refused { why, help },
             Self::Host(error) => Answer::Refused {
                 why: error.to_string(),
                 help: "see 'zone-firewall plan' and 'journalctl -u zone-firewall' on this host".to_owned(),
@@ -72,12 +72,12 @@ impl Failure {
 
 /// Rules first, then the record: whoever is killed in between leaves the old record, and the next request or the
 /// restoration at boot makes rules and record agree.
-fn set_relay_ports(host: &Host, people: &People, ports: &[PortRule]) -> Result<Answer, Failure> {
+fn set_relay_ports(host: &Host, accounts: &Accounts, ports: &[PortRule]) -> Result<Answer, Failure> {
     let config = host.config()?;
     within_ceiling(&config, ports)?;
     let users: Vec<u32> =
-        [CONTROL_USER, RELAY_USER].into_iter().filter_map(|name| people.uid(name)).collect();
-    let listeners = listening::listeners().map_err(|error| Beyond {
+        [CONTROL_USER, RELAY_USER].into_iter().filter_map(|name| accounts.uid(name)).collect();
+    let listeners = listening::listeners().map_err(|error| Refusal {
         why: format!("who listens can't be told: /proc/net/tcp: {error}"),
         help: "let user zone-firewall read /proc/net/tcp".to_owned(),
     })?;
@@ -86,10 +86,10 @@ fn set_relay_ports(host: &Host, people: &People, ports: &[PortRule]) -> Result<A
     let _lock = host.store().lock().map_err(HostError::from)?;
     let old = host.recorded();
     let next = host.store().prepare(ports).map_err(HostError::from)?;
-    match host.apply(&Desired::new(&config, ports)) {
+    match host::apply(&Desired::new(&config, ports)) {
         Ok(done) => {
             if let Err(error) = next.keep() {
-                put_back(host, &Desired::new(&config, &old));
+                put_back(&Desired::new(&config, &old));
                 return Err(HostError::from(error).into());
             }
             Ok(Answer::Done(done))
@@ -101,16 +101,16 @@ fn set_relay_ports(host: &Host, people: &People, ports: &[PortRule]) -> Result<A
     }
 }
 
-fn put_back(host: &Host, desired: &Desired) {
-    if let Err(error) = host.apply(desired) {
+fn put_back(desired: &Desired) {
+    if let Err(error) = host::apply(desired) {
         tracing::error!("the old rules could not be put back: {error}");
     }
 }
 
-fn forbidden(actor: &str, verb: Verb) -> Answer {
-    let (what, who) = match verb {
-        Verb::Write => ("change the firewall", format!("only {CONTROL_USER} and root may")),
-        Verb::Read => {
+fn forbidden(actor: &str, access: Access) -> Answer {
+    let (what, who) = match access {
+        Access::Write => ("change the firewall", format!("only {CONTROL_USER} and root may")),
+        Access::Read => {
             ("look at the firewall", format!("only root, {CONTROL_USER} and members of group {READER} may"))
         }
     };
@@ -152,5 +152,5 @@ fn described(ports: &[PortRule]) -> String {
         };
         format!("{}/{} on {listen} from {from}", rule.port, rule.purpose)
     };
-    ports.iter().take(crate::desired::MOST_PORTS).map(one).collect::<Vec<_>>().join("; ")
+    ports.iter().take(crate::desired::MAX_RELAY_PORTS).map(one).collect::<Vec<_>>().join("; ")
 }

@@ -21,16 +21,16 @@ use zone_firewall_protocol::{PortRule, Purpose};
 
 use crate::config::Limits;
 use crate::desired::{Desired, Family, listens};
-use crate::live::{Hook, Live};
+use crate::ruleset::{Hook, Ruleset};
 
 /// The table's name.
-pub const TABLE: &str = "zone_proxy";
+pub(crate) const TABLE: &str = "zone_proxy";
 /// The table's family, as nft lists it.
-pub const FAMILY: &str = "inet";
+pub(crate) const FAMILY: &str = "inet";
 /// Before the chains that hosts usually have (priority 0), so that what is refused here costs them nothing.
 const PRIORITY: i32 = -10;
 /// Seconds after which a source that opens no connections is forgotten. The bucket is full again long before.
-const REMEMBERED: u32 = 60;
+const SOURCE_TIMEOUT_SECONDS: u32 = 60;
 /// The part of an IPv6 address that stands for one source.
 const SOURCE_MASK_V6: Ipv6Addr = Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0);
 
@@ -40,7 +40,7 @@ const OUTCOMES: [&str; 3] = ["accepted", "refused", "limited"];
 type Statements = Vec<Statement<'static>>;
 
 /// The table as objects to add, tables first and rules last.
-pub fn table(desired: &Desired) -> Vec<NfListObject<'static>> {
+pub(crate) fn objects(desired: &Desired) -> Vec<NfListObject<'static>> {
     let mut build = Build { chains: Vec::new(), counters: Vec::new(), rules: Vec::new() };
     build.chain("input", true);
     build.rule("input", None, vec![matches(meta(MetaKey::Iifname), Operator::EQ, text("lo")), accept()]);
@@ -58,14 +58,14 @@ pub fn table(desired: &Desired) -> Vec<NfListObject<'static>> {
 }
 
 /// The commands that put the table there in place of any older one.
-pub fn replace(desired: &Desired) -> Vec<NfObject<'static>> {
+pub(crate) fn replace(desired: &Desired) -> Vec<NfObject<'static>> {
     let mut commands = remove();
-    commands.extend(table(desired).into_iter().map(|object| NfObject::CmdObject(NfCmd::Add(object))));
+    commands.extend(objects(desired).into_iter().map(|object| NfObject::CmdObject(NfCmd::Add(object))));
     commands
 }
 
 /// The commands that remove the table, whether it is there or not.
-pub fn remove() -> Vec<NfObject<'static>> {
+pub(crate) fn remove() -> Vec<NfObject<'static>> {
     let table = || NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), handle: None });
     // Deleting what isn't there would fail the transaction; adding what is there changes nothing.
     vec![NfObject::CmdObject(NfCmd::Add(table())), NfObject::CmdObject(NfCmd::Delete(table()))]
@@ -169,7 +169,7 @@ impl Build {
 }
 
 /// A rule for a chain of somebody else's: plain matches and an accept, so that iptables-save prints it as it is.
-pub fn accept_elsewhere(
+pub(crate) fn accept_elsewhere(
     family: Option<Family>,
     source: Option<IpNet>,
     destination: Option<IpAddr>,
@@ -185,8 +185,8 @@ pub fn accept_elsewhere(
 }
 
 /// The comment of a rule of ours in a chain of somebody else's.
-pub fn tag(purpose: Purpose) -> String {
-    format!("{}{purpose}", crate::live::TAG)
+pub(crate) fn tag(purpose: Purpose) -> String {
+    format!("{}{purpose}", crate::ruleset::TAG)
 }
 
 fn counter_name(port: u16, outcome: &str) -> String {
@@ -274,7 +274,7 @@ fn too_many(port: u16, family: Family, limits: &Limits) -> Statement<'static> {
     };
     let key = Elem {
         val: Box::new(source),
-        timeout: Some(REMEMBERED),
+        timeout: Some(SOURCE_TIMEOUT_SECONDS),
         expires: None,
         comment: None,
         counter: None,
@@ -296,7 +296,7 @@ fn too_many(port: u16, family: Family, limits: &Limits) -> Statement<'static> {
 
 /// The table's content in one form, whether it was built here or listed by nft: what two tables are compared by.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Content {
+pub(crate) struct Content {
     chains: BTreeMap<String, (Option<Hook>, Vec<Value>)>,
     counters: BTreeSet<String>,
     others: BTreeSet<String>,
@@ -304,13 +304,13 @@ pub struct Content {
 
 impl Content {
     /// What should be in the table.
-    pub fn desired(desired: &Desired) -> Self {
-        let objects: Vec<_> = table(desired).into_iter().map(NfObject::ListObject).collect();
-        Self::of(&Live::parse(&json!({ "nftables": objects }))).unwrap_or_default()
+    pub(crate) fn desired(desired: &Desired) -> Self {
+        let objects: Vec<_> = objects(desired).into_iter().map(NfObject::ListObject).collect();
+        Self::of(&Ruleset::parse(&json!({ "nftables": objects }))).unwrap_or_default()
     }
 
     /// What is in the table, if it is there.
-    pub fn of(live: &Live) -> Option<Self> {
+    pub(crate) fn of(live: &Ruleset) -> Option<Self> {
         if !live.has_table(FAMILY, TABLE) {
             return None;
         }
@@ -334,7 +334,7 @@ impl Content {
     }
 
     /// One line for each thing, in a form that can be read and compared.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (name, (hook, rules)) in &self.chains {
             let hook = hook.as_ref().map(|hook| {
@@ -351,7 +351,7 @@ impl Content {
 }
 
 /// A statement or expression without what differs between versions of nft, or from moment to moment.
-pub fn canonical(value: &Value) -> Value {
+pub(crate) fn canonical(value: &Value) -> Value {
     match value {
         Value::Object(fields) => canonical_object(fields),
         Value::Array(items) => Value::Array(items.iter().map(canonical).collect()),
@@ -395,7 +395,7 @@ fn canonical_object(fields: &Map<String, Value>) -> Value {
 }
 
 /// A rule (`{expr, comment}`, or a list of statements) much as nft would print it; what has no words here stays JSON.
-pub fn render(rule: &Value) -> String {
+pub(crate) fn render(rule: &Value) -> String {
     let statements = rule.get("expr").unwrap_or(rule).as_array().cloned().unwrap_or_default();
     let mut words: Vec<String> = statements.iter().map(statement_words).collect();
     if let Some(comment) = rule.get("comment").and_then(Value::as_str) {

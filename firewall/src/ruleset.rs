@@ -4,76 +4,76 @@
 use serde_json::Value;
 
 /// The prefix of the comment of each rule of ours in a chain of others.
-pub const TAG: &str = "zone-proxy: ";
+pub(crate) const TAG: &str = "zone-proxy: ";
 
 /// Everything that is known of the live ruleset.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Live {
+pub(crate) struct Ruleset {
     /// Each table, as (family, name).
-    pub tables: Vec<(String, String)>,
+    pub(crate) tables: Vec<(String, String)>,
     /// Each chain, with its rules in order.
-    pub chains: Vec<Chain>,
+    pub(crate) chains: Vec<Chain>,
     /// The other objects of tables: counters, sets, and what isn't known.
-    pub others: Vec<Other>,
+    pub(crate) others: Vec<Other>,
 }
 
 /// A chain.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Chain {
+pub(crate) struct Chain {
     /// The family of its table: `ip`, `ip6`, `inet`, ...
-    pub family: String,
+    pub(crate) family: String,
     /// Its table.
-    pub table: String,
+    pub(crate) table: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// If it is a base chain.
-    pub hook: Option<Hook>,
+    pub(crate) hook: Option<Hook>,
     /// Its rules, in order.
-    pub rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
 }
 
 /// Where a base chain is hooked in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hook {
+pub(crate) struct Hook {
     /// `filter`, `nat` or `route`.
-    pub kind: String,
+    pub(crate) kind: String,
     /// `input`, `forward`, ...
-    pub hook: String,
+    pub(crate) hook: String,
     /// Lower ones come first.
-    pub priority: i64,
+    pub(crate) priority: i64,
     /// Whether its policy is `drop`.
-    pub drops: bool,
+    pub(crate) drops: bool,
 }
 
 /// A rule.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// The kernel's number for it, unique in its table.
-    pub handle: u64,
+    pub(crate) handle: u64,
     /// Its comment: that of nft, or the one that iptables-save prints.
-    pub comment: Option<String>,
+    pub(crate) comment: Option<String>,
     /// Its statements.
-    pub expr: Vec<Value>,
+    pub(crate) expr: Vec<Value>,
 }
 
 /// An object of a table that is neither chain nor rule.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Other {
+pub(crate) struct Other {
     /// `counter`, `set`, ...
-    pub kind: String,
+    pub(crate) kind: String,
     /// The family of its table.
-    pub family: String,
+    pub(crate) family: String,
     /// Its table.
-    pub table: String,
+    pub(crate) table: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// All of it.
-    pub body: Value,
+    pub(crate) body: Value,
 }
 
-impl Live {
+impl Ruleset {
     /// From what `nft -j list ruleset` printed, or from the objects of an own transaction.
-    pub fn parse(listing: &Value) -> Self {
+    pub(crate) fn parse(listing: &Value) -> Self {
         let mut live = Self::default();
         let objects = listing.get("nftables").and_then(Value::as_array);
         for object in objects.into_iter().flatten().filter_map(Value::as_object) {
@@ -126,12 +126,12 @@ impl Live {
     }
 
     /// A chain by name.
-    pub fn chain(&self, family: &str, table: &str, name: &str) -> Option<&Chain> {
+    pub(crate) fn chain(&self, family: &str, table: &str, name: &str) -> Option<&Chain> {
         self.chains.iter().find(|chain| chain.is(family, table, name))
     }
 
     /// Whether there is such a table.
-    pub fn has_table(&self, family: &str, name: &str) -> bool {
+    pub(crate) fn has_table(&self, family: &str, name: &str) -> bool {
         self.tables.iter().any(|(f, n)| f == family && n == name)
     }
 }
@@ -142,19 +142,19 @@ impl Chain {
     }
 
     /// As a person would name it.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{} {} {}", self.family, self.table, self.name)
     }
 }
 
 impl Rule {
     /// Whether it has a match of iptables on kinds of addresses.
-    pub fn is_about_addresses(&self) -> bool {
+    pub(crate) fn is_about_addresses(&self) -> bool {
         self.expr.iter().any(|part| part.pointer("/xt/name").is_some_and(|name| name == "addrtype"))
     }
 
     /// Notes the kind of address that such a match is about.
-    pub fn set_destination_kind(&mut self, kind: &str) {
+    pub(crate) fn set_destination_kind(&mut self, kind: &str) {
         for part in &mut self.expr {
             if let Some(xt) = part.get_mut("xt").and_then(Value::as_object_mut)
                 && xt.get("name").is_some_and(|name| name == "addrtype")
@@ -165,13 +165,13 @@ impl Rule {
     }
 
     /// Whether it bears our tag.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.comment.as_deref().is_some_and(|comment| comment.starts_with(TAG))
     }
 
     /// Whether it could be a rule of ours that went through iptables-save and iptables-restore: those turn our
     /// comment into a match of iptables, whose text nft does not print.
-    pub fn may_hide_a_comment(&self) -> bool {
+    pub(crate) fn may_hide_a_comment(&self) -> bool {
         self.comment.is_none()
             && self.expr.iter().any(|part| part.pointer("/xt/name").is_some_and(|name| name == "comment"))
             && self.expr.iter().any(|part| part.get("accept").is_some())
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn objects_that_nobody_knows_do_not_hinder_the_reading_of_others() {
-        let live = Live::parse(&json!({"nftables": [
+        let live = Ruleset::parse(&json!({"nftables": [
             {"metainfo": {"version": "9.9"}},
             {"table": {"family": "inet", "name": "t", "handle": 1}},
             {"teleport": {"family": "inet", "table": "t", "name": "x", "to": ["mars"]}},
