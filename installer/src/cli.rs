@@ -9,21 +9,21 @@ use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::call::{CallError, call};
+use crate::call::{CallError, UNEXPECTED_REPLY, call, installed_version, preflight_verdicts};
 use crate::packages::{Catalogue, PackageError};
 use crate::paths::Paths;
-use crate::protocol::{ControlPort, Grade, HostState, MOST_LINES, Reply, Request, Status, Verdict};
+use crate::protocol::{ControlPort, Grade, HostState, MAX_LOG_LINES, Reply, Request};
 use crate::version::Version;
 use crate::{menu, signals, text};
 
-/// Done, and nothing is to be looked at.
-const FINE: u8 = 0;
-/// Findings; or refused, with nothing changed; or failed, and undone.
-const NO: u8 = 1;
-/// Failed, and not wholly undone.
-const NOT_UNDONE: u8 = 3;
+/// The exit code where it was done, and nothing is to be looked at.
+const EXIT_FINE: u8 = 0;
+/// The exit code of findings; or refused, with nothing changed; or failed, and undone.
+const EXIT_NO: u8 = 1;
+/// The exit code of what failed and was not wholly undone.
+const EXIT_NOT_UNDONE: u8 = 3;
 /// The longest confirmation, bytes.
-const LONGEST_ANSWER: u64 = 64;
+const MAX_ANSWER_BYTES: u64 = 64;
 
 /// The command line of `zone-installer`.
 #[derive(Debug, Parser)]
@@ -88,7 +88,7 @@ enum Command {
     /// Shows the newest lines of the proxy's log.
     Logs {
         /// How many.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_LINES)))]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOG_LINES)))]
         lines: u32,
     },
     /// Shows where 17488 is served and to whom; with options: changes it.
@@ -158,10 +158,8 @@ enum VerbError {
     Package(#[from] PackageError),
     #[error("nothing was done: that takes the line 'yes' on standard input")]
     NotConfirmed,
-    #[error(
-        "the helper answered something else: it is of another version; reinstall the package zone-installer"
-    )]
-    Odd,
+    #[error("{UNEXPECTED_REPLY}")]
+    UnexpectedReply,
     #[error("standard output can't be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -169,7 +167,7 @@ enum VerbError {
 impl VerbError {
     fn lines(&self) -> Vec<String> {
         match self {
-            Self::Call(error) => text::failure(error),
+            Self::Call(error) => error.lines(),
             other => vec![other.to_string()],
         }
     }
@@ -177,10 +175,10 @@ impl VerbError {
     fn code(&self) -> u8 {
         match self {
             Self::Call(CallError::Failed(failure)) if matches!(failure.host, HostState::Left(_)) => {
-                NOT_UNDONE
+                EXIT_NOT_UNDONE
             }
-            Self::Call(CallError::BrokeOff(_)) => NOT_UNDONE,
-            _ => NO,
+            Self::Call(CallError::BrokeOff(_)) => EXIT_NOT_UNDONE,
+            _ => EXIT_NO,
         }
     }
 }
@@ -192,13 +190,13 @@ fn carry_out(command: Command) -> Result<u8, VerbError> {
         Command::Install { version: Some(version), listen, allow } => install(version, listen, allow),
         Command::Upgrade { version: Some(version) } => match ask(&Request::Upgrade { version })? {
             Reply::Upgraded { from, to } => say(&[format!("zone-proxy is upgraded from {from} to {to}.")]),
-            _ => Err(VerbError::Odd),
+            _ => Err(VerbError::UnexpectedReply),
         },
         Command::Remove => {
             confirm("This ends every session and removes the proxy with its keys and configuration.")?;
             match ask(&Request::Remove {})? {
                 Reply::Removed => say(&["zone-proxy is removed; nothing of it is left.".to_owned()]),
-                _ => Err(VerbError::Odd),
+                _ => Err(VerbError::UnexpectedReply),
             }
         }
         Command::Reset => {
@@ -207,16 +205,17 @@ fn carry_out(command: Command) -> Result<u8, VerbError> {
                 Reply::Reset => {
                     say(&["The proxy belongs to no zone; 'show payload' shows its new token.".to_owned()])
                 }
-                _ => Err(VerbError::Odd),
+                _ => Err(VerbError::UnexpectedReply),
             }
         }
         Command::Show(Show::Version) => {
-            let version = installed()?.map_or("not installed".to_owned(), |version| version.to_string());
+            let version =
+                installed_version()?.map_or("not installed".to_owned(), |version| version.to_string());
             say(&[format!("zone-installer {}", env!("CARGO_PKG_VERSION")), format!("zone-proxy {version}")])
         }
         Command::Show(Show::Payload) => match ask(&Request::ShowPayload {})? {
             Reply::Payload(payload) => say(&text::payload(&payload)),
-            _ => Err(VerbError::Odd),
+            _ => Err(VerbError::UnexpectedReply),
         },
         Command::Show(Show::Instructions) => say(&text::instructions()),
         Command::Preflight { json } => preflight(json),
@@ -227,9 +226,9 @@ fn carry_out(command: Command) -> Result<u8, VerbError> {
                 } else {
                     say(&text::status(&status))?
                 };
-                Ok(if status.healthy() { FINE } else { NO })
+                Ok(if status.healthy() { EXIT_FINE } else { EXIT_NO })
             }
-            _ => Err(VerbError::Odd),
+            _ => Err(VerbError::UnexpectedReply),
         },
         Command::Firewall(Firewall::Verify { json }) => match ask(&Request::FirewallVerify {})? {
             Reply::Firewall(findings) => {
@@ -238,28 +237,28 @@ fn carry_out(command: Command) -> Result<u8, VerbError> {
                 } else {
                     say(&text::findings(&findings))?
                 };
-                Ok(if findings.is_empty() { FINE } else { NO })
+                Ok(if findings.is_empty() { EXIT_FINE } else { EXIT_NO })
             }
-            _ => Err(VerbError::Odd),
+            _ => Err(VerbError::UnexpectedReply),
         },
         Command::Firewall(Firewall::Plan) => match ask(&Request::FirewallPlan {})? {
             Reply::Plan(plan) if plan.trim().is_empty() => say(&["Nothing would be changed.".to_owned()]),
             Reply::Plan(plan) => say(&plan.lines().map(text::plain).collect::<Vec<_>>()),
-            _ => Err(VerbError::Odd),
+            _ => Err(VerbError::UnexpectedReply),
         },
         Command::Logs { lines } => match ask(&Request::Logs { lines })? {
             Reply::Logs(lines) => say(&lines),
-            _ => Err(VerbError::Odd),
+            _ => Err(VerbError::UnexpectedReply),
         },
         Command::Settings { json, listen, allow } => settings(json, listen, allow),
-        Command::Menu => Ok(FINE),
+        Command::Menu => Ok(EXIT_FINE),
     }
 }
 
 fn list(json: bool) -> Result<u8, VerbError> {
     let catalogue = Catalogue::read(&Paths::default())?;
     // A list is of use also where the helper can't be asked.
-    let installed = installed().ok().flatten();
+    let installed = installed_version().ok().flatten();
     if json {
         return print_json(&json!({ "catalogue": catalogue, "installed": installed }));
     }
@@ -277,40 +276,27 @@ fn install(version: Version, listen: Vec<IpAddr>, networks: Vec<IpNet>) -> Resul
             for line in text::next_steps(Some(&payload)) {
                 eprintln!("{line}");
             }
-            Ok(FINE)
+            Ok(EXIT_FINE)
         }
-        _ => Err(VerbError::Odd),
+        _ => Err(VerbError::UnexpectedReply),
     }
 }
 
 fn preflight(json: bool) -> Result<u8, VerbError> {
-    let verdicts = verdicts()?;
+    let verdicts = preflight_verdicts()?;
     if json {
         print_json(&verdicts)?;
     } else {
         say(&text::verdicts(&verdicts))?;
     }
     let failed = verdicts.iter().any(|verdict| verdict.grade == Grade::Fail);
-    Ok(if failed { NO } else { FINE })
-}
-
-/// Asks for the verdicts; that the helper can't be asked is the first of them.
-pub(crate) fn verdicts() -> Result<Vec<Verdict>, CallError> {
-    match call(&Request::Preflight {}, |_| {}) {
-        Ok(Reply::Preflight(verdicts)) => Ok(verdicts),
-        Ok(_) => Err(CallError::Refused(VerbError::Odd.to_string())),
-        Err(error @ (CallError::Start { .. } | CallError::Refused(_))) => Ok(vec![Verdict {
-            check: "helper".to_owned(),
-            grade: Grade::Fail,
-            found: error.to_string(),
-            help: String::new(),
-        }]),
-        Err(error) => Err(error),
-    }
+    Ok(if failed { EXIT_NO } else { EXIT_FINE })
 }
 
 fn settings(json: bool, listen: Vec<IpAddr>, networks: Vec<IpNet>) -> Result<u8, VerbError> {
-    let Reply::Settings(current) = ask(&Request::Settings {})? else { return Err(VerbError::Odd) };
+    let Reply::Settings(current) = ask(&Request::Settings {})? else {
+        return Err(VerbError::UnexpectedReply);
+    };
     if listen.is_empty() && networks.is_empty() {
         return if json { print_json(&current) } else { say(&text::settings(&current)) };
     }
@@ -320,15 +306,7 @@ fn settings(json: bool, listen: Vec<IpAddr>, networks: Vec<IpNet>) -> Result<u8,
     control.warnings().iter().for_each(|warning| eprintln!("WARNING: {warning}"));
     match ask(&Request::Configure { control })? {
         Reply::Configured => say(&["The change is in force.".to_owned()]),
-        _ => Err(VerbError::Odd),
-    }
-}
-
-/// The installed version of the proxy.
-pub(crate) fn installed() -> Result<Option<Version>, CallError> {
-    match call(&Request::Status {}, |_| {})? {
-        Reply::Status(status) => Ok(Status { ..*status }.version),
-        _ => Ok(None),
+        _ => Err(VerbError::UnexpectedReply),
     }
 }
 
@@ -347,7 +325,7 @@ fn confirm(what: &str) -> Result<(), VerbError> {
         io::stderr().flush()?;
     }
     let mut line = String::new();
-    BufReader::new(io::stdin().lock().take(LONGEST_ANSWER)).read_line(&mut line)?;
+    BufReader::new(io::stdin().lock().take(MAX_ANSWER_BYTES)).read_line(&mut line)?;
     if line.trim() == "yes" { Ok(()) } else { Err(VerbError::NotConfirmed) }
 }
 
@@ -357,7 +335,7 @@ fn say(lines: &[String]) -> Result<u8, VerbError> {
         writeln!(output, "{line}")?;
     }
     output.flush()?;
-    Ok(FINE)
+    Ok(EXIT_FINE)
 }
 
 fn print_json(value: &impl Serialize) -> Result<u8, VerbError> {

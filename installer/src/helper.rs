@@ -6,77 +6,51 @@
 
 mod audit;
 mod configuration;
+mod control_port;
 mod facts;
+mod host;
 mod install;
 mod manager;
 mod preflight;
 mod proxy;
 mod remove;
+mod report;
 mod run;
-mod settings;
 mod units;
 mod upgrade;
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
+use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::io::Errno;
+use rustix::process::umask;
 
 use self::audit::Audit;
+use self::host::Host;
 use self::manager::{Installed, Manager};
+use self::report::{say, untouched};
 use crate::packages::{Format, PACKAGE};
 use crate::paths::Paths;
-use crate::protocol::{Failure, LONGEST_REQUEST, Message, Reply, Request, Status};
+use crate::protocol::{Failure, MAX_REQUEST_BYTES, Message, Reply, Request, Status};
 use crate::settings::Settings;
 use crate::signals;
-use crate::version::Version;
 
-/// For the request to arrive.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time for the request to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest line of the log that is passed on, characters.
-const LONGEST_LINE: usize = 1000;
-
-/// What every operation works on.
-struct Host {
-    paths: Paths,
-    settings: Settings,
-    manager: Manager,
-}
-
-impl Host {
-    fn open() -> Result<Self, Failure> {
-        let paths = Paths::default();
-        let settings = Settings::read(&paths).map_err(untouched)?;
-        let manager = Manager::find(&settings).map_err(untouched)?;
-        Ok(Self { paths, settings, manager })
-    }
-
-    /// The installed version; a failure if there is none.
-    fn installed(&self) -> Result<Version, Failure> {
-        match self.manager.installed().map_err(untouched)? {
-            Installed::Yes(version) => Ok(version),
-            Installed::No => {
-                Err(untouched("zone-proxy is not installed: 'zone-installer list' shows what there is"))
-            }
-            Installed::Half => Err(untouched(
-                "an earlier installation broke off: 'zone-installer remove', then install again",
-            )),
-        }
-    }
-}
+const MAX_LOG_LINE_CHARS: usize = 1000;
 
 /// The helper: one verb as its argument, one request on standard input.
 pub fn main() -> ExitCode {
-    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    umask(Mode::WGRP | Mode::WOTH);
     let request = match request(std::env::args_os().skip(1).collect()) {
         Ok(request) => request,
         Err(why) => {
@@ -107,7 +81,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Which packages this host installs; or why none, one line. Takes no privileges.
-pub fn package_format(settings: &Settings) -> Result<Format, String> {
+pub(crate) fn package_format(settings: &Settings) -> Result<Format, String> {
     Manager::find(settings).map(|manager| manager.format()).map_err(|error| error.to_string())
 }
 
@@ -141,18 +115,18 @@ fn read_request() -> Result<Vec<u8>, String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut line = Vec::new();
-        let read = BufReader::new(io::stdin().lock().take(LONGEST_REQUEST)).read_until(b'\n', &mut line);
+        let read = BufReader::new(io::stdin().lock().take(MAX_REQUEST_BYTES)).read_until(b'\n', &mut line);
         // Nobody waits for it any more where it took too long.
         let _ = sender.send(read.map(|_| line));
     });
     let line = receiver
-        .recv_timeout(PATIENCE)
-        .map_err(|_| format!("no request came on standard input within {} s", PATIENCE.as_secs()))?
+        .recv_timeout(REQUEST_TIMEOUT)
+        .map_err(|_| format!("no request came on standard input within {} s", REQUEST_TIMEOUT.as_secs()))?
         .map_err(|error| format!("standard input can't be read: {error}"))?;
     if line.last() == Some(&b'\n') {
         return Ok(line);
     }
-    Err(format!("standard input holds no whole line of at most {LONGEST_REQUEST} bytes"))
+    Err(format!("standard input holds no whole line of at most {MAX_REQUEST_BYTES} bytes"))
 }
 
 fn carry_out(request: Request, audit: Option<&Audit>) -> Result<Reply, Failure> {
@@ -189,8 +163,8 @@ fn carry_out(request: Request, audit: Option<&Audit>) -> Result<Reply, Failure> 
             proxy::firewall_plan().map_err(untouched).map(Reply::Plan)
         }
         Request::Logs { lines } => logs(lines),
-        Request::Settings {} => settings::show(&host),
-        Request::Configure { control } => settings::configure(&host, &control),
+        Request::Settings {} => control_port::show(&host),
+        Request::Configure { control } => control_port::configure(&host, &control),
         // Answered above, also on hosts without a package manager.
         Request::Preflight {} => Ok(Reply::Preflight(Vec::new())),
     }
@@ -234,13 +208,13 @@ fn logs(lines: u32) -> Result<Reply, Failure> {
     ];
     let output = run::run("journalctl", &shown, Duration::from_secs(30)).and_then(run::Finished::good);
     let plain = |line: &str| -> String {
-        line.chars().map(|c| if c.is_control() { '?' } else { c }).take(LONGEST_LINE).collect()
+        line.chars().map(|c| if c.is_control() { '?' } else { c }).take(MAX_LOG_LINE_CHARS).collect()
     };
     Ok(Reply::Logs(output.map_err(untouched)?.lines().map(plain).collect()))
 }
 
 /// One change at a time; the kernel lets go of it when this process ends, however it ends.
-fn lock(paths: &Paths) -> Result<Flock<File>, Failure> {
+fn lock(paths: &Paths) -> Result<File, Failure> {
     let path = paths.lock.display();
     let file = OpenOptions::new()
         .write(true)
@@ -249,26 +223,9 @@ fn lock(paths: &Paths) -> Result<Flock<File>, Failure> {
         .mode(0o600)
         .open(&paths.lock)
         .map_err(|error| untouched(format!("{path} can't be opened: {error}")))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        Errno::EWOULDBLOCK => untouched("another change is under way: wait for its end, then try again"),
+    let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    locked.map(|()| file).map_err(|error| match error {
+        Errno::WOULDBLOCK => untouched("another change is under way: wait for its end, then try again"),
         error => untouched(format!("{path} can't be locked: {error}")),
     })
-}
-
-fn progress(line: impl Into<String>) {
-    say(&Message::Progress(line.into()));
-}
-
-fn say(message: &Message) {
-    if let Ok(mut line) = serde_json::to_vec(message) {
-        line.push(b'\n');
-        // Whoever asked may be gone; the change goes on to its end.
-        let _ = io::stdout().lock().write_all(&line).and_then(|()| io::stdout().flush());
-    }
-}
-
-/// A failure before anything was changed.
-#[allow(clippy::needless_pass_by_value, reason = "stands in map_err, which hands over the error")]
-fn untouched(why: impl ToString) -> Failure {
-    Failure::untouched(why.to_string())
 }

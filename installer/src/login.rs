@@ -25,7 +25,7 @@ const VERBS: [&str; 11] = [
     "settings",
 ];
 /// The longest command, bytes.
-const LONGEST: usize = 4096;
+const MAX_COMMAND_BYTES: usize = 4096;
 
 /// Whether the program was started as a login shell; login(1) puts a dash before its name.
 pub fn is_login_shell(name: Option<&OsString>) -> bool {
@@ -61,7 +61,7 @@ fn refuse(why: &str) -> ExitCode {
 fn words(command: &str) -> Result<Vec<String>, &'static str> {
     const REFUSED: &str = "only these verbs are allowed here";
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" .:/,=~+_-".contains(&byte);
-    if command.len() > LONGEST || !command.bytes().all(plain) {
+    if command.len() > MAX_COMMAND_BYTES || !command.bytes().all(plain) {
         return Err(REFUSED);
     }
     let mut words: Vec<String> =
@@ -123,6 +123,6 @@ mod tests {
         ] {
             assert!(words(other).is_err(), "{other:?}");
         }
-        assert!(words(&format!("list {}", "x".repeat(LONGEST))).is_err());
+        assert!(words(&format!("list {}", "x".repeat(MAX_COMMAND_BYTES))).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The menu: a state machine, and the program around it that carries out what it says.
 
-pub mod form;
-pub mod items;
+mod form;
+mod items;
 pub mod machine;
 mod terminal;
 
@@ -10,8 +10,7 @@ use std::process::ExitCode;
 
 use self::machine::{About, Action, Answer, Event, Machine, Task};
 use self::terminal::Terminal;
-use crate::call::{CallError, call};
-use crate::cli;
+use crate::call::{CallError, call, installed_version, preflight_verdicts};
 use crate::helper;
 use crate::packages::Catalogue;
 use crate::paths::Paths;
@@ -20,8 +19,8 @@ use crate::settings::Settings;
 use crate::text;
 use crate::version::Version;
 
-/// The menu, until its user logs out, goes away or falls asleep.
-pub fn main() -> ExitCode {
+/// The menu, until its user logs out, goes away or is silent for too long.
+pub(crate) fn main() -> ExitCode {
     let paths = Paths::default();
     let settings = match Settings::read(&paths) {
         Ok(settings) => settings,
@@ -86,18 +85,18 @@ impl Session<'_> {
 
     fn carry_out(&self, task: Task) -> Answer {
         match task {
-            Task::Ask(Request::Preflight {}) => match cli::verdicts() {
+            Task::Ask(Request::Preflight {}) => match preflight_verdicts() {
                 Ok(verdicts) => Answer::Lines(text::verdicts(&verdicts)),
-                Err(error) => Answer::Lines(text::failure(&error)),
+                Err(error) => Answer::Lines(error.lines()),
             },
             Task::Ask(request) => match self.ask(&request) {
                 Ok(reply) => answer(reply),
-                Err(error) => Answer::Lines(text::failure(&error)),
+                Err(error) => Answer::Lines(error.lines()),
             },
             Task::Versions => self.versions(),
             Task::Packages => match Catalogue::read(self.paths) {
                 Ok(catalogue) => {
-                    Answer::Lines(text::catalogue(&catalogue, cli::installed().ok().flatten().as_ref()))
+                    Answer::Lines(text::catalogue(&catalogue, installed_version().ok().flatten().as_ref()))
                 }
                 Err(error) => Answer::Lines(vec![error.to_string()]),
             },
@@ -119,9 +118,9 @@ impl Session<'_> {
     }
 
     fn versions(&self) -> Answer {
-        let installed = match cli::installed() {
+        let installed = match installed_version() {
             Ok(installed) => installed,
-            Err(error) => return Answer::Lines(text::failure(&error)),
+            Err(error) => return Answer::Lines(error.lines()),
         };
         match Catalogue::read(self.paths) {
             Ok(catalogue) => {
@@ -142,7 +141,7 @@ impl Session<'_> {
 
 /// The installed version; empty if there is none, or if it can't be told.
 fn installed() -> String {
-    cli::installed().ok().flatten().as_ref().map(Version::to_string).unwrap_or_default()
+    installed_version().ok().flatten().as_ref().map(Version::to_string).unwrap_or_default()
 }
 
 fn answer(reply: Reply) -> Answer {

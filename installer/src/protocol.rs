@@ -1,7 +1,7 @@
 //! What the menu and the verbs ask of the helper, and what it answers.
 //!
 //! The helper gets its verb as its one argument, and one line of JSON with the same verb on standard input. It
-//! answers with lines of JSON: any number of [`Message::Progress`], then one of the others.
+//! answers with lines of JSON: any number of `Message::Progress`, then one of the others.
 
 use std::net::IpAddr;
 
@@ -13,13 +13,13 @@ use zone_firewall_protocol::Finding;
 use crate::version::Version;
 
 /// The longest request, bytes, its end included.
-pub const LONGEST_REQUEST: u64 = 64 * 1024;
+pub(crate) const MAX_REQUEST_BYTES: u64 = 64 * 1024;
 /// The longest line of an answer, bytes.
-pub const LONGEST_MESSAGE: usize = 1024 * 1024;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// The most listen addresses, and the most networks.
-pub const MOST_ADDRESSES: usize = 64;
+pub(crate) const MAX_ADDRESSES: usize = 64;
 /// The most lines of the log.
-pub const MOST_LINES: u32 = 1000;
+pub(crate) const MAX_LOG_LINES: u32 = 1000;
 
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,14 +29,14 @@ pub enum Request {
     Preflight {},
     /// Install the proxy.
     Install {
-        /// Which.
+        /// The version to install.
         version: Version,
         /// Where 17488 is served, and to whom.
         control: ControlPort,
     },
     /// Go to a newer version; configuration and provisioning stay.
     Upgrade {
-        /// To which.
+        /// The version to go to.
         version: Version,
     },
     /// Remove the proxy and all that it left on this host.
@@ -53,21 +53,21 @@ pub enum Request {
     FirewallPlan {},
     /// The newest lines of the log.
     Logs {
-        /// How many.
+        /// How many lines, at most 1000.
         lines: u32,
     },
     /// Where 17488 is served: as configured, and as it is.
     Settings {},
     /// Change where 17488 is served, and to whom.
     Configure {
-        /// As it should be.
+        /// Where and to whom from then on.
         control: ControlPort,
     },
 }
 
 impl Request {
     /// All verbs.
-    pub const VERBS: [&str; 12] = [
+    pub(crate) const VERBS: [&str; 12] = [
         "preflight",
         "install",
         "upgrade",
@@ -83,7 +83,7 @@ impl Request {
     ];
 
     /// The verb, as it stands in the line of JSON.
-    pub fn verb(&self) -> &'static str {
+    pub(crate) fn verb(&self) -> &'static str {
         match self {
             Self::Preflight {} => "preflight",
             Self::Install { .. } => "install",
@@ -113,16 +113,16 @@ impl Request {
     }
 
     /// Whether it is written to the audit: changes, and what shows a secret.
-    pub fn audited(&self) -> bool {
+    pub(crate) fn audited(&self) -> bool {
         self.changes() || matches!(self, Self::ShowPayload {})
     }
 
     /// What is wrong with values of the right type, one line.
-    pub fn wrong(&self) -> Option<String> {
+    pub(crate) fn wrong(&self) -> Option<String> {
         match self {
             Self::Install { control, .. } | Self::Configure { control } => control.wrong(),
-            Self::Logs { lines } if !(1..=MOST_LINES).contains(lines) => {
-                Some(format!("lines: must be from 1 to {MOST_LINES}"))
+            Self::Logs { lines } if !(1..=MAX_LOG_LINES).contains(lines) => {
+                Some(format!("lines: must be from 1 to {MAX_LOG_LINES}"))
             }
             _ => None,
         }
@@ -141,14 +141,12 @@ pub struct ControlPort {
 
 impl ControlPort {
     /// What is wrong with it, one line.
-    pub fn wrong(&self) -> Option<String> {
+    pub(crate) fn wrong(&self) -> Option<String> {
         if self.listen.is_empty() {
             return Some("listen: at least one address is needed".to_owned());
         }
-        if self.listen.len() > MOST_ADDRESSES || self.networks.len() > MOST_ADDRESSES {
-            return Some(format!(
-                "at most {MOST_ADDRESSES} addresses and {MOST_ADDRESSES} networks are taken"
-            ));
+        if self.listen.len() > MAX_ADDRESSES || self.networks.len() > MAX_ADDRESSES {
+            return Some(format!("at most {MAX_ADDRESSES} addresses and {MAX_ADDRESSES} networks are taken"));
         }
         self.listen
             .iter()
@@ -157,7 +155,7 @@ impl ControlPort {
     }
 
     /// What an admin should think about, one line each.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let any = self.networks.is_empty() || self.networks.iter().any(|network| network.prefix_len() == 0);
         let mut warnings = Vec::new();
         if any {
@@ -176,7 +174,7 @@ impl ControlPort {
 /// A line of the helper's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Message {
+pub(crate) enum Message {
     /// What is being done.
     Progress(String),
     /// It was done.
@@ -185,20 +183,20 @@ pub enum Message {
     Failed(Failure),
 }
 
-/// Why something was not done.
+/// Something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{why}")]
-pub struct Failure {
+pub(crate) struct Failure {
     /// One line for a person: what is wrong, where, and what to do.
-    pub why: String,
+    pub(crate) why: String,
     /// How the host is now.
-    pub host: HostState,
+    pub(crate) host: HostState,
 }
 
 /// How a failure left the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum HostState {
+pub(crate) enum HostState {
     /// As before: nothing had been changed.
     Untouched,
     /// As before: what had been changed was undone.
@@ -209,7 +207,7 @@ pub enum HostState {
 
 impl Failure {
     /// A failure before anything was changed.
-    pub fn untouched(why: impl Into<String>) -> Self {
+    pub(crate) fn untouched(why: impl Into<String>) -> Self {
         Self { why: why.into(), host: HostState::Untouched }
     }
 }
@@ -217,21 +215,21 @@ impl Failure {
 /// What was found or done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reply {
+pub(crate) enum Reply {
     /// Each check with its verdict.
     Preflight(Vec<Verdict>),
     /// It is installed and serves.
     Installed {
-        /// Which version.
+        /// The version that is installed.
         version: Version,
         /// What the Module Server needs.
         payload: Value,
     },
     /// It is upgraded and serves.
     Upgraded {
-        /// From which version.
+        /// The version that was installed before.
         from: Version,
-        /// To which.
+        /// The version that is installed now.
         to: Version,
     },
     /// It is removed.
@@ -256,64 +254,64 @@ pub enum Reply {
 
 /// How the proxy is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// The installed version.
-    pub version: Option<Version>,
+    pub(crate) version: Option<Version>,
     /// Its units.
-    pub units: Vec<UnitStatus>,
+    pub(crate) units: Vec<UnitStatus>,
     /// What `zone-proxy status --json` says, if it answers.
-    pub proxy: Option<Value>,
+    pub(crate) proxy: Option<Value>,
     /// The same for a person; or why it does not answer.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Status {
     /// Whether the proxy answers, and all that has to be running is.
-    pub fn healthy(&self) -> bool {
+    pub(crate) fn healthy(&self) -> bool {
         self.proxy.is_some() && self.units.iter().all(|unit| unit.active == "active")
     }
 }
 
 /// How systemd sees a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnitStatus {
-    /// Which.
-    pub name: String,
+pub(crate) struct UnitStatus {
+    /// The name of the unit.
+    pub(crate) name: String,
     /// `active`, `inactive`, `failed` and so on.
-    pub active: String,
+    pub(crate) active: String,
     /// `enabled`, `disabled` and so on.
-    pub enabled: String,
+    pub(crate) enabled: String,
 }
 
 /// Where 17488 is served, by file and in fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ControlSettings {
+pub(crate) struct ControlSettings {
     /// What the configuration says, and a restart brings.
-    pub persistent: ControlPort,
+    pub(crate) persistent: ControlPort,
     /// Where it listens at this moment.
-    pub listening: Vec<IpAddr>,
+    pub(crate) listening: Vec<IpAddr>,
     /// Why the live firewall is not as configured, one line each; none if it is.
-    pub firewall: Vec<String>,
+    pub(crate) firewall: Vec<String>,
 }
 
 /// The verdict of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// What was checked.
-    pub check: String,
+    pub(crate) check: String,
     /// How it is.
-    pub grade: Grade,
+    pub(crate) grade: Grade,
     /// What was found.
-    pub found: String,
+    pub(crate) found: String,
     /// What to do about it; empty if nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub help: String,
+    pub(crate) help: String,
 }
 
 /// How good or bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Grade {
+pub(crate) enum Grade {
     /// As it should be.
     Ok,
     /// An installation would work; look at it.
@@ -359,10 +357,10 @@ mod tests {
         assert!(control.wrong().unwrap().contains("at least one"));
         control.listen = vec!["224.0.0.1".parse().unwrap()];
         assert!(control.wrong().unwrap().contains("224.0.0.1"));
-        control.listen = vec![[127, 0, 0, 1].into(); MOST_ADDRESSES + 1];
+        control.listen = vec![[127, 0, 0, 1].into(); MAX_ADDRESSES + 1];
         assert!(control.wrong().unwrap().contains("at most"));
         assert!(Request::Logs { lines: 0 }.wrong().is_some());
-        assert!(Request::Logs { lines: MOST_LINES + 1 }.wrong().is_some());
+        assert!(Request::Logs { lines: MAX_LOG_LINES + 1 }.wrong().is_some());
     }
 
     #[test]

@@ -4,34 +4,34 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::owned::{self, NotTrusted};
 use crate::paths::Paths;
+use crate::trusted_file::{self, NotTrusted};
 
 /// The longest file, bytes.
-const LONGEST: u64 = 64 * 1024;
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// The bounds of the idle time of the menu, seconds.
-const IDLE: std::ops::RangeInclusive<u64> = 5..=600;
+const IDLE_SECONDS: std::ops::RangeInclusive<u64> = 5..=600;
 /// The options that may be handed to rpm(8).
 const RPM_OPTIONS: [&str; 1] = ["--nodeps"];
 
 /// The settings; what the file leaves out is at its default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Which tool installs packages.
-    pub package_manager: PackageManager,
+    pub(crate) package_manager: PackageManager,
     /// Options for rpm(8): `--nodeps` on hosts where packages came by other ways.
-    pub rpm_options: Vec<String>,
+    pub(crate) rpm_options: Vec<String>,
     /// Seconds without input after which the menu logs out.
-    pub idle_timeout: u64,
+    pub(crate) idle_timeout: u64,
     /// What this host is, for the header of the menu.
-    pub role: String,
+    pub(crate) role: String,
 }
 
 /// Which tool installs packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum PackageManager {
+pub(crate) enum PackageManager {
     /// The one that this host's packages came by.
     Auto,
     /// dpkg(1).
@@ -42,16 +42,16 @@ pub enum PackageManager {
 
 /// The settings can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
+pub(crate) enum SettingsError {
     /// The file is not root's alone.
     #[error(transparent)]
     NotTrusted(#[from] NotTrusted),
     /// The file holds something wrong.
     #[error("{path}: {why}: mend the file, or remove it for the defaults")]
     Wrong {
-        /// Which file.
+        /// The file.
         path: String,
-        /// Why, one line.
+        /// What is wrong in it, one line.
         why: String,
     },
 }
@@ -61,7 +61,7 @@ impl Default for Settings {
         Self {
             package_manager: PackageManager::Auto,
             rpm_options: Vec::new(),
-            idle_timeout: *IDLE.end(),
+            idle_timeout: *IDLE_SECONDS.end(),
             role: "Zone Server".to_owned(),
         }
     }
@@ -69,8 +69,8 @@ impl Default for Settings {
 
 impl Settings {
     /// Reads the file; the defaults where there is none.
-    pub fn read(paths: &Paths) -> Result<Self, SettingsError> {
-        let Some(text) = owned::read_optional(&paths.settings, LONGEST)? else {
+    pub(crate) fn read(paths: &Paths) -> Result<Self, SettingsError> {
+        let Some(text) = trusted_file::read_optional(&paths.settings, MAX_FILE_BYTES)? else {
             return Ok(Self::default());
         };
         Self::parse(&text)
@@ -82,8 +82,12 @@ impl Settings {
         if let Some(option) = settings.rpm_options.iter().find(|own| !RPM_OPTIONS.contains(&own.as_str())) {
             return Err(format!("rpm_options: {option:?} is not allowed, only {}", RPM_OPTIONS.join(", ")));
         }
-        if !IDLE.contains(&settings.idle_timeout) {
-            return Err(format!("idle_timeout: must be from {} to {} seconds", IDLE.start(), IDLE.end()));
+        if !IDLE_SECONDS.contains(&settings.idle_timeout) {
+            return Err(format!(
+                "idle_timeout: must be from {} to {} seconds",
+                IDLE_SECONDS.start(),
+                IDLE_SECONDS.end()
+            ));
         }
         if settings.role.len() > 24 || settings.role.chars().any(|c| c.is_control() || !c.is_ascii()) {
             return Err("role: must be at most 24 plain characters".to_owned());
@@ -92,7 +96,7 @@ impl Settings {
     }
 
     /// Time without input after which the menu logs out.
-    pub fn idle(&self) -> Duration {
+    pub(crate) fn idle(&self) -> Duration {
         Duration::from_secs(self.idle_timeout)
     }
 }

@@ -11,17 +11,17 @@ const SIGNALS: [Signal; 5] =
     [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGHUP, Signal::SIGTERM];
 
 /// Holds them back for this process, its threads to come and what it starts.
-pub fn block() -> io::Result<()> {
+pub(crate) fn block() -> io::Result<()> {
     Ok(set().thread_block()?)
 }
 
 /// The signals that came.
 #[derive(Debug)]
-pub struct Signals(SignalFd);
+pub(crate) struct Signals(SignalFd);
 
 /// What a signal means to a menu.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// Ctrl-C, Ctrl-\ or Ctrl-Z.
     Interrupt,
     /// The login ends.
@@ -30,13 +30,13 @@ pub enum Meaning {
 
 impl Signals {
     /// Blocks them, and reads them from now on.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         block()?;
         Ok(Self(SignalFd::with_flags(&set(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
     }
 
     /// The next one that came, if any did.
-    pub fn next(&self) -> Option<Meaning> {
+    pub(crate) fn next(&self) -> Option<Meaning> {
         let signal = self.0.read_signal().ok().flatten()?;
         let ends = [Signal::SIGHUP, Signal::SIGTERM].iter().any(|end| *end as u32 == signal.ssi_signo);
         Some(if ends { Meaning::End } else { Meaning::Interrupt })

@@ -5,16 +5,15 @@ use std::net::IpAddr;
 use serde_json::Value;
 use zone_firewall_protocol::Finding;
 
-use crate::call::CallError;
 use crate::packages::Catalogue;
-use crate::protocol::{ControlSettings, Grade, HostState, Status, Verdict};
+use crate::protocol::{ControlSettings, Grade, Status, Verdict};
 use crate::version::Version;
 
 /// The widest line, columns. The last column stays empty: some terminals break the line after it.
-pub const WIDTH: usize = 79;
+pub(crate) const WIDTH: usize = 79;
 
 /// Lines of at most [`WIDTH`] columns; what is broken goes on under `indent` blanks.
-pub fn wrap(line: &str, indent: usize) -> Vec<String> {
+pub(crate) fn wrap(line: &str, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut rest: Vec<char> = line.chars().collect();
     while rest.len() > WIDTH {
@@ -31,12 +30,12 @@ pub fn wrap(line: &str, indent: usize) -> Vec<String> {
 }
 
 /// Text without control characters.
-pub fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// The verdicts of preflight.
-pub fn verdicts(verdicts: &[Verdict]) -> Vec<String> {
+pub(crate) fn verdicts(verdicts: &[Verdict]) -> Vec<String> {
     let mut lines = Vec::new();
     for verdict in verdicts {
         let grade = match verdict.grade {
@@ -58,7 +57,7 @@ pub fn verdicts(verdicts: &[Verdict]) -> Vec<String> {
 }
 
 /// What is in the drop folder.
-pub fn catalogue(catalogue: &Catalogue, installed: Option<&Version>) -> Vec<String> {
+pub(crate) fn catalogue(catalogue: &Catalogue, installed: Option<&Version>) -> Vec<String> {
     let mut lines = vec![
         format!("Packages in {}", catalogue.folder.display()),
         format!("Signed by {}: {}", catalogue.signed_by.file, catalogue.comment),
@@ -77,12 +76,12 @@ pub fn catalogue(catalogue: &Catalogue, installed: Option<&Version>) -> Vec<Stri
 }
 
 /// The payload as JSON, and nothing around it.
-pub fn payload(payload: &Value) -> Vec<String> {
+pub(crate) fn payload(payload: &Value) -> Vec<String> {
     serde_json::to_string_pretty(payload).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// What an admin does with the payload.
-pub fn next_steps(payload: Option<&Value>) -> Vec<String> {
+pub(crate) fn next_steps(payload: Option<&Value>) -> Vec<String> {
     let host = payload.and_then(|payload| payload["host"].as_str()).unwrap_or("PROXY");
     let name = if host.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
     {
@@ -108,7 +107,7 @@ pub fn next_steps(payload: Option<&Value>) -> Vec<String> {
 }
 
 /// How the proxy is.
-pub fn status(status: &Status) -> Vec<String> {
+pub(crate) fn status(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(version) = &status.version {
         lines.push(format!("package        zone-proxy {version}"));
@@ -121,7 +120,7 @@ pub fn status(status: &Status) -> Vec<String> {
 }
 
 /// How the live firewall differs from what it should be.
-pub fn findings(findings: &[Finding]) -> Vec<String> {
+pub(crate) fn findings(findings: &[Finding]) -> Vec<String> {
     if findings.is_empty() {
         return vec!["The live rules are as they should be.".to_owned()];
     }
@@ -133,7 +132,7 @@ pub fn findings(findings: &[Finding]) -> Vec<String> {
 }
 
 /// Both sides of the settings.
-pub fn settings(settings: &ControlSettings) -> Vec<String> {
+pub(crate) fn settings(settings: &ControlSettings) -> Vec<String> {
     let ControlSettings { persistent, listening, firewall } = settings;
     let mut lines = vec![
         "Port 17488: provisioning and status".to_owned(),
@@ -151,33 +150,15 @@ pub fn settings(settings: &ControlSettings) -> Vec<String> {
 }
 
 /// A list for a person.
-pub fn list<T: ToString>(all: &[T], none: &str) -> String {
+pub(crate) fn list<T: ToString>(all: &[T], none: &str) -> String {
     if all.is_empty() {
         return none.to_owned();
     }
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Why something was not done, and how the host is now.
-pub fn failure(error: &CallError) -> Vec<String> {
-    let mut lines = vec![plain(&error.to_string())];
-    if let CallError::Failed(failure) = error {
-        match &failure.host {
-            HostState::Untouched => lines.push("Nothing was changed.".to_owned()),
-            HostState::Undone => {
-                lines.push("What had been done was undone: the host is as before.".to_owned());
-            }
-            HostState::Left(left) => {
-                lines.push("NOT everything could be undone:".to_owned());
-                lines.extend(left.iter().map(|line| plain(&format!("- {line}"))));
-            }
-        }
-    }
-    lines
-}
-
 /// From a bare host to a first session.
-pub fn instructions() -> Vec<String> {
+pub(crate) fn instructions() -> Vec<String> {
     [
         "From a bare host to a first session",
         "",

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// The longest version, bytes.
-const LONGEST: usize = 64;
+const MAX_VERSION_BYTES: usize = 64;
 
 /// A version with its revision. The order is the one of deb-version(7), with which rpm's agrees for what can be
 /// written here.
@@ -34,7 +34,9 @@ impl FromStr for Version {
                 && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+~".contains(&byte))
         };
         match text.split_once('-') {
-            Some((upstream, revision)) if text.len() <= LONGEST && good(upstream) && good(revision) => {
+            Some((upstream, revision))
+                if text.len() <= MAX_VERSION_BYTES && good(upstream) && good(revision) =>
+            {
                 Ok(Self { upstream: upstream.to_owned(), revision: revision.to_owned() })
             }
             _ => Err(NoVersion),
@@ -162,7 +164,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Version>(), Err(NoVersion), "{text:?}");
         }
-        assert_eq!(format!("{}-1", "1".repeat(LONGEST)).parse::<Version>(), Err(NoVersion));
+        assert_eq!(format!("{}-1", "1".repeat(MAX_VERSION_BYTES)).parse::<Version>(), Err(NoVersion));
         assert!(serde_json::from_str::<Version>("\"../x\"").is_err());
     }
 }

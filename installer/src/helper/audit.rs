@@ -3,12 +3,13 @@
 
 use std::os::unix::net::UnixDatagram;
 
+use super::report::progress;
 use crate::protocol::{Failure, HostState, Reply, Request};
 
 /// Facility authpriv, severity notice (RFC 5424, 6.2.1).
 const PRIORITY: u8 = 10 * 8 + 5;
-/// The longest line, bytes.
-const LONGEST: usize = 1000;
+/// The longest line, characters.
+const MAX_LINE_CHARS: usize = 1000;
 
 /// An act that is being audited.
 pub(super) struct Audit {
@@ -31,12 +32,12 @@ impl Audit {
         Some(Self { actor: format!("user={user} uid={uid} login_uid={}", login.trim()), act })
     }
 
-    /// It begins.
+    /// Writes that it begins.
     pub(super) fn begin(&self) {
         self.write("begin");
     }
 
-    /// It ended.
+    /// Writes how it ended.
     pub(super) fn outcome(&self, outcome: &Result<Reply, Failure>) {
         self.write(&match outcome {
             Ok(_) => "done".to_owned(),
@@ -54,11 +55,11 @@ impl Audit {
     fn write(&self, outcome: &str) {
         let line = format!("audit {} act={} outcome={outcome}", self.actor, self.act);
         let plain: String =
-            line.chars().map(|c| if c.is_control() { '?' } else { c }).take(LONGEST).collect();
+            line.chars().map(|c| if c.is_control() { '?' } else { c }).take(MAX_LINE_CHARS).collect();
         let record = format!("<{PRIORITY}>zone-installer-helper[{}]: {plain}", std::process::id());
         let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(record.as_bytes(), "/dev/log"));
         if sent.is_err() {
-            super::progress("the audit line could not be written: /dev/log does not answer");
+            progress("the audit line could not be written: /dev/log does not answer");
         }
     }
 }

@@ -10,16 +10,16 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
-use crate::owned::{self, NotTrusted};
 use crate::paths::Paths;
 use crate::protocol::ControlPort;
+use crate::trusted_file::{self, NotTrusted};
 
 /// The longest configuration file, bytes.
-const LONGEST: u64 = 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Anybody may read the configuration; there is no secret in it.
 const MODE: u32 = 0o644;
 
-/// Why the configuration can't be changed.
+/// The configuration can't be changed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfigurationError {
     /// A file is not root's alone, or can't be read.
@@ -28,17 +28,17 @@ pub(super) enum ConfigurationError {
     /// A file is no TOML, or a section is something else.
     #[error("{path}: {why}: mend the file first")]
     Wrong {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why, one line.
+        /// What is wrong in it, one line.
         why: String,
     },
     /// A file can't be written.
     #[error("{path} can't be written: {source}")]
     Write {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says about it.
         source: io::Error,
     },
 }
@@ -51,7 +51,7 @@ pub(super) struct Saved(Vec<(PathBuf, Option<String>)>);
 pub(super) fn save(paths: &Paths) -> Result<Saved, ConfigurationError> {
     [paths.proxy_toml(), paths.firewall_toml()]
         .into_iter()
-        .map(|path| Ok((path.clone(), owned::read_optional(&path, LONGEST)?)))
+        .map(|path| Ok((path.clone(), trusted_file::read_optional(&path, MAX_FILE_BYTES)?)))
         .collect::<Result<_, ConfigurationError>>()
         .map(Saved)
 }
@@ -89,12 +89,12 @@ pub(super) fn set_control(paths: &Paths, control: &ControlPort) -> Result<(), Co
 /// Where 17488 is served, by `zone-proxy.toml`.
 pub(super) fn control(paths: &Paths) -> Result<ControlPort, ConfigurationError> {
     let path = paths.proxy_toml();
-    let text = owned::read(&path, LONGEST)?;
+    let text = trusted_file::read(&path, MAX_FILE_BYTES)?;
     control_of(&text).map_err(|why| ConfigurationError::Wrong { path, why })
 }
 
 fn change(path: &Path, edit: impl FnOnce(&str) -> Result<String, String>) -> Result<(), ConfigurationError> {
-    let old = owned::read_optional(path, LONGEST)?;
+    let old = trusted_file::read_optional(path, MAX_FILE_BYTES)?;
     let new = edit(old.as_deref().unwrap_or_default())
         .map_err(|why| ConfigurationError::Wrong { path: path.to_owned(), why })?;
     if old.as_deref() == Some(&new) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::sys::statvfs::statvfs;
+use rustix::fs::statvfs;
 
 use super::manager::{Installed, Manager};
 use super::{run, units};
@@ -12,8 +12,8 @@ use crate::packages::{Catalogue, PACKAGE};
 use crate::paths::Paths;
 use crate::settings::Settings;
 
-/// For a question to one of the host's tools.
-const ASKING: Duration = Duration::from_secs(15);
+/// The time for a question to one of the host's tools.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 /// The programs of the proxy.
 const PROGRAMS: [&str; 3] = ["/usr/bin/zone-proxy", "/usr/bin/zone-relay", "/usr/bin/zone-firewall"];
 /// What sets clocks. Their own tools are not asked: asking timedatectl(1) starts a service.
@@ -83,11 +83,11 @@ pub(super) fn gather(paths: &Paths, settings: &Settings) -> Facts {
 /// Room on the file system of a folder, bytes.
 pub(super) fn room(folder: &Path) -> Option<u64> {
     let about = statvfs(folder).ok()?;
-    Some(about.blocks_available().saturating_mul(about.fragment_size()))
+    Some(about.f_bavail.saturating_mul(about.f_frsize))
 }
 
 fn nft() -> Result<(), String> {
-    let listed = run::run("nft", &["list", "tables"], ASKING).map_err(|error| error.to_string())?;
+    let listed = run::run("nft", &["list", "tables"], QUERY_TIMEOUT).map_err(|error| error.to_string())?;
     listed.good().map(drop).map_err(|error| error.to_string())
 }
 
@@ -97,7 +97,8 @@ fn firewalls() -> Vec<&'static str> {
     if units::booted() {
         found.extend(["firewalld", "ufw", "nftables"].into_iter().filter(|name| active(name)));
     }
-    let tables = run::run("nft", &["list", "tables"], ASKING).map(|listed| listed.output).unwrap_or_default();
+    let tables =
+        run::run("nft", &["list", "tables"], QUERY_TIMEOUT).map(|listed| listed.output).unwrap_or_default();
     if tables.lines().any(|line| matches!(line.trim(), "table ip filter" | "table ip6 filter")) {
         found.push("iptables");
     }
@@ -148,7 +149,8 @@ pub(super) fn leftovers(paths: &Paths, manager: &Manager) -> Vec<String> {
     if manager.knows().unwrap_or(false) {
         left.push(format!("package {PACKAGE}"));
     }
-    let tables = run::run("nft", &["list", "tables"], ASKING).map(|listed| listed.output).unwrap_or_default();
+    let tables =
+        run::run("nft", &["list", "tables"], QUERY_TIMEOUT).map(|listed| listed.output).unwrap_or_default();
     if tables.lines().any(|line| line.trim() == "table inet zone_proxy") {
         left.push("nftables table inet zone_proxy".to_owned());
     }

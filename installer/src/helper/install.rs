@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use super::host::Host;
 use super::manager::Identity;
-use super::{Host, configuration, facts, preflight, progress, proxy, remove, units, untouched};
+use super::report::{progress, untouched};
+use super::{configuration, facts, preflight, proxy, remove, units};
 use crate::packages::{Catalogue, Entry, Format, PACKAGE, PackageError, stage};
 use crate::paths::Paths;
 use crate::protocol::{ControlPort, Failure, Grade, HostState, Reply};
@@ -102,7 +104,8 @@ fn is_wanted(entry: &Entry, identity: &Identity) -> Result<(), PackageError> {
 
 /// The old and the new files lie side by side for a moment.
 fn room(identity: &Identity) -> Result<(), Failure> {
-    for (folder, needed) in [("/usr", identity.size.max(preflight::ROOM_USR)), ("/var", preflight::ROOM_VAR)]
+    for (folder, needed) in
+        [("/usr", identity.size.max(preflight::MIN_ROOM_USR_BYTES)), ("/var", preflight::MIN_ROOM_VAR_BYTES)]
     {
         let room = facts::room(Path::new(folder)).unwrap_or(u64::MAX);
         if room < needed {

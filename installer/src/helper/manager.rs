@@ -8,17 +8,17 @@ use crate::packages::{Format, PACKAGE};
 use crate::settings::{PackageManager, Settings};
 use crate::version::Version;
 
-/// For a question to the package database.
-const ASKING: Duration = Duration::from_secs(30);
-/// For packages to be unpacked, and for their scripts.
-const CHANGING: Duration = Duration::from_secs(300);
+/// The time for a question to the package database.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time for packages to be unpacked, and for their scripts.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(300);
 /// dpkg(1) keeps configuration that an admin changed, without asking.
 const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
 
-/// Why packages can't be handled.
+/// Packages can't be handled.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ManagerError {
-    /// Neither is there.
+    /// There is neither dpkg(1) nor rpm(8).
     #[error("this host has neither dpkg nor rpm: no package can be installed here")]
     None,
     /// A tool failed.
@@ -27,17 +27,17 @@ pub(super) enum ManagerError {
     /// A package can't be installed.
     #[error("{tool} can't install {file}: {complaint}")]
     Install {
-        /// Which tool.
+        /// The tool of package management.
         tool: &'static str,
         /// The package.
         file: String,
-        /// Why, one line.
+        /// What the tool complained about, one line.
         complaint: String,
     },
     /// A tool said what nobody expects.
     #[error("{tool} said {said:?} about {PACKAGE}: look at the package database, and repair it first")]
-    Odd {
-        /// Which tool.
+    UnexpectedAnswer {
+        /// The tool of package management.
         tool: &'static str,
         /// What it said.
         said: String,
@@ -97,18 +97,19 @@ impl Manager {
         let (tool, found) = match self.format {
             Format::Deb => {
                 let shown = "--showformat=${db:Status-Abbrev} ${Version}";
-                ("dpkg-query", run::run("dpkg-query", &["--show", shown, PACKAGE], ASKING)?)
+                ("dpkg-query", run::run("dpkg-query", &["--show", shown, PACKAGE], QUERY_TIMEOUT)?)
             }
             Format::Rpm => {
                 let shown = ["-q", "--qf", "ii %{VERSION}-%{RELEASE}\n", PACKAGE];
-                ("rpm", run::run("rpm", &shown, ASKING)?)
+                ("rpm", run::run("rpm", &shown, QUERY_TIMEOUT)?)
             }
         };
         // Both end with 1 where they know no such package.
         if !found.status.success() {
             return Ok(Installed::No);
         }
-        state(&found.output).ok_or_else(|| ManagerError::Odd { tool, said: run::tail(&found.output) })
+        state(&found.output)
+            .ok_or_else(|| ManagerError::UnexpectedAnswer { tool, said: run::tail(&found.output) })
     }
 
     /// What a package file says about itself.
@@ -117,11 +118,15 @@ impl Manager {
         let (tool, said) = match self.format {
             Format::Deb => {
                 let shown = "--showformat=${Package} ${Version} ${Architecture}\t${Installed-Size}";
-                ("dpkg-deb", run::run("dpkg-deb", &["--show", shown, &file], ASKING)?.good()?)
+                ("dpkg-deb", run::run("dpkg-deb", &["--show", shown, &file], QUERY_TIMEOUT)?.good()?)
             }
             Format::Rpm => {
                 let shown = "%{NAME} %{VERSION}-%{RELEASE} %{ARCH}\t%{SIZE}";
-                ("rpm", run::run("rpm", &["-qp", "--nosignature", "--qf", shown, &file], ASKING)?.good()?)
+                (
+                    "rpm",
+                    run::run("rpm", &["-qp", "--nosignature", "--qf", shown, &file], QUERY_TIMEOUT)?
+                        .good()?,
+                )
             }
         };
         let unit = if self.format == Format::Deb { 1024 } else { 1 };
@@ -130,7 +135,7 @@ impl Manager {
             .and_then(|(name, size)| {
                 Some(Identity { name: name.to_owned(), size: size.parse::<u64>().ok()?.saturating_mul(unit) })
             })
-            .ok_or_else(|| ManagerError::Odd { tool, said: run::tail(&said) })
+            .ok_or_else(|| ManagerError::UnexpectedAnswer { tool, said: run::tail(&said) })
     }
 
     /// Installs a package file, or upgrades to it.
@@ -156,7 +161,7 @@ impl Manager {
                 )
             }
         };
-        let finished = run::run(tool, &arguments, CHANGING)?;
+        let finished = run::run(tool, &arguments, CHANGE_TIMEOUT)?;
         if finished.status.success() {
             return Ok(());
         }
@@ -169,13 +174,13 @@ impl Manager {
         match self.format {
             Format::Deb => {
                 let arguments = ["--force-remove-reinstreq", "--purge", PACKAGE];
-                run::run("dpkg", &arguments, CHANGING)?.good()?;
+                run::run("dpkg", &arguments, CHANGE_TIMEOUT)?.good()?;
             }
             Format::Rpm => {
                 let mut arguments = vec!["-e"];
                 arguments.extend(self.rpm_options.iter().map(String::as_str));
                 arguments.push(PACKAGE);
-                run::run("rpm", &arguments, CHANGING)?.good()?;
+                run::run("rpm", &arguments, CHANGE_TIMEOUT)?.good()?;
             }
         }
         Ok(())
@@ -186,7 +191,8 @@ impl Manager {
         if self.format == Format::Rpm {
             return Ok(self.installed()? != Installed::No);
         }
-        let shown = run::run("dpkg-query", &["--show", "--showformat=${db:Status-Abbrev}", PACKAGE], ASKING)?;
+        let shown =
+            run::run("dpkg-query", &["--show", "--showformat=${db:Status-Abbrev}", PACKAGE], QUERY_TIMEOUT)?;
         Ok(shown.status.success() && !shown.output.trim().ends_with('n'))
     }
 }

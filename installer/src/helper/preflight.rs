@@ -7,11 +7,11 @@ use super::manager::Installed;
 use crate::protocol::{Grade, Verdict};
 
 /// Room for programs, bytes.
-pub(super) const ROOM_USR: u64 = 64 << 20;
+pub(super) const MIN_ROOM_USR_BYTES: u64 = 64 << 20;
 /// Room for state and for the package database, bytes.
-pub(super) const ROOM_VAR: u64 = 64 << 20;
+pub(super) const MIN_ROOM_VAR_BYTES: u64 = 64 << 20;
 /// A clock before 2026-01-01 was never set; certificates would be refused.
-const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
+const EARLIEST_SET_CLOCK: Duration = Duration::from_secs(1_767_225_600);
 
 /// A verdict for each check, in the order in which an admin would mend them.
 pub(super) fn judge(facts: &Facts) -> Vec<Verdict> {
@@ -26,8 +26,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Verdict> {
     verdicts.push(nftables(facts));
     verdicts.push(firewall(facts));
     verdicts.extend(ports(facts));
-    verdicts.push(room("room on /usr", facts.room_usr, ROOM_USR));
-    verdicts.push(room("room on /var", facts.room_var, ROOM_VAR));
+    verdicts.push(room("room on /usr", facts.room_usr, MIN_ROOM_USR_BYTES));
+    verdicts.push(room("room on /var", facts.room_var, MIN_ROOM_VAR_BYTES));
     verdicts.push(clock(facts));
     verdicts
 }
@@ -120,7 +120,7 @@ fn room(check: &str, room: Option<u64>, needed: u64) -> Verdict {
 }
 
 fn clock(facts: &Facts) -> Verdict {
-    if facts.now < SystemTime::UNIX_EPOCH + EARLIEST {
+    if facts.now < SystemTime::UNIX_EPOCH + EARLIEST_SET_CLOCK {
         return fail("clock", "is before 2026", "set it: certificates would not be valid yet");
     }
     if facts.synchronised {
@@ -156,9 +156,9 @@ mod tests {
             nft: Ok(()),
             firewalls: vec!["nftables"],
             taken: Vec::new(),
-            room_usr: Some(ROOM_USR),
-            room_var: Some(ROOM_VAR),
-            now: SystemTime::UNIX_EPOCH + EARLIEST,
+            room_usr: Some(MIN_ROOM_USR_BYTES),
+            room_var: Some(MIN_ROOM_VAR_BYTES),
+            now: SystemTime::UNIX_EPOCH + EARLIEST_SET_CLOCK,
             synchronised: true,
             manager: Ok("dpkg"),
             installed: Ok(Installed::No),
@@ -183,7 +183,7 @@ mod tests {
             ("systemd", Facts { systemd: false, ..good() }),
             ("nftables", Facts { nft: Err("nft is not installed".to_owned()), ..good() }),
             ("port 17487", Facts { taken: vec![17487], ..good() }),
-            ("room on /usr", Facts { room_usr: Some(ROOM_USR - 1), ..good() }),
+            ("room on /usr", Facts { room_usr: Some(MIN_ROOM_USR_BYTES - 1), ..good() }),
             ("room on /var", Facts { room_var: Some(0), ..good() }),
             ("clock", Facts { now: SystemTime::UNIX_EPOCH, ..good() }),
             ("package manager", Facts { manager: Err("neither dpkg nor rpm".to_owned()), ..good() }),

@@ -10,16 +10,16 @@ use zone_firewall_protocol::Finding;
 use super::run::{self, RunError};
 use super::units;
 
-/// For a question.
-const ASKING: Duration = Duration::from_secs(30);
-/// For a change: leaving a zone waits for relays to end.
-const CHANGING: Duration = Duration::from_secs(90);
-/// For a started proxy to serve.
-const STARTING: Duration = Duration::from_secs(60);
+/// The time for a question.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time for a change: leaving a zone waits for relays to end.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(90);
+/// The time for a started proxy to serve.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it is asked meanwhile.
-const BEAT: Duration = Duration::from_millis(250);
+const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Why the proxy did not do what it should.
+/// The proxy did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyError {
     /// A program failed.
@@ -27,7 +27,7 @@ pub(super) enum ProxyError {
     Run(#[from] RunError),
     /// A program printed something unexpected.
     #[error("'{0}' printed something unexpected: it is of another version than this installer")]
-    Odd(&'static str),
+    UnexpectedOutput(&'static str),
     /// It does not serve.
     #[error("zone-proxy does not serve: {why}")]
     NotServing {
@@ -38,51 +38,51 @@ pub(super) enum ProxyError {
 
 /// What the Module Server needs.
 pub(super) fn payload() -> Result<Value, ProxyError> {
-    json("zone-proxy show payload", &run::run("zone-proxy", &["show", "payload"], ASKING)?.good()?)
+    json("zone-proxy show payload", &run::run("zone-proxy", &["show", "payload"], QUERY_TIMEOUT)?.good()?)
 }
 
-/// How it is.
+/// How the proxy is, as `zone-proxy status --json` prints it.
 pub(super) fn status() -> Result<Value, ProxyError> {
-    json("zone-proxy status --json", &run::run("zone-proxy", &["status", "--json"], ASKING)?.good()?)
+    json("zone-proxy status --json", &run::run("zone-proxy", &["status", "--json"], QUERY_TIMEOUT)?.good()?)
 }
 
-/// How it is, for a person.
+/// How the proxy is, for a person.
 pub(super) fn status_text() -> Result<String, ProxyError> {
-    Ok(run::run("zone-proxy", &["status"], ASKING)?.good()?)
+    Ok(run::run("zone-proxy", &["status"], QUERY_TIMEOUT)?.good()?)
 }
 
 /// Leaves the zone.
 pub(super) fn reset() -> Result<(), ProxyError> {
-    Ok(run::run("zone-proxy", &["reset", "--yes"], CHANGING)?.good().map(drop)?)
+    Ok(run::run("zone-proxy", &["reset", "--yes"], CHANGE_TIMEOUT)?.good().map(drop)?)
 }
 
 /// Finds errors in the configuration.
 pub(super) fn check_configuration() -> Result<(), ProxyError> {
-    Ok(run::run("zone-proxy", &["check-config"], ASKING)?.good().map(drop)?)
+    Ok(run::run("zone-proxy", &["check-config"], QUERY_TIMEOUT)?.good().map(drop)?)
 }
 
 /// Makes the live firewall as it should be.
 pub(super) fn firewall_apply() -> Result<(), ProxyError> {
-    Ok(run::run("zone-firewall", &["apply"], CHANGING)?.good().map(drop)?)
+    Ok(run::run("zone-firewall", &["apply"], CHANGE_TIMEOUT)?.good().map(drop)?)
 }
 
 /// Takes every rule of ours out of the live firewall.
 pub(super) fn firewall_remove() -> Result<(), ProxyError> {
-    Ok(run::run("zone-firewall", &["remove"], CHANGING)?.good().map(drop)?)
+    Ok(run::run("zone-firewall", &["remove"], CHANGE_TIMEOUT)?.good().map(drop)?)
 }
 
 /// What would be changed in the live firewall.
 pub(super) fn firewall_plan() -> Result<String, ProxyError> {
-    Ok(run::run("zone-firewall", &["plan"], ASKING)?.good()?)
+    Ok(run::run("zone-firewall", &["plan"], QUERY_TIMEOUT)?.good()?)
 }
 
 /// How the live firewall differs from what it should be.
 pub(super) fn firewall_verify() -> Result<Vec<Finding>, ProxyError> {
     let what = "zone-firewall verify --json";
-    let finished = run::run("zone-firewall", &["verify", "--json"], ASKING)?;
+    let finished = run::run("zone-firewall", &["verify", "--json"], QUERY_TIMEOUT)?;
     // It ends with 1 where there are findings, and with 2 where it could not look.
     let output = if finished.status.code() == Some(1) { finished.output } else { finished.good()? };
-    let verified: Verified = serde_json::from_str(&output).map_err(|_| ProxyError::Odd(what))?;
+    let verified: Verified = serde_json::from_str(&output).map_err(|_| ProxyError::UnexpectedOutput(what))?;
     Ok(verified.findings)
 }
 
@@ -94,7 +94,7 @@ struct Verified {
 
 /// Waits until 17488 is served, and returns the state: `unprovisioned` or `provisioned`.
 pub(super) fn wait_until_served() -> Result<String, ProxyError> {
-    let deadline = Instant::now() + STARTING;
+    let deadline = Instant::now() + START_TIMEOUT;
     loop {
         let why = match status() {
             Ok(status) => match serving(&status) {
@@ -105,10 +105,10 @@ pub(super) fn wait_until_served() -> Result<String, ProxyError> {
         };
         let failed = units::property("zone-proxy.service", "ActiveState").as_deref() == Some("failed");
         if failed || Instant::now() >= deadline {
-            let why = units::last_words("zone-proxy.service").unwrap_or(why);
+            let why = units::last_log_line("zone-proxy.service").unwrap_or(why);
             return Err(ProxyError::NotServing { why });
         }
-        thread::sleep(BEAT);
+        thread::sleep(STATUS_INTERVAL);
     }
 }
 
@@ -128,7 +128,7 @@ fn serving(status: &Value) -> Result<String, String> {
 fn json(what: &'static str, output: &str) -> Result<Value, ProxyError> {
     match serde_json::from_str(output) {
         Ok(value @ Value::Object(_)) => Ok(value),
-        _ => Err(ProxyError::Odd(what)),
+        _ => Err(ProxyError::UnexpectedOutput(what)),
     }
 }
 

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::facts::{self, FOLDERS};
-use super::{Host, progress, proxy, run, units, untouched};
+use super::host::Host;
+use super::report::{progress, untouched};
+use super::{proxy, run, units};
 use crate::protocol::{Failure, HostState, Reply};
 
-/// For a user to be removed.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The time for a user to be removed.
+const USERDEL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Removes it.
 pub(super) fn remove(host: &Host) -> Result<Reply, Failure> {
@@ -52,7 +54,7 @@ pub(super) fn take_away(host: &Host) -> Vec<String> {
         trouble.extend(delete(folder));
     }
     for user in facts::users() {
-        let removed = run::run("userdel", &[user], PATIENCE).and_then(run::Finished::good);
+        let removed = run::run("userdel", &[user], USERDEL_TIMEOUT).and_then(run::Finished::good);
         trouble.extend(removed.err().map(|error| error.to_string()));
     }
     trouble.extend(units::forget().err().map(|error| error.to_string()));

@@ -18,12 +18,12 @@ const STOPPED: [&str; 6] = [
     "zone-firewall.service",
     "zone-firewall-restore.service",
 ];
-/// For a question to systemd.
-const ASKING: Duration = Duration::from_secs(15);
-/// For units to start or to stop.
-const CHANGING: Duration = Duration::from_secs(120);
+/// The time for a question to systemd.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
+/// The time for units to start or to stop.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Why units did not start.
+/// Units did not start, or did not stop.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnitError {
     /// systemctl(1) failed.
@@ -32,9 +32,9 @@ pub(super) enum UnitError {
     /// A unit failed, and said why.
     #[error("{unit} does not start: {why}")]
     Failed {
-        /// Which.
+        /// The unit that failed.
         unit: &'static str,
-        /// Its last words.
+        /// The last line that it logged.
         why: String,
     },
 }
@@ -47,7 +47,8 @@ impl UnitError {
                 && property(unit, "Result").is_some_and(|result| result != "success")
         };
         let unit = ENABLED.into_iter().find(|unit| failed(unit));
-        unit.and_then(|unit| Some(Self::Failed { unit, why: last_words(unit)? })).unwrap_or(Self::Run(error))
+        unit.and_then(|unit| Some(Self::Failed { unit, why: last_log_line(unit)? }))
+            .unwrap_or(Self::Run(error))
     }
 }
 
@@ -58,9 +59,9 @@ pub(super) fn booted() -> bool {
 
 /// Enables and starts all.
 pub(super) fn start() -> Result<(), UnitError> {
-    systemctl(&["daemon-reload"], ASKING)?;
-    systemctl(&[&["enable", "--quiet"], &ENABLED[..]].concat(), ASKING)?;
-    systemctl(&[&["start"], &ENABLED[..]].concat(), CHANGING).map_err(UnitError::from_start)
+    systemctl(&["daemon-reload"], QUERY_TIMEOUT)?;
+    systemctl(&[&["enable", "--quiet"], &ENABLED[..]].concat(), QUERY_TIMEOUT)?;
+    systemctl(&[&["start"], &ENABLED[..]].concat(), CHANGE_TIMEOUT).map_err(UnitError::from_start)
 }
 
 /// Stops and disables all, whatever of it there is.
@@ -68,10 +69,10 @@ pub(super) fn stop() -> Result<(), RunError> {
     if !booted() {
         return Ok(());
     }
-    systemctl(&[&["stop"], &known(&STOPPED)[..]].concat(), CHANGING)?;
-    let enabled = known(&ENABLED);
+    systemctl(&[&["stop"], &loadable(&STOPPED)[..]].concat(), CHANGE_TIMEOUT)?;
+    let enabled = loadable(&ENABLED);
     if !enabled.is_empty() {
-        systemctl(&[&["disable", "--quiet"], &enabled[..]].concat(), ASKING)?;
+        systemctl(&[&["disable", "--quiet"], &enabled[..]].concat(), QUERY_TIMEOUT)?;
     }
     Ok(())
 }
@@ -81,15 +82,15 @@ pub(super) fn forget() -> Result<(), RunError> {
     if !booted() {
         return Ok(());
     }
-    systemctl(&["daemon-reload"], ASKING)?;
+    systemctl(&["daemon-reload"], QUERY_TIMEOUT)?;
     // There may be nothing that failed, which is no error here.
-    run::run("systemctl", &[&["reset-failed"], &STOPPED[..]].concat(), ASKING)?;
+    run::run("systemctl", &[&["reset-failed"], &STOPPED[..]].concat(), QUERY_TIMEOUT)?;
     Ok(())
 }
 
 /// Does something to one unit.
 pub(super) fn act(verb: &str, unit: &str) -> Result<(), RunError> {
-    systemctl(&[verb, unit], CHANGING)
+    systemctl(&[verb, unit], CHANGE_TIMEOUT)
 }
 
 /// How each unit is.
@@ -105,28 +106,28 @@ pub(super) fn statuses() -> Vec<UnitStatus> {
 }
 
 /// The last line that a unit's own processes logged.
-pub(super) fn last_words(unit: &str) -> Option<String> {
+pub(super) fn last_log_line(unit: &str) -> Option<String> {
     let own = format!("_SYSTEMD_UNIT={unit}");
     let shown = ["--quiet", "--no-pager", "--output=cat", "--lines=1", &own];
-    let said = run::run("journalctl", &shown, ASKING).ok()?.good().ok()?;
+    let said = run::run("journalctl", &shown, QUERY_TIMEOUT).ok()?.good().ok()?;
     (!said.trim().is_empty()).then(|| run::tail(&said))
 }
 
 /// A property of a unit; `None` where it has none.
 pub(super) fn property(unit: &str, name: &str) -> Option<String> {
-    let shown = run::run("systemctl", &["show", "--property", name, "--value", unit], ASKING).ok()?;
+    let shown = run::run("systemctl", &["show", "--property", name, "--value", unit], QUERY_TIMEOUT).ok()?;
     let value = shown.good().ok()?.trim().to_owned();
     (!value.is_empty()).then_some(value)
 }
 
 /// Those whose files exist: systemctl fails on others. Patterns match what runs, and may match nothing.
-fn known<'a>(units: &[&'a str]) -> Vec<&'a str> {
+fn loadable<'a>(units: &[&'a str]) -> Vec<&'a str> {
     let there = |unit: &str| {
         unit.contains('*') || property(unit, "LoadState").is_some_and(|state| state != "not-found")
     };
     units.iter().copied().filter(|unit| there(unit)).collect()
 }
 
-fn systemctl(arguments: &[&str], within: Duration) -> Result<(), RunError> {
-    run::run("systemctl", arguments, within)?.good().map(drop)
+fn systemctl(arguments: &[&str], timeout: Duration) -> Result<(), RunError> {
+    run::run("systemctl", arguments, timeout)?.good().map(drop)
 }

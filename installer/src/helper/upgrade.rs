@@ -5,14 +5,16 @@ use std::fs;
 use std::path::Path;
 
 use super::configuration::{self, Saved};
+use super::host::Host;
 use super::manager::Installed;
-use super::{Host, install, progress, proxy, units, untouched};
+use super::report::{progress, untouched};
+use super::{install, proxy, units};
 use crate::packages::PackageError;
 use crate::protocol::{Failure, HostState, Reply};
 use crate::version::Version;
 
 /// The unit of the control process.
-const CONTROL: &str = "zone-proxy.service";
+const CONTROL_UNIT: &str = "zone-proxy.service";
 
 /// Verifies, upgrades, and waits until the new version serves what the old one did.
 pub(super) fn upgrade(host: &Host, version: &Version) -> Result<Reply, Failure> {
@@ -65,14 +67,14 @@ fn bring_up() -> Result<String, String> {
     progress("starting the proxy");
     units::start().map_err(|error| error.to_string())?;
     if runs_a_replaced_program() {
-        units::act("restart", CONTROL).map_err(|error| error.to_string())?;
+        units::act("restart", CONTROL_UNIT).map_err(|error| error.to_string())?;
     }
     proxy::wait_until_served().map_err(told)
 }
 
 /// The kernel shows the program of a process as deleted once its file was replaced.
 fn runs_a_replaced_program() -> bool {
-    units::property(CONTROL, "MainPID")
+    units::property(CONTROL_UNIT, "MainPID")
         .and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok())
         .is_some_and(|program| program.to_string_lossy().ends_with(" (deleted)"))
 }

@@ -4,16 +4,16 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::protocol::{ControlPort, MOST_LINES, Request};
+use crate::protocol::{ControlPort, MAX_LOG_LINES, Request};
 use crate::text;
 use crate::version::Version;
 
 /// Room for versions in a prompt, columns.
-const NAMED_VERSIONS: usize = 48;
+const VERSIONS_COLUMNS: usize = 48;
 
 /// Questions that end in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Form {
+pub(crate) struct Form {
     kind: Kind,
     step: Step,
     versions: Vec<Version>,
@@ -44,7 +44,7 @@ enum Step {
 
 /// What an answer leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// The next question.
     Ask(Form),
     /// The same question again, and why.
@@ -57,7 +57,7 @@ pub enum Next {
 
 impl Form {
     /// Before an installation; `None` where there is nothing to install.
-    pub fn install(versions: Vec<Version>) -> Option<Self> {
+    pub(crate) fn install(versions: Vec<Version>) -> Option<Self> {
         let control = ControlPort { listen: vec![IpAddr::from([0, 0, 0, 0])], networks: Vec::new() };
         let version = versions.first().cloned();
         version.is_some().then(|| Self {
@@ -69,29 +69,29 @@ impl Form {
     }
 
     /// Before an upgrade; `None` where there is nothing newer.
-    pub fn upgrade(versions: Vec<Version>, installed: &Version) -> Option<Self> {
+    pub(crate) fn upgrade(versions: Vec<Version>, installed: &Version) -> Option<Self> {
         let versions: Vec<_> = versions.into_iter().filter(|version| version > installed).collect();
         let version = versions.first().cloned();
         version.is_some().then(|| Self { versions, version, ..Self::of(Kind::Upgrade, Step::Version) })
     }
 
     /// Before a change of where 17488 is served.
-    pub fn configure(control: ControlPort) -> Self {
+    pub(crate) fn configure(control: ControlPort) -> Self {
         Self { control, ..Self::of(Kind::Configure, Step::Listen) }
     }
 
     /// Before a removal.
-    pub fn remove() -> Self {
+    pub(crate) fn remove() -> Self {
         Self::of(Kind::Remove, Step::Confirm)
     }
 
     /// Before leaving the zone.
-    pub fn reset() -> Self {
+    pub(crate) fn reset() -> Self {
         Self::of(Kind::Reset, Step::Confirm)
     }
 
     /// Before the log is shown.
-    pub fn logs() -> Self {
+    pub(crate) fn logs() -> Self {
         Self::of(Kind::Logs, Step::Lines)
     }
 
@@ -100,7 +100,7 @@ impl Form {
     }
 
     /// What stands above the prompt.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let now = |value: String| vec![format!("Now: {value} (Enter keeps it)")];
         match self.step {
             Step::Version => now(self.version.as_ref().map(ToString::to_string).unwrap_or_default()),
@@ -134,13 +134,13 @@ impl Form {
     }
 
     /// The prompt, with its range.
-    pub fn prompt(&self) -> String {
+    pub(crate) fn prompt(&self) -> String {
         match self.step {
             Step::Version => {
                 let mut columns = 0;
                 let named = self.versions.iter().take_while(|version| {
                     columns += version.to_string().len() + 2;
-                    columns <= NAMED_VERSIONS
+                    columns <= VERSIONS_COLUMNS
                 });
                 let named: Vec<_> = named.collect();
                 let more = if named.len() < self.versions.len() { ", ..." } else { "" };
@@ -148,13 +148,13 @@ impl Form {
             }
             Step::Listen => "Listen on [addresses of this host, with commas] > ".to_owned(),
             Step::Networks => "Allowed networks [any, or such as 10.0.0.0/8, with commas] > ".to_owned(),
-            Step::Lines => format!("Lines [1 to {MOST_LINES}] > "),
+            Step::Lines => format!("Lines [1 to {MAX_LOG_LINES}] > "),
             Step::Confirm => "Type yes to go on [yes, no] > ".to_owned(),
         }
     }
 
     /// Takes an answer, without blanks around it.
-    pub fn answer(mut self, typed: &str) -> Next {
+    pub(crate) fn answer(mut self, typed: &str) -> Next {
         if self.step == Step::Confirm {
             return if typed == "yes" { self.request().map_or(Next::Leave, Next::Run) } else { Next::Leave };
         }
@@ -198,8 +198,8 @@ impl Form {
                 self.control.networks = control.networks;
             }
             Step::Lines => {
-                let lines = typed.parse().ok().filter(|lines| (1..=MOST_LINES).contains(lines));
-                self.lines = lines.ok_or(format!("'{typed}' is no number from 1 to {MOST_LINES}."))?;
+                let lines = typed.parse().ok().filter(|lines| (1..=MAX_LOG_LINES).contains(lines));
+                self.lines = lines.ok_or(format!("'{typed}' is no number from 1 to {MAX_LOG_LINES}."))?;
             }
             Step::Confirm => {}
         }

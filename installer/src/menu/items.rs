@@ -2,7 +2,7 @@
 
 /// A menu.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Menu {
+pub(crate) enum Menu {
     /// The first one.
     Root,
     /// `A`
@@ -15,7 +15,7 @@ pub enum Menu {
 
 /// What a choice leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// Another menu.
     Go(Menu),
     /// Something to be done.
@@ -24,7 +24,7 @@ pub enum Choice {
 
 /// What can be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     /// Look whether this host is ready.
     Preflight,
     /// Install the proxy.
@@ -55,15 +55,15 @@ pub enum Act {
 
 /// A line of a menu.
 #[derive(Debug)]
-pub struct Item {
+pub(crate) struct Item {
     /// What is typed.
-    pub key: char,
+    pub(crate) key: char,
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it is for.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
     /// What it leads to.
-    pub choice: Choice,
+    pub(crate) choice: Choice,
 }
 
 const fn item(key: char, name: &'static str, what: &'static str, choice: Choice) -> Item {
@@ -96,7 +96,7 @@ const INFORMATION: [Item; 3] = [
 
 impl Menu {
     /// Its lines.
-    pub fn items(self) -> &'static [Item] {
+    pub(crate) fn items(self) -> &'static [Item] {
         match self {
             Self::Root => &ROOT,
             Self::Operations => &OPERATIONS,
@@ -106,7 +106,7 @@ impl Menu {
     }
 
     /// How it is reached.
-    pub fn path(self) -> &'static str {
+    pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Root => "",
             Self::Operations => "A",
@@ -116,7 +116,7 @@ impl Menu {
     }
 
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Root => "Main menu",
             Self::Operations => "Operations",
@@ -127,7 +127,7 @@ impl Menu {
 
     /// The menu that leads here.
     #[must_use]
-    pub fn back(self) -> Self {
+    pub(crate) fn back(self) -> Self {
         match self {
             Self::Root | Self::Operations | Self::Information => Self::Root,
             Self::ZoneProxy => Self::Operations,
@@ -135,14 +135,14 @@ impl Menu {
     }
 
     /// What a typed letter or digit leads to.
-    pub fn choose(self, typed: &str) -> Option<&'static Item> {
+    pub(crate) fn choose(self, typed: &str) -> Option<&'static Item> {
         let mut letters = typed.chars();
         let key = letters.next()?.to_ascii_uppercase();
         self.items().iter().find(|item| item.key == key && letters.as_str().is_empty())
     }
 
     /// What a whole path such as `A-A-2` leads to, and the menu that it stands in.
-    pub fn follow(path: &str) -> Option<(Self, Choice)> {
+    pub(crate) fn follow(path: &str) -> Option<(Self, Choice)> {
         let mut at = Self::Root;
         let mut steps = path.split('-').peekable();
         loop {

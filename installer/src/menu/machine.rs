@@ -7,13 +7,13 @@ use crate::text::{self, WIDTH};
 use crate::version::Version;
 
 /// Rows of a terminal that a page of text takes; header and prompt take the rest of 24.
-pub const PAGE: usize = 19;
+const PAGE_ROWS: usize = 19;
 /// Columns of a terminal, by which it breaks lines that may not be broken otherwise.
 const COLUMNS: usize = 80;
 /// Where a broken line goes on.
 const INDENT: usize = 6;
 /// What of a wrong answer is shown again, characters.
-const ECHOED: usize = 30;
+const MAX_ECHOED_CHARS: usize = 30;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,11 +94,12 @@ pub struct About {
 pub struct Machine {
     about: About,
     menu: Menu,
-    place: Place,
+    screen: Screen,
 }
 
+/// What the menu shows, and so what a line that is typed means.
 #[derive(Debug)]
-enum Place {
+enum Screen {
     /// A choice is awaited.
     Menu,
     /// An answer to a question is awaited.
@@ -114,7 +115,7 @@ enum Place {
 impl Machine {
     /// At the first menu.
     pub fn new(about: About) -> Self {
-        Self { about, menu: Menu::Root, place: Place::Menu }
+        Self { about, menu: Menu::Root, screen: Screen::Menu }
     }
 
     /// What is installed has changed.
@@ -124,34 +125,34 @@ impl Machine {
 
     /// What is to be done now.
     pub fn handle(&mut self, event: Event) -> Vec<Action> {
-        match (event, std::mem::replace(&mut self.place, Place::Left)) {
-            (_, Place::Left) | (Event::End, _) => vec![Action::Leave],
+        match (event, std::mem::replace(&mut self.screen, Screen::Left)) {
+            (_, Screen::Left) | (Event::End, _) => vec![Action::Leave],
             (Event::Idle, _) => self.log_out("No input for too long: logged out."),
-            (Event::Answer(answer), Place::Busy(act)) => self.answered(act, answer),
+            (Event::Answer(answer), Screen::Busy(act)) => self.answered(act, answer),
             // The answer is still to come; whatever is typed meanwhile waits in the terminal.
-            (_, Place::Busy(act)) => {
-                self.place = Place::Busy(act);
+            (_, Screen::Busy(act)) => {
+                self.screen = Screen::Busy(act);
                 Vec::new()
             }
-            (Event::Start | Event::Answer(_), _) | (Event::Interrupt, Place::Menu) => {
+            (Event::Start | Event::Answer(_), _) | (Event::Interrupt, Screen::Menu) => {
                 self.show_menu(self.menu, None)
             }
             (Event::Interrupt, _) => self.show_menu(self.menu, Some("Interrupted.")),
-            (Event::TooLong, place) => self.again(place, "That line is too long: type a short answer."),
-            (Event::Line(line), place) if !line.chars().all(|c| c == ' ' || c.is_ascii_graphic()) => {
-                self.again(place, "That held control or foreign characters: type plain text.")
+            (Event::TooLong, screen) => self.again(screen, "That line is too long: type a short answer."),
+            (Event::Line(line), screen) if !line.chars().all(|c| c == ' ' || c.is_ascii_graphic()) => {
+                self.again(screen, "That held control or foreign characters: type plain text.")
             }
-            (Event::Line(line), place) => self.typed(line.trim(), place),
+            (Event::Line(line), screen) => self.typed(line.trim(), screen),
         }
     }
 
-    fn typed(&mut self, line: &str, place: Place) -> Vec<Action> {
-        match (line.to_ascii_uppercase().as_str(), place) {
+    fn typed(&mut self, line: &str, screen: Screen) -> Vec<Action> {
+        match (line.to_ascii_uppercase().as_str(), screen) {
             ("Z", _) => self.log_out("Logged out."),
             ("RR", _) => self.show_menu(Menu::Root, None),
-            ("R", Place::Menu) => self.show_menu(self.menu.back(), None),
+            ("R", Screen::Menu) => self.show_menu(self.menu.back(), None),
             ("R", _) => self.show_menu(self.menu, None),
-            (_, Place::Form(form)) => match form.answer(line) {
+            (_, Screen::Form(form)) => match form.answer(line) {
                 Next::Ask(form) => self.ask(form, None),
                 Next::Again(form, why) => self.ask(form, Some(&clipped(&why))),
                 Next::Run(request) => {
@@ -160,7 +161,7 @@ impl Machine {
                 }
                 Next::Leave => self.show_menu(self.menu, Some("Nothing was done.")),
             },
-            (_, Place::Page(rest)) => self.show_page(rest),
+            (_, Screen::Page(rest)) => self.show_page(rest),
             ("", _) => self.show_menu(self.menu, None),
             (typed, _) => {
                 let here = self.menu.choose(typed).map(|item| (self.menu, item.choice));
@@ -169,7 +170,7 @@ impl Machine {
                 {
                     return self.follow(menu, choice);
                 }
-                let echoed: String = line.chars().take(ECHOED).collect();
+                let echoed: String = line.chars().take(MAX_ECHOED_CHARS).collect();
                 self.show_menu(self.menu, Some(&format!("'{echoed}' is no choice here.")))
             }
         }
@@ -229,7 +230,7 @@ impl Machine {
     }
 
     fn run(&mut self, act: Act, task: Task) -> Vec<Action> {
-        self.place = Place::Busy(act);
+        self.screen = Screen::Busy(act);
         vec![Action::Print(vec!["Working ...".to_owned()]), Action::Run(task)]
     }
 
@@ -237,15 +238,15 @@ impl Machine {
         let mut lines: Vec<String> = trouble.map(str::to_owned).into_iter().collect();
         lines.extend(form.lines());
         let prompt = form.prompt();
-        self.place = Place::Form(form);
+        self.screen = Screen::Form(form);
         vec![Action::Print(wrapped(&lines)), Action::Prompt(prompt)]
     }
 
-    fn again(&mut self, place: Place, why: &str) -> Vec<Action> {
-        match place {
-            Place::Form(form) => self.ask(form, Some(why)),
-            Place::Page(rest) => {
-                self.place = Place::Page(rest);
+    fn again(&mut self, screen: Screen, why: &str) -> Vec<Action> {
+        match screen {
+            Screen::Form(form) => self.ask(form, Some(why)),
+            Screen::Page(rest) => {
+                self.screen = Screen::Page(rest);
                 vec![Action::Print(vec![why.to_owned()]), Action::Prompt(self.page_prompt())]
             }
             _ => self.show_menu(self.menu, Some(why)),
@@ -266,26 +267,26 @@ impl Machine {
             .iter()
             .take_while(|line| {
                 rows += line.chars().count().div_ceil(COLUMNS).max(1);
-                rows <= PAGE
+                rows <= PAGE_ROWS
             })
             .count();
         let rest = lines.split_off(fitting.max(1));
         let mut page = self.header();
         page.extend(lines);
-        self.place = Place::Page(rest);
+        self.screen = Screen::Page(rest);
         vec![Action::Print(page), Action::Prompt(self.page_prompt())]
     }
 
     fn page_prompt(&self) -> String {
-        match &self.place {
-            Place::Page(rest) if !rest.is_empty() => "Enter: more   R: back > ".to_owned(),
+        match &self.screen {
+            Screen::Page(rest) if !rest.is_empty() => "Enter: more   R: back > ".to_owned(),
             _ => "Enter: back > ".to_owned(),
         }
     }
 
     fn show_menu(&mut self, menu: Menu, trouble: Option<&str>) -> Vec<Action> {
         self.menu = menu;
-        self.place = Place::Menu;
+        self.screen = Screen::Menu;
         let mut lines = self.header();
         for item in menu.items() {
             lines.push(format!("  {}  {:<14}{}", item.key, item.name, item.what));
@@ -314,7 +315,7 @@ impl Machine {
     }
 
     fn log_out(&mut self, why: &str) -> Vec<Action> {
-        self.place = Place::Left;
+        self.screen = Screen::Left;
         vec![Action::Print(vec![why.to_owned()]), Action::Leave]
     }
 }

@@ -1,20 +1,19 @@
 //! The terminal: bounded lines in, text out, signals as events. The terminal itself edits the line that is typed.
 
 use std::io;
-use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{read, write};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, read, write};
+use rustix::time::Timespec;
 
 use super::machine::Event;
 use crate::signals::{Meaning, Signals};
 
 /// The longest answer, bytes.
-const LONGEST: usize = 512;
+const MAX_LINE_BYTES: usize = 512;
 /// What is read or written at once, bytes.
-const PIECE: usize = 512;
+const PIECE_BYTES: usize = 512;
 
 /// Standard input and output.
 pub(super) struct Terminal {
@@ -41,16 +40,13 @@ impl Terminal {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let input = io::stdin();
-            let mut waiting = [
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(input.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut waiting, timeout(left)) {
+            let mut waiting = [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&input, PollFlags::IN)];
+            match poll(&mut waiting, Some(&timeout(left))) {
                 Ok(0) => return Ok(Event::Idle),
-                Ok(_) | Err(Errno::EINTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let typed = waiting[1].any().unwrap_or(false);
+            let typed = !waiting[1].revents().is_empty();
             match self.signals.next() {
                 Some(Meaning::End) => return Ok(Event::End),
                 Some(Meaning::Interrupt) => {
@@ -61,11 +57,11 @@ impl Terminal {
                 None => {}
             }
             if typed {
-                let mut piece = [0; PIECE];
-                match read(input.as_fd(), &mut piece) {
-                    Ok(0) | Err(Errno::EIO) => return Ok(Event::End),
+                let mut piece = [0; PIECE_BYTES];
+                match read(&input, &mut piece) {
+                    Ok(0) | Err(Errno::IO) => return Ok(Event::End),
                     Ok(length) => self.unread.extend_from_slice(&piece[..length]),
-                    Err(Errno::EINTR | Errno::EAGAIN) => {}
+                    Err(Errno::INTR | Errno::AGAIN) => {}
                     Err(error) => return Err(error.into()),
                 }
                 deadline = Instant::now() + self.idle;
@@ -87,16 +83,16 @@ impl Terminal {
         let output = io::stdout();
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
-            let mut waiting = [PollFd::new(output.as_fd(), PollFlags::POLLOUT)];
-            match poll(&mut waiting, timeout(self.idle)) {
+            let mut waiting = [PollFd::new(&output, PollFlags::OUT)];
+            match poll(&mut waiting, Some(&timeout(self.idle))) {
                 Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
                 Ok(_) => {}
-                Err(Errno::EINTR) => continue,
+                Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            match write(output.as_fd(), &rest[..rest.len().min(PIECE)]) {
+            match write(&output, &rest[..rest.len().min(PIECE_BYTES)]) {
                 Ok(length) => rest = &rest[length..],
-                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -106,14 +102,14 @@ impl Terminal {
     /// The next whole line of what was read.
     fn line(&mut self) -> Option<Event> {
         let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') else {
-            if self.dropping || self.unread.len() > LONGEST {
+            if self.dropping || self.unread.len() > MAX_LINE_BYTES {
                 self.dropping = true;
                 self.unread.clear();
             }
             return None;
         };
         let mut line: Vec<u8> = self.unread.drain(..=end).collect();
-        if std::mem::take(&mut self.dropping) || line.len() > LONGEST {
+        if std::mem::take(&mut self.dropping) || line.len() > MAX_LINE_BYTES {
             return Some(Event::TooLong);
         }
         line.pop();
@@ -124,8 +120,7 @@ impl Terminal {
     }
 }
 
-fn timeout(time: Duration) -> PollTimeout {
-    // Rounded up, so that it is over when poll(2) says so.
-    let milliseconds = time.as_millis().saturating_add(1);
-    PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+fn timeout(time: Duration) -> Timespec {
+    // Longer ones than the kernel takes are as good as none.
+    Timespec::try_from(time).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::version::Version;
 
+/// The name of the package that is installed.
+pub(crate) const PACKAGE: &str = "zone-proxy";
+
 /// How packages are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -45,7 +48,7 @@ pub struct Entry {
     pub version: Version,
     /// How it is written.
     pub format: Format,
-    /// For which hosts.
+    /// The architecture of the hosts that it is for, as its format calls it.
     pub architecture: String,
     /// The name of its file.
     pub file: String,
@@ -66,8 +69,17 @@ pub(super) fn is_package_file(name: &str) -> bool {
     file_name(name).is_some()
 }
 
-/// The packages that the index lists, other files left out; or the first wrong line, from 1.
-pub(super) fn parse(index: &[u8]) -> Result<Vec<Entry>, usize> {
+/// The packages that an index lists, other files left out; or the number of the first line that sha256sum(1) would not
+/// write, from 1. A file's name is taken only if it is plain, without a folder, and of at most 255 bytes.
+///
+/// ```
+/// let index = format!("{}  zone-proxy_0.1.0-1_amd64.deb\n{}  README\n", "0f".repeat(32), "00".repeat(32));
+/// let entries = zone_installer::packages::parse_index(index.as_bytes()).unwrap();
+/// assert_eq!(entries.len(), 1);
+/// assert_eq!(entries[0].version.to_string(), "0.1.0-1");
+/// assert_eq!(zone_installer::packages::parse_index(b"no line of it\n"), Err(1));
+/// ```
+pub fn parse_index(index: &[u8]) -> Result<Vec<Entry>, usize> {
     let mut entries = Vec::new();
     let text = str::from_utf8(index).map_err(|_| 1_usize)?;
     for (at, line) in text.lines().enumerate() {
@@ -141,7 +153,7 @@ mod tests {
     fn a_line_that_sha256sum_would_not_write_is_named() {
         let hash = "0f".repeat(32);
         let good = format!("{hash}  zone-proxy_0.1.0-1_amd64.deb\n{hash} *development-key.pub\n");
-        let entries = parse(good.as_bytes()).unwrap();
+        let entries = parse_index(good.as_bytes()).unwrap();
         assert_eq!((entries.len(), entries[0].sha256), (1, [0x0f; 32]));
         for bad in [
             format!("{hash}  ../zone-proxy_0.1.0-1_amd64.deb"),
@@ -152,8 +164,8 @@ mod tests {
             String::new(),
             "\u{e9}".repeat(40),
         ] {
-            assert_eq!(parse(format!("{good}{bad}\n").as_bytes()), Err(3), "{bad:?}");
+            assert_eq!(parse_index(format!("{good}{bad}\n").as_bytes()), Err(3), "{bad:?}");
         }
-        assert_eq!(parse(&[0xff, 0xfe]), Err(1));
+        assert_eq!(parse_index(&[0xff, 0xfe]), Err(1));
     }
 }

@@ -6,13 +6,14 @@ use std::path::Path;
 use minisign_verify::{Error, PublicKey, Signature};
 use serde::Serialize;
 
-use super::{PackageError, plain};
-use crate::owned::{self, NotTrusted};
+use super::error::PackageError;
+use super::plain::plain;
+use crate::trusted_file::{self, NotTrusted};
 
 /// The longest key file, bytes.
-const LONGEST: u64 = 4096;
+const MAX_KEY_BYTES: u64 = 4096;
 /// The most files of the folder that are looked at.
-const MOST: usize = 64;
+const MAX_FILES: usize = 64;
 /// What the comment of a development key says.
 const DEVELOPMENT: &str = "DEVELOPMENT";
 
@@ -21,7 +22,7 @@ const DEVELOPMENT: &str = "DEVELOPMENT";
 pub struct TrustedKey {
     /// The name of its file.
     pub file: String,
-    /// What its owner calls it.
+    /// The name that its owner gave it.
     pub comment: String,
     /// Whether it is for development, and no publisher's.
     pub development: bool,
@@ -37,11 +38,11 @@ impl TrustedKey {
     }
 }
 
-/// Why no trusted key signed.
+/// No trusted key signed.
 pub(super) enum WrongSignature {
-    /// By somebody else.
+    /// Somebody else signed.
     Unknown,
-    /// By one of them, but something else.
+    /// One of them signed, but something else.
     Differs,
 }
 
@@ -51,13 +52,17 @@ pub(super) fn read(folder: &Path) -> Result<Vec<(TrustedKey, PublicKey)>, Packag
     if !folder.exists() {
         return Err(PackageError::NoKey(folder.to_owned()));
     }
-    owned::check_folder(folder)?;
+    trusted_file::check_folder(folder)?;
     let mut keys = Vec::new();
-    let mut names: Vec<_> =
-        fs::read_dir(folder).map_err(unreadable)?.take(MOST).flatten().map(|entry| entry.path()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .map_err(unreadable)?
+        .take(MAX_FILES)
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     names.sort();
     for path in names.into_iter().filter(|path| path.extension().is_some_and(|own| own == "pub")) {
-        let text = owned::read(&path, LONGEST)?;
+        let text = trusted_file::read(&path, MAX_KEY_BYTES)?;
         let key = PublicKey::decode(text.trim_end()).map_err(|_| PackageError::BadKey(path.clone()))?;
         let comment = key.untrusted_comment().unwrap_or_default();
         let comment = plain(comment.trim_start_matches("untrusted comment: "));

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Entry, PackageError};
-use crate::owned;
+use super::error::PackageError;
+use super::index::Entry;
 use crate::paths::Paths;
+use crate::trusted_file;
 
 /// The largest package, bytes.
-pub const LARGEST: u64 = 256 * 1024 * 1024;
+const MAX_PACKAGE_BYTES: u64 = 256 * 1024 * 1024;
 /// What is copied at once, bytes.
-const PIECE: usize = 64 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Copies the package of `entry` to the stage and returns the copy, whose hash is the signed one. What lay on the
 /// stage before is gone; if this fails, the stage is empty.
@@ -58,16 +59,16 @@ fn copy_and_hash(
         io::ErrorKind::NotFound => PackageError::Missing(from.to_owned()),
         _ => PackageError::Unreadable { path: from.to_owned(), source },
     };
-    let source = owned::open(from).map_err(unreadable)?;
+    let source = trusted_file::open(from).map_err(unreadable)?;
     let about = source.metadata().map_err(unreadable)?;
     if !about.is_file() {
         return Err(unreadable(io::Error::other("it is no regular file")));
     }
     let mut copy: File =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(written)?;
-    let mut source = source.take(LARGEST + 1);
+    let mut source = source.take(MAX_PACKAGE_BYTES + 1);
     let mut hash = Sha256::new();
-    let mut piece = vec![0; PIECE];
+    let mut piece = vec![0; PIECE_BYTES];
     let mut size = 0_u64;
     loop {
         let length = match source.read(&mut piece) {
@@ -77,8 +78,8 @@ fn copy_and_hash(
             Err(error) => return Err(unreadable(error)),
         };
         size += length as u64;
-        if size > LARGEST {
-            return Err(PackageError::TooLarge(from.to_owned()));
+        if size > MAX_PACKAGE_BYTES {
+            return Err(PackageError::TooLarge { path: from.to_owned(), max_bytes: MAX_PACKAGE_BYTES });
         }
         hash.update(&piece[..length]);
         copy.write_all(&piece[..length]).map_err(written)?;

@@ -10,7 +10,7 @@ use crate::support::possible;
 
 const MENU: &str = env!("CARGO_BIN_EXE_zone-installer");
 /// Nothing takes longer, unless something is wrong.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The menu in a tmux of its own, whose screen can be looked at.
 struct Screen {
@@ -64,7 +64,7 @@ impl Screen {
     }
 
     fn wait_until(&self, what: &str, done: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let screen = self.screen();
             if done(&screen) {

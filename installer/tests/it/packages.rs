@@ -177,6 +177,6 @@ fn what_is_staged_is_what_was_signed_whatever_happens_to_the_drop_folder() {
     symlink("/dev/zero", host.paths.packages.join(&name)).unwrap();
     assert!(error("a link").contains("can't be read"));
     fs::remove_file(host.paths.packages.join(&name)).unwrap();
-    nix::unistd::mkfifo(&host.paths.packages.join(&name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, host.paths.packages.join(&name), rustix::fs::Mode::RWXU).unwrap();
     assert!(error("a fifo").contains("no regular file"));
 }

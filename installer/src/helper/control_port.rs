@@ -4,13 +4,15 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::{Host, configuration, progress, proxy, units, untouched};
+use super::host::Host;
+use super::report::{progress, untouched};
+use super::{configuration, proxy, units};
 use crate::protocol::{ControlPort, ControlSettings, Failure, HostState, Reply};
 
 /// 17488 can't be another number.
-const PORT: u16 = 17488;
+const CONTROL_PORT: u16 = 17488;
 /// The unit of the control process.
-const CONTROL: &str = "zone-proxy.service";
+const CONTROL_UNIT: &str = "zone-proxy.service";
 
 /// Both sides of it.
 pub(super) fn show(host: &Host) -> Result<Reply, Failure> {
@@ -20,7 +22,7 @@ pub(super) fn show(host: &Host) -> Result<Reply, Failure> {
     let firewall = match proxy::firewall_verify() {
         Ok(findings) => findings
             .into_iter()
-            .filter(|finding| finding.port == Some(PORT))
+            .filter(|finding| finding.port == Some(CONTROL_PORT))
             .map(|finding| finding.what)
             .collect(),
         Err(error) => vec![error.to_string()],
@@ -59,7 +61,8 @@ fn bring_up(restart: bool) -> Result<(), String> {
     progress("setting the firewall");
     proxy::firewall_apply().map_err(|error| error.to_string())?;
     progress(if restart { "restarting the proxy; sessions go on" } else { "telling the proxy" });
-    units::act(if restart { "restart" } else { "reload" }, CONTROL).map_err(|error| error.to_string())?;
+    units::act(if restart { "restart" } else { "reload" }, CONTROL_UNIT)
+        .map_err(|error| error.to_string())?;
     proxy::wait_until_served().map(drop).map_err(|error| error.to_string())
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use rustix::fs::OFlags;
 
 /// Write permission of the group and of others.
 const FOREIGN_WRITE: u32 = 0o022;
@@ -16,68 +16,69 @@ pub enum NotTrusted {
     /// Somebody else could have written it.
     #[error("{path} is refused, because {why}: as root, 'chown root:root {path}; chmod go-w {path}'")]
     Foreign {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// What lets others write it, half a sentence.
         why: &'static str,
     },
     /// It is not what it should be.
     #[error("{path} is refused, because {why}")]
-    Odd {
-        /// Which.
+    Unusable {
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with it, half a sentence.
         why: String,
     },
     /// It can't be read.
     #[error("{path} can't be read: {source}")]
     Unreadable {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// What the system says about it.
         source: io::Error,
     },
 }
 
-/// Reads a text file of root's, following no link. Longer ones than `longest` bytes are refused.
-pub fn read(path: &Path, longest: u64) -> Result<String, NotTrusted> {
+/// Reads a text file of root's, following no link. Longer ones than `max_bytes` are refused.
+pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<String, NotTrusted> {
     let unreadable = |source| NotTrusted::Unreadable { path: path.to_owned(), source };
     let file = open(path).map_err(unreadable)?;
     let about = file.metadata().map_err(unreadable)?;
     check(path, &about)?;
-    let odd = |why: String| NotTrusted::Odd { path: path.to_owned(), why };
+    let unusable = |why: String| NotTrusted::Unusable { path: path.to_owned(), why };
     if !about.is_file() {
-        return Err(odd("it is no regular file".to_owned()));
+        return Err(unusable("it is no regular file".to_owned()));
     }
     let mut bytes = Vec::new();
-    file.take(longest + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > longest {
-        return Err(odd(format!("it is longer than {longest} bytes")));
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(unusable(format!("it is longer than {max_bytes} bytes")));
     }
-    String::from_utf8(bytes).map_err(|_| odd("it is no text".to_owned()))
+    String::from_utf8(bytes).map_err(|_| unusable("it is no text".to_owned()))
 }
 
 /// The same; `None` where there is none.
-pub fn read_optional(path: &Path, longest: u64) -> Result<Option<String>, NotTrusted> {
-    match read(path, longest) {
+pub(crate) fn read_optional(path: &Path, max_bytes: u64) -> Result<Option<String>, NotTrusted> {
+    match read(path, max_bytes) {
         Err(NotTrusted::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
     }
 }
 
 /// Whether a folder is root's alone.
-pub fn check_folder(path: &Path) -> Result<(), NotTrusted> {
+pub(crate) fn check_folder(path: &Path) -> Result<(), NotTrusted> {
     let about = fs::symlink_metadata(path)
         .map_err(|source| NotTrusted::Unreadable { path: path.to_owned(), source })?;
     if !about.is_dir() {
-        return Err(NotTrusted::Odd { path: path.to_owned(), why: "it is no folder".to_owned() });
+        return Err(NotTrusted::Unusable { path: path.to_owned(), why: "it is no folder".to_owned() });
     }
     check(path, &about)
 }
 
 /// Opens for reading without following a link or waiting at a fifo.
-pub fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(path)
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 fn check(path: &Path, about: &Metadata) -> Result<(), NotTrusted> {
