@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The first descriptor that a service manager passes (`sd_listen_fds(3)`).
-const FIRST_PASSED: libc::c_int = 3;
-/// More are not looked at.
-const MOST_PASSED: libc::c_int = 64;
+const FIRST_PASSED_FD: libc::c_int = 3;
+/// The most passed descriptors that are looked at.
+const MAX_PASSED_FDS: libc::c_int = 64;
 
 /// How many bytes a TCP socket has not yet had acknowledged by its peer (`SIOCOUTQ`, tcp(7)).
 ///
@@ -33,11 +33,11 @@ pub fn listen_fds() -> Vec<(String, OwnedFd)> {
     if variable("LISTEN_PID") != std::process::id().to_string() || TAKEN.swap(true, Ordering::Relaxed) {
         return Vec::new();
     }
-    let count = variable("LISTEN_FDS").parse().unwrap_or(0).clamp(0, MOST_PASSED);
+    let count = variable("LISTEN_FDS").parse().unwrap_or(0).clamp(0, MAX_PASSED_FDS);
     let names = variable("LISTEN_FDNAMES");
     let mut names = names.split(':');
     let mut passed = Vec::new();
-    for number in FIRST_PASSED..FIRST_PASSED + count {
+    for number in FIRST_PASSED_FD..FIRST_PASSED_FD + count {
         let name = names.next().unwrap_or_default().to_owned();
         // SAFETY: fcntl with F_SETFD takes any number and reports one that is not open.
         if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {

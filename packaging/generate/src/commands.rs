@@ -3,15 +3,17 @@
 use clap::Command;
 use clap_mangen::Man;
 
-/// What is not in a command's definition.
-struct Surroundings {
+/// What a page says that is not in a command's definition.
+struct Supplement {
     program: &'static str,
+    /// Paths, each with what it holds.
     files: &'static [(&'static str, &'static str)],
+    /// Other pages, roff.
     see_also: &'static str,
 }
 
-const SURROUNDINGS: [Surroundings; 3] = [
-    Surroundings {
+const SUPPLEMENTS: [Supplement; 3] = [
+    Supplement {
         program: "zone-proxy",
         files: &[
             ("/etc/zone-proxy/zone-proxy.toml", "What the admin of the host decides."),
@@ -20,7 +22,7 @@ const SURROUNDINGS: [Surroundings; 3] = [
         ],
         see_also: ".BR zone-proxy.toml (5),\n.BR zone-relay (8),\n.BR zone-firewall (8)",
     },
-    Surroundings {
+    Supplement {
         program: "zone-firewall",
         files: &[
             ("/etc/zone-proxy/firewall.toml", "What may be opened at all, and for whom 17488 is open."),
@@ -29,7 +31,7 @@ const SURROUNDINGS: [Surroundings; 3] = [
         ],
         see_also: ".BR firewall.toml (5),\n.BR zone-proxy (8),\n.BR nft (8)",
     },
-    Surroundings {
+    Supplement {
         program: "zone-installer",
         files: &[
             ("/etc/zone-installer/installer.toml", "Settings."),
@@ -68,7 +70,7 @@ fn add_pages(command: &Command, program: &str, version: &str, pages: &mut Vec<Pa
     let mut text = Vec::new();
     // Writing to memory does not fail.
     let _ = page.render(&mut text);
-    text.extend_from_slice(more(command, program).as_bytes());
+    text.extend_from_slice(supplement(command, program).as_bytes());
     pages.push(Page { file, text: with_section_8(&text) });
     for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
         add_pages(inner, program, version, pages);
@@ -83,16 +85,19 @@ fn with_section_8(text: &[u8]) -> Vec<u8> {
         .into_bytes()
 }
 
-fn more(command: &Command, program: &str) -> String {
-    let Some(around) = SURROUNDINGS.iter().find(|one| one.program == program) else { return String::new() };
+/// The sections that [`SUPPLEMENTS`] adds to a page, roff.
+fn supplement(command: &Command, program: &str) -> String {
+    let Some(supplement) = SUPPLEMENTS.iter().find(|one| one.program == program) else {
+        return String::new();
+    };
     if command.get_name() != program {
         return format!(".SH \"SEE ALSO\"\n.BR {program} (8)\n");
     }
-    let files = around
+    let files = supplement
         .files
         .iter()
         .fold(String::from(".SH FILES\n"), |text, (path, what)| text + &format!(".TP\n.I {path}\n{what}\n"));
-    format!("{files}.SH \"SEE ALSO\"\n{}\n", around.see_also)
+    format!("{files}.SH \"SEE ALSO\"\n{}\n", supplement.see_also)
 }
 
 #[cfg(test)]

@@ -4,9 +4,13 @@
 pub(crate) struct File {
     /// Its name and its page's.
     pub(crate) name: &'static str,
+    /// Where it is on a host.
     path: &'static str,
+    /// What it is, after the dash of the page's first line.
     about: &'static str,
+    /// The text of the example, which has every key at its default.
     example: &'static str,
+    /// The program that reads it.
     see_also: &'static str,
 }
 
