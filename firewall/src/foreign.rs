@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::desired::Family;
 use crate::ruleset::{Chain, Rule, Ruleset};
-use crate::{firewalld, table};
+use crate::{firewalld, statement, table};
 use condition::{Holds, equals, holds};
 pub(crate) use packet::Packet;
 
@@ -183,7 +183,7 @@ impl<'a> Walk<'a> {
         depth: usize,
     ) -> Option<Fate> {
         let rule = &chain.rules[index];
-        let said = || format!("{}: {}", chain.path(), table::render(&Value::Array(rule.expr.clone())));
+        let said = || format!("{}: {}", chain.path(), statement::render(&Value::Array(rule.expr.clone())));
         match (holds, outcome) {
             (Holds::Always, Outcome::Accept) => Some(Fate::Accepted),
             (Holds::Always, Outcome::Return) => Some(Fate::Falls),

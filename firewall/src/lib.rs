@@ -20,4 +20,5 @@ mod plan;
 mod record;
 mod ruleset;
 mod run;
+mod statement;
 mod table;

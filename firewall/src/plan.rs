@@ -13,7 +13,7 @@ use zone_firewall_protocol::{Finding, FindingKind, PortRule};
 use crate::desired::{Desired, Family, listens, sources};
 use crate::foreign::{self, Packet, Verdict};
 use crate::ruleset::{Chain, Rule, Ruleset};
-use crate::table;
+use crate::{statement, table};
 
 /// In front of the lines of a table.
 const DETAIL: &str = "  ";
@@ -225,7 +225,7 @@ impl fmt::Display for Plan {
 impl Add {
     fn text(&self) -> String {
         let expr = serde_json::to_value(&self.expr).unwrap_or_default();
-        format!("{} comment \"{}\"", table::render(&expr), self.comment)
+        format!("{} comment \"{}\"", statement::render(&expr), self.comment)
     }
 
     fn command(&self) -> Option<NfObject<'static>> {
@@ -292,7 +292,7 @@ fn deletions(live: &Ruleset, goes: impl Fn(&Chain, &Rule) -> bool) -> Vec<Delete
         handle: rule.handle,
         text: format!(
             "{} comment \"{}\"",
-            table::render(&Value::Array(plain(&rule.expr).cloned().collect())),
+            statement::render(&Value::Array(plain(&rule.expr).cloned().collect())),
             rule.comment.clone().unwrap_or_default()
         ),
         moves: false,
@@ -423,7 +423,7 @@ impl NeededRule {
 
 /// A rule's matches and verdict, in any order.
 fn shape(expr: &[Value]) -> BTreeSet<String> {
-    plain(expr).map(|part| table::canonical(part).to_string()).collect()
+    plain(expr).map(|part| statement::canonical(part).to_string()).collect()
 }
 
 /// A rule of ours without what iptables-restore adds to it: a counter, and its comment as a match.

@@ -63,7 +63,7 @@ pub(crate) enum RecordError {
 /// A record that was written beside the one that counts, and does not count yet.
 #[derive(Debug)]
 #[must_use = "it counts only once it is kept"]
-pub(crate) struct Next {
+pub(crate) struct PendingRecord {
     next: PathBuf,
     record: PathBuf,
     dir: PathBuf,
@@ -100,8 +100,8 @@ impl Store {
         Ok(document.ports)
     }
 
-    /// Writes what is to count after [`Next::keep`].
-    pub(crate) fn prepare(&self, ports: &[PortRule]) -> Result<Next, RecordError> {
+    /// Writes what is to count after [`PendingRecord::keep`].
+    pub(crate) fn prepare(&self, ports: &[PortRule]) -> Result<PendingRecord, RecordError> {
         let next = self.dir.join(NEXT);
         let failed = |source| RecordError::Io { path: next.clone(), what: "can't be written", source };
         let document = Document { version: VERSION, ports: ports.to_vec() };
@@ -114,7 +114,7 @@ impl Store {
             .open(&next)
             .map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
-        Ok(Next { next: next.clone(), record: self.dir.join(RECORD), dir: self.dir.clone() })
+        Ok(PendingRecord { next: next.clone(), record: self.dir.join(RECORD), dir: self.dir.clone() })
     }
 
     /// Waits until nobody else changes rules, which is not long: all that happens under the lock has its
@@ -158,7 +158,7 @@ impl Store {
     }
 }
 
-impl Next {
+impl PendingRecord {
     /// From now on this is the record, also after a power cut.
     pub(crate) fn keep(self) -> Result<(), RecordError> {
         let failed =

@@ -10,7 +10,7 @@ mod control_port;
 mod facts;
 mod host;
 mod install;
-mod manager;
+mod package_manager;
 mod preflight;
 mod proxy;
 mod remove;
@@ -35,7 +35,7 @@ use rustix::process::umask;
 
 use self::audit::Audit;
 use self::host::Host;
-use self::manager::{Installed, Manager};
+use self::package_manager::{Installed, Manager};
 use self::report::{say, untouched};
 use crate::packages::{Format, PACKAGE};
 use crate::paths::Paths;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::statvfs;
 
-use super::manager::{Installed, Manager};
+use super::package_manager::{Installed, Manager};
 use super::{run, units};
 use crate::packages::{Catalogue, PACKAGE};
 use crate::paths::Paths;

@@ -1,6 +1,6 @@
 //! The host that the helper works on.
 
-use super::manager::{Installed, Manager};
+use super::package_manager::{Installed, Manager};
 use super::report::untouched;
 use crate::paths::Paths;
 use crate::protocol::Failure;

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::host::Host;
-use super::manager::Identity;
+use super::package_manager::Identity;
 use super::report::{progress, untouched};
 use super::{configuration, facts, preflight, proxy, remove, units};
 use crate::packages::{Catalogue, Entry, Format, PACKAGE, PackageError, stage};

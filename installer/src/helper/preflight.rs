@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::facts::{Facts, PORTS};
-use super::manager::Installed;
+use super::package_manager::Installed;
 use crate::protocol::{Grade, Verdict};
 
 /// Room for programs, bytes.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::configuration::{self, Saved};
 use super::host::Host;
-use super::manager::Installed;
+use super::package_manager::Installed;
 use super::report::{progress, untouched};
 use super::{install, proxy, units};
 use crate::packages::PackageError;
