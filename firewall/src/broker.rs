@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::socket_peercred;
-use sd_notify::NotifyState;
 use zone_firewall_protocol::{Answer, MAX_LINE_BYTES, Request, RequestError, parse_request};
+use zone_service_manager::ServiceManager;
 
 use crate::config;
 use crate::host::Host;
@@ -83,11 +83,14 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
         busy_since: Mutex::new(None),
         connections: AtomicUsize::new(0),
     });
-    notify(&[NotifyState::Ready, NotifyState::Status("waiting for a request")]);
-    let interval = sd_notify::watchdog_enabled()
-        .map_or(LOOP_INTERVAL, |interval| interval / 3)
-        .min(LOOP_INTERVAL)
-        .min(idle);
+    let manager = ServiceManager::from_environment().unwrap_or_else(|error| {
+        tracing::warn!("systemd can't be notified, NOTIFY_SOCKET is of no use: {error}");
+        ServiceManager::default()
+    });
+    manager.status("waiting for a request");
+    manager.ready();
+    let interval =
+        manager.watchdog().map_or(LOOP_INTERVAL, |interval| interval / 3).min(LOOP_INTERVAL).min(idle);
     let mut last_use = Instant::now();
     loop {
         if wait(&listener, interval)? {
@@ -102,7 +105,7 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
             last_use = Instant::now();
         }
         if !broker.is_stuck() {
-            notify(&[NotifyState::Watchdog]);
+            manager.alive();
         }
         if broker.connections.load(Ordering::Acquire) > 0 {
             last_use = Instant::now();
@@ -110,7 +113,7 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
             break;
         }
     }
-    notify(&[NotifyState::Stopping]);
+    manager.stopping();
     if made {
         // The next one that is started by hand removes it otherwise.
         let _ = std::fs::remove_file(path);
@@ -312,12 +315,5 @@ impl Broker {
     fn is_stuck(&self) -> bool {
         let since = *self.busy_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() > STUCK_TIMEOUT)
-    }
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    // Where nobody has asked to be notified this does nothing.
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("systemd was not notified: {error}");
     }
 }
