@@ -36,55 +36,48 @@ impl Prover {
     }
 }
 
-/// The proof over one message, as it stands in the `Zone-Proof` field.
-///
-/// `method` and `path` are those of the request in both directions; `body` is the prover's own.
-pub fn make(
-    token: &Token,
-    prover: Prover,
-    exported: &Exported,
-    method: &str,
-    path: &str,
-    body: &[u8],
-) -> String {
-    BASE64URL_NOPAD.encode(&mac(token, prover, exported, method, path, body).finalize().into_bytes())
+/// One message and everything that a proof binds it to.
+#[derive(Clone, Copy)]
+pub struct Proof<'a> {
+    /// The secret that both sides know.
+    pub token: &'a Token,
+    /// Who makes the proof.
+    pub prover: Prover,
+    /// What the TLS connection exports that the message crosses.
+    pub exported: &'a Exported,
+    /// The method of the request, in both directions.
+    pub method: &'a str,
+    /// The path of the request, in both directions.
+    pub path: &'a str,
+    /// The prover's own body: that of the request, or that of the answer.
+    pub body: &'a [u8],
 }
 
-/// Whether `proof` is what [`make`] gives for the same arguments; takes the same time either way.
-pub fn verify(
-    token: &Token,
-    prover: Prover,
-    exported: &Exported,
-    method: &str,
-    path: &str,
-    body: &[u8],
-    proof: &str,
-) -> bool {
-    BASE64URL_NOPAD
-        .decode(proof.as_bytes())
-        .is_ok_and(|given| mac(token, prover, exported, method, path, body).verify_slice(&given).is_ok())
-}
+impl Proof<'_> {
+    /// The proof as it stands in the `Zone-Proof` field.
+    pub fn make(&self) -> String {
+        BASE64URL_NOPAD.encode(&self.mac().finalize().into_bytes())
+    }
 
-fn mac(
-    token: &Token,
-    prover: Prover,
-    exported: &Exported,
-    method: &str,
-    path: &str,
-    body: &[u8],
-) -> Hmac<Sha256> {
-    let message = Sha256::new()
-        .chain_update(method)
-        .chain_update(b"\n")
-        .chain_update(path)
-        .chain_update(b"\n")
-        .chain_update(body)
-        .finalize();
-    // HMAC takes keys of any length; the error type is only there for other algorithms.
-    let Ok(mac) = Hmac::<Sha256>::new_from_slice(token.secret()) else {
-        unreachable!("HMAC keys have any length")
-    };
-    mac.chain_update(prover.label()).chain_update(exported).chain_update(message)
+    /// Whether `field` is what [`Proof::make`] gives; takes the same time either way.
+    pub fn verify(&self, field: &str) -> bool {
+        BASE64URL_NOPAD.decode(field.as_bytes()).is_ok_and(|given| self.mac().verify_slice(&given).is_ok())
+    }
+
+    fn mac(&self) -> Hmac<Sha256> {
+        let message = Sha256::new()
+            .chain_update(self.method)
+            .chain_update(b"\n")
+            .chain_update(self.path)
+            .chain_update(b"\n")
+            .chain_update(self.body)
+            .finalize();
+        // HMAC takes keys of any length; the error type is only there for other algorithms.
+        let Ok(mac) = Hmac::<Sha256>::new_from_slice(self.token.secret()) else {
+            unreachable!("HMAC keys have any length")
+        };
+        mac.chain_update(self.prover.label()).chain_update(self.exported).chain_update(message)
+    }
 }
 
 #[cfg(test)]
@@ -93,18 +86,39 @@ mod tests {
 
     #[test]
     fn a_proof_holds_only_for_its_connection_prover_and_message() {
-        let token = Token::new([1; 32], [2; 20]);
-        let proof = make(&token, Prover::ModuleServer, &[3; 32], "POST", "/v1/provisioning", b"{}");
-        let holds = |token: &Token, prover, exported: &Exported, method: &str, path: &str, body: &[u8]| {
-            verify(token, prover, exported, method, path, body, &proof)
+        let (token, other) = (Token::new([1; 32], [2; 20]), Token::new([1; 32], [4; 20]));
+        let proved = Proof {
+            token: &token,
+            prover: Prover::ModuleServer,
+            exported: &[3; 32],
+            method: "POST",
+            path: "/v1/provisioning",
+            body: b"{}",
         };
-        let other = Token::new([1; 32], [4; 20]);
-        assert!(holds(&token, Prover::ModuleServer, &[3; 32], "POST", "/v1/provisioning", b"{}"));
-        assert!(!holds(&other, Prover::ModuleServer, &[3; 32], "POST", "/v1/provisioning", b"{}"));
-        assert!(!holds(&token, Prover::ZoneProxy, &[3; 32], "POST", "/v1/provisioning", b"{}"));
-        assert!(!holds(&token, Prover::ModuleServer, &[4; 32], "POST", "/v1/provisioning", b"{}"));
-        assert!(!holds(&token, Prover::ModuleServer, &[3; 32], "PUT", "/v1/provisioning", b"{}"));
-        assert!(!holds(&token, Prover::ModuleServer, &[3; 32], "POST", "/v1/provisioning/x", b"{}"));
-        assert!(!holds(&token, Prover::ModuleServer, &[3; 32], "POST", "/v1/provisioning", b"{ }"));
+        let field = proved.make();
+        assert!(proved.verify(&field));
+        for (what, another) in [
+            ("token", Proof { token: &other, ..proved }),
+            ("prover", Proof { prover: Prover::ZoneProxy, ..proved }),
+            ("connection", Proof { exported: &[4; 32], ..proved }),
+            ("method", Proof { method: "PUT", ..proved }),
+            ("path", Proof { path: "/v1/provisioning/x", ..proved }),
+            ("body", Proof { body: b"{ }", ..proved }),
+        ] {
+            assert!(!another.verify(&field), "another {what}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_no_proof_at_all_does_not_hold() {
+        let token = Token::new([1; 32], [2; 20]);
+        let (exported, method, path, body) = (&[3; 32], "GET", "/v1/status", &b""[..]);
+        let proved = Proof { token: &token, prover: Prover::ZoneProxy, exported, method, path, body };
+        let field = proved.make();
+        let mut wrong = vec![String::new(), "*".into(), format!("{field}="), format!("{field}AAAA")];
+        wrong.extend((0..field.len()).map(|end| field[..end].to_owned()));
+        for field in wrong {
+            assert!(!proved.verify(&field), "'{field}'");
+        }
     }
 }

@@ -14,7 +14,7 @@ use zone_protocol::fields;
 use zone_protocol::head::write_request;
 use zone_protocol::identity::Role;
 use zone_protocol::problem::Problem;
-use zone_protocol::proof::{self, EXPORTER_LABEL, EXPORTER_LENGTH, Exported, Prover};
+use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported, Proof, Prover};
 use zone_protocol::tls::config;
 use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::verifier::{Expectation, Pinned};
@@ -96,7 +96,7 @@ impl Client {
 
     /// The proof that a request with this token would carry on this connection.
     pub fn proof(&self, token: &Token, method: &str, path: &str, body: &[u8]) -> String {
-        proof::make(token, Prover::ModuleServer, &self.exported, method, path, body)
+        Proof { token, prover: Prover::ModuleServer, exported: &self.exported, method, path, body }.make()
     }
 
     /// Sends anything. A proxy that closes meanwhile shows in its answer.

@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use serde::Serialize;
 use zone_protocol::fields;
 use zone_protocol::identity::{Label, Role};
-use zone_protocol::proof::{self, Prover};
+use zone_protocol::proof::{Proof, Prover};
 use zone_protocol::provisioning::{NewIdentity, Offer, OfferRequest, Provisioned, Provisioning, Status};
 use zone_protocol::tls::config;
 use zone_protocol::tls::policy::Versions;
@@ -130,17 +130,19 @@ impl ControlClient {
         let deadline = if *method == Method::PUT { PROVISIONING_DEADLINE } else { ANSWER_DEADLINE };
         let token = self.token.as_ref();
         let content = |exported: &_| {
+            let (prover, method) = (Prover::ModuleServer, method.as_str());
             let proof =
-                token.map(|t| proof::make(t, Prover::ModuleServer, exported, method.as_str(), path, &body));
+                token.map(|token| Proof { token, prover, exported, method, path, body: &body }.make());
             Content { body, fields: proof.map(|proof| (fields::PROOF, proof)).into_iter().collect() }
         };
         let answer = http::exchange(&self.dialer, method, path, deadline, content).await?;
         if let Some(token) = &self.token
             && (200..300).contains(&answer.status)
         {
-            let proof = answer.proof.as_deref().unwrap_or_default();
             let (exported, body) = (&answer.exported, &answer.body);
-            if !proof::verify(token, Prover::ZoneProxy, exported, method.as_str(), path, body, proof) {
+            let (prover, method) = (Prover::ZoneProxy, method.as_str());
+            let expected = Proof { token, prover, exported, method, path, body };
+            if !expected.verify(answer.proof.as_deref().unwrap_or_default()) {
                 return Err(Error::AnswerProof { peer: answer.peer, step: format!("{method} {path}") });
             }
         }

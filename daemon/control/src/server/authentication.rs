@@ -2,7 +2,7 @@
 
 use zone_protocol::identity::Identity;
 use zone_protocol::problem::Problem;
-use zone_protocol::proof::{self, Exported, Prover};
+use zone_protocol::proof::{Exported, Proof, Prover};
 use zone_protocol::token::Token;
 
 use super::peer::Peer;
@@ -61,7 +61,8 @@ fn holder(daemon: &Daemon, peer: &Peer, request: &Proved<'_>) -> Result<Caller, 
     let issued = state.token.as_ref().ok_or_else(|| wrong("no token is outstanding"))?;
     let exported = peer.exported.as_ref().ok_or_else(|| wrong("the connection can't be bound"))?;
     let proof = proof.ok_or_else(|| wrong("there is no proof"))?;
-    if !proof::verify(&issued.token, Prover::ModuleServer, exported, method, path, body, proof) {
+    let expected = Proof { token: &issued.token, prover: Prover::ModuleServer, exported, method, path, body };
+    if !expected.verify(proof) {
         return Err(wrong("the proof does not hold"));
     }
     if issued.remaining(&daemon.time).is_none() {
@@ -85,7 +86,7 @@ impl Caller {
         match self {
             Self::Member(_) => None,
             Self::Holder(token, exported) => {
-                Some(proof::make(token, Prover::ZoneProxy, exported, method, path, body))
+                Some(Proof { token, prover: Prover::ZoneProxy, exported, method, path, body }.make())
             }
         }
     }

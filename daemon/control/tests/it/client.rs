@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use zone_protocol::identity::Role;
 use zone_protocol::ports::CONTROL;
 use zone_protocol::problem::Problem;
-use zone_protocol::proof::{self, EXPORTER_LABEL, Exported, Prover};
+use zone_protocol::proof::{EXPORTER_LABEL, Exported, Proof, Prover};
 use zone_protocol::provisioning::{Offer, OfferRequest};
 use zone_protocol::tls::config;
 use zone_protocol::tls::policy::Versions;
@@ -136,9 +136,9 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         if let Some(token) = &self.token {
-            let proved =
-                proof::make(token, Prover::ModuleServer, &self.exported, method.as_str(), path, &body);
-            request = request.header("zone-proof", proved);
+            let (exported, method) = (&self.exported, method.as_str());
+            let proof = Proof { token, prover: Prover::ModuleServer, exported, method, path, body: &body };
+            request = request.header("zone-proof", proof.make());
         }
         for (name, value) in fields {
             request = request.header(*name, *value);
@@ -153,11 +153,9 @@ impl Client {
             && answer.status < 300
         {
             let field = answer.headers.get("zone-proof").expect("a proof").to_str().unwrap();
-            let prover = Prover::ZoneProxy;
-            assert!(
-                proof::verify(token, prover, &self.exported, method.as_str(), path, &answer.body, field),
-                "the answer's proof holds"
-            );
+            let (exported, method, body) = (&self.exported, method.as_str(), &answer.body);
+            let proof = Proof { token, prover: Prover::ZoneProxy, exported, method, path, body };
+            assert!(proof.verify(field), "the answer's proof holds");
         }
         Ok(answer)
     }

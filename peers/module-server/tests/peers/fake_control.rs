@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use zone_protocol::fields;
 use zone_protocol::identity::Role;
 use zone_protocol::problem::Problem;
-use zone_protocol::proof::{self, EXPORTER_LABEL, Exported, Prover};
+use zone_protocol::proof::{EXPORTER_LABEL, Exported, Proof, Prover};
 use zone_protocol::provisioning::{
     HostFacts, NewIdentity, Offer, PortStatus, Provisioned, Provisioning, Status,
 };
@@ -164,17 +164,19 @@ impl State {
         if by_token && (200..300).contains(&status) {
             let wrong = self.quirks.wrong_proof == Some(asked.method.as_str());
             let token = if wrong { Token::new([0; 32], [0; 20]) } else { self.token.clone() };
-            let (method, path) = (&asked.method, &asked.path);
-            let proof = proof::make(&token, Prover::ZoneProxy, &asked.exported, method, path, &body);
-            response.headers_mut().insert(fields::PROOF, proof.parse().unwrap());
+            let Asked { method, path, exported, .. } = asked;
+            let proof =
+                Proof { token: &token, prover: Prover::ZoneProxy, exported, method, path, body: &body };
+            response.headers_mut().insert(fields::PROOF, proof.make().parse().unwrap());
         }
         Some(response)
     }
 
     fn proved(&self, asked: &Asked) -> bool {
-        let proof = asked.proof.as_deref().unwrap_or_default();
-        let (method, path) = (&asked.method, &asked.path);
-        proof::verify(&self.token, Prover::ModuleServer, &asked.exported, method, path, &asked.body, proof)
+        let Asked { method, path, exported, body, .. } = asked;
+        let expected =
+            Proof { token: &self.token, prover: Prover::ModuleServer, exported, method, path, body };
+        expected.verify(asked.proof.as_deref().unwrap_or_default())
     }
 
     fn handle(&mut self, asked: &Asked) -> Option<(u16, Vec<u8>)> {
