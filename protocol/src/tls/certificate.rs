@@ -14,7 +14,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use super::TlsError;
+use super::error::TlsError;
 use crate::identity::Identity;
 
 /// What a leaf certificate says of its owner: all that a connection keeps of it.

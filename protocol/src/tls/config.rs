@@ -9,8 +9,8 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, Resol
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 
-use super::TlsError;
 use super::certificate::certified_key;
+use super::error::TlsError;
 use super::policy::{ECDSA_SUITES, TLS13_SUITES, Versions};
 use super::verifier::Admission;
 

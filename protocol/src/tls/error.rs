@@ -1,11 +1,4 @@
-//! TLS as every port speaks it: policy, certificates by role, tickets.
-
-pub mod certificate;
-pub mod config;
-pub mod policy;
-pub mod refusal;
-pub mod tickets;
-pub mod verifier;
+//! What is wrong with certificates or keys that somebody configured.
 
 /// What is wrong with certificates or keys that somebody configured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +6,7 @@ pub enum TlsError {
     /// Not PEM, or not of the kind that belongs there.
     #[error("{what}: {why}")]
     Pem {
-        /// Which item.
+        /// The item, as its owner would call it.
         what: String,
         /// What is wrong with it.
         why: String,
@@ -21,7 +14,7 @@ pub enum TlsError {
     /// A certificate that can't be read.
     #[error("{what}: not a readable X.509 certificate: {why}")]
     Certificate {
-        /// Which item.
+        /// The item, as its owner would call it.
         what: String,
         /// What is wrong with it.
         why: String,

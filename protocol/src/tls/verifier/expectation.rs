@@ -1,0 +1,105 @@
+//! Whom a client expects: what it asks of a server's certificate.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::signatures::SignatureVerifier;
+use super::validity;
+use crate::identity::{Label, Role};
+use crate::tls::certificate::{Leaf, anchors_from_pem};
+use crate::tls::error::TlsError;
+use crate::tls::policy::Versions;
+use crate::tls::refusal::Refusal;
+
+/// Whom a client expects on the other side. Addresses don't matter: the role and the name do.
+#[derive(Debug)]
+pub struct Expectation {
+    zone: Label,
+    role: Role,
+    name: Option<Label>,
+    anchors: RootCertStore,
+    signatures: SignatureVerifier,
+}
+
+impl Expectation {
+    /// A party of `role`, by name where one is given, vouched for by `anchors` (PEM).
+    pub fn new(
+        zone: Label,
+        role: Role,
+        name: Option<Label>,
+        anchors: &[String],
+        versions: Versions,
+    ) -> Result<Arc<Self>, TlsError> {
+        let anchors = anchors_from_pem(anchors, &format!("trust anchors for {role}"))?;
+        let signatures = SignatureVerifier::new(&versions.provider());
+        Ok(Arc::new(Self { zone, role, name, anchors, signatures }))
+    }
+}
+
+impl ServerCertVerifier for Expectation {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let leaf = Leaf::read(end_entity).map_err(|e| Refusal::Unreadable(e.to_string()).into_rustls())?;
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.signatures.algorithms();
+        if let Err(error) =
+            verify_server_cert_signed_by_trust_anchor(&parsed, &self.anchors, intermediates, now, algorithms)
+        {
+            validity::check(&leaf, validity::seconds(now)).map_err(Refusal::into_rustls)?;
+            return Err(match error {
+                Error::InvalidCertificate(
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature,
+                ) => Refusal::UnknownAuthority(leaf.identity),
+                other => Refusal::Path { identity: leaf.identity, why: other.to_string() },
+            }
+            .into_rustls());
+        }
+        let identity = leaf.identity;
+        let refusal = if identity.zone != self.zone {
+            Refusal::WrongZone { identity, zone: self.zone.clone() }
+        } else if identity.role != self.role {
+            Refusal::WrongRole { identity, wanted: self.role }
+        } else {
+            match &self.name {
+                Some(wanted) if *wanted != identity.name => {
+                    Refusal::WrongName { identity, wanted: wanted.clone() }
+                }
+                _ => return Ok(ServerCertVerified::assertion()),
+            }
+        };
+        Err(refusal.into_rustls())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.signatures.verify_tls12(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.signatures.verify_tls13(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signatures.schemes()
+    }
+}
