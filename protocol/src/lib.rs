@@ -6,6 +6,7 @@
 
 pub mod head;
 pub mod identity;
+pub mod instance;
 pub mod ports;
 pub mod problem;
 pub mod proof;
@@ -24,7 +25,7 @@ pub mod fields {
     pub const SESSION: &str = "Zone-Session";
     /// `required` or `off`: whether TLS runs end to end inside the session; set by the endpoint in its 200.
     pub const END_TO_END: &str = "Zone-End-To-End";
-    /// 32 hex digits drawn at every start of an endpoint program: tells a cloned image from a second park.
+    /// An [`Instance`](crate::instance::Instance): tells a cloned image from a second park.
     pub const INSTANCE: &str = "Zone-Instance";
     /// The proof of an offer or provisioning request and of its answer, base64url without padding.
     pub const PROOF: &str = "Zone-Proof";

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use zone_protocol::head::{HeadLimits, ResponseHead, parse_response, write_request};
 use zone_protocol::identity::printable;
+use zone_protocol::instance::Instance;
 use zone_protocol::proxy_status::ProxyStatus;
 use zone_protocol::{PARK_UPGRADE, fields};
 
@@ -96,8 +97,7 @@ pub(crate) struct Connection {
 pub(crate) struct Dialer {
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) source: Option<IpAddr>,
-    /// 32 hex digits, drawn when the program started.
-    pub(crate) instance: String,
+    pub(crate) instance: Instance,
     /// For everything from the name to the 101.
     pub(crate) limit: Duration,
 }
@@ -165,7 +165,7 @@ impl Dialer {
                 ("Host", proxy),
                 ("Connection", "Upgrade"),
                 ("Upgrade", PARK_UPGRADE),
-                (fields::INSTANCE, &self.instance),
+                (fields::INSTANCE, &self.instance.to_string()),
             ],
         );
         tls.write_all(request.as_bytes()).await.map_err(broken)?;

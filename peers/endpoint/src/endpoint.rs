@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 use zone_protocol::identity::Label;
+use zone_protocol::instance::Instance;
 
 use crate::config::{Config, EndToEnd};
 use crate::credentials::{Credentials, CredentialsError};
@@ -105,7 +106,7 @@ impl Endpoint {
     /// certificate and verifies that the other side is a proxy of its zone.
     pub fn new(id: Label, proxies: &[String], tls: Arc<ClientConfig>) -> Self {
         let timing = Timing::default();
-        let instance = format!("{:032x}", rand::random::<u128>());
+        let instance = Instance(rand::random());
         Self {
             shared: Shared {
                 id,
