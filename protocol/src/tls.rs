@@ -9,3 +9,6 @@ pub mod tickets;
 pub mod verifier;
 
 pub use error::TlsError;
+
+#[cfg(test)]
+mod tests;

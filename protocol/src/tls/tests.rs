@@ -1,0 +1,13 @@
+//! What TLS promises on every port, shown with certificates that are made for the purpose.
+
+mod admission;
+mod certificate;
+mod config;
+mod deny_list;
+mod expectation;
+mod handshake;
+mod model;
+mod policy;
+mod refusal;
+mod tickets;
+mod zone;

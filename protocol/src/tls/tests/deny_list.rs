@@ -1,0 +1,92 @@
+//! Who is denied, and for how long.
+
+use sha2::{Digest as _, Sha256};
+
+use super::admission::shown;
+use super::zone::{Draft, NOW, Zone, identity, leaf, moment};
+use crate::identity::Role;
+use crate::tls::certificate::hex;
+use crate::tls::refusal::Refusal;
+use crate::tls::verifier::DenyList;
+use crate::trust::Denied;
+
+const ENDPOINT: &str = "spiffe://plant-7/endpoint/host-7";
+
+fn by_identity(uri: &str, not_before: i64) -> Denied {
+    Denied::Identity { identity: identity(uri), not_before: moment(not_before) }
+}
+
+#[test]
+fn an_identity_is_denied_with_certificates_from_before_a_time_and_not_with_later_ones() {
+    let zone = Zone::new();
+    let list = DenyList::new(&[by_identity(ENDPOINT, NOW)]);
+    let denies = |uri, not_before| {
+        let draft = Draft { not_before, ..Draft::of(uri) };
+        list.denies(&leaf(&zone.endpoints.sign(&draft)))
+    };
+    assert!(denies(ENDPOINT, NOW - 1_000_000));
+    assert!(denies(ENDPOINT, NOW - 1));
+    assert!(!denies(ENDPOINT, NOW));
+    assert!(!denies(ENDPOINT, NOW + 1));
+    for other in [
+        "spiffe://plant-7/endpoint/host-8",
+        "spiffe://plant-7/module-server/host-7",
+        "spiffe://plant-8/endpoint/host-7",
+    ] {
+        assert!(!denies(other, NOW - 1), "{other}");
+    }
+}
+
+#[test]
+fn of_two_entries_for_an_identity_the_later_time_counts_in_either_order() {
+    let certificate =
+        |not_before| leaf(&Zone::new().endpoints.sign(&Draft { not_before, ..Draft::of(ENDPOINT) }));
+    for times in [[NOW, NOW + 100], [NOW + 100, NOW]] {
+        let list = DenyList::new(&times.map(|time| by_identity(ENDPOINT, time)));
+        assert!(list.denies(&certificate(NOW + 99)));
+        assert!(!list.denies(&certificate(NOW + 100)));
+    }
+}
+
+#[test]
+fn a_certificate_is_denied_by_its_issuer_and_serial_number_together() {
+    let zone = Zone::new();
+    let sign = |serial: &[u8]| Draft { serial: serial.to_vec(), ..Draft::of(ENDPOINT) };
+    for serial in [&[1][..], &[0x7f], &[0x80], &[0xff; 16], &[1, 0], &[0x80, 0, 0]] {
+        let denied = zone.endpoints.sign(&sign(serial));
+        let (issuer, text) = (hex(&leaf(&denied).issuer), hex(serial));
+        for (issuer, text) in [(issuer.to_uppercase(), text.to_uppercase()), (issuer, text)] {
+            let list = DenyList::new(&[Denied::Certificate { issuer, serial: text.clone() }]);
+            assert!(list.denies(&leaf(&denied)), "{text}");
+            assert!(!list.denies(&leaf(&zone.module_servers.sign(&sign(serial)))), "{text}");
+            assert!(!list.denies(&leaf(&zone.endpoints.sign(&sign(&[0x55])))), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_issuer_of_an_entry_is_a_digest_over_the_name_in_the_authoritys_certificate() {
+    let zone = Zone::new();
+    let authority = zone.endpoints.der();
+    let (_, parsed) = x509_parser::parse_x509_certificate(&authority).unwrap();
+    let digest: [u8; 32] = Sha256::digest(parsed.subject().as_raw()).into();
+    assert_eq!(leaf(&zone.endpoints.sign(&Draft::of(ENDPOINT))).issuer, digest);
+}
+
+#[test]
+fn an_empty_list_denies_nobody() {
+    let certificate = leaf(&Zone::new().endpoints.sign(&Draft::of(ENDPOINT)));
+    assert!(!DenyList::new(&[]).denies(&certificate));
+    assert!(!DenyList::default().denies(&certificate));
+}
+
+#[test]
+fn a_denied_party_is_refused_in_the_handshake_and_after_it() {
+    let zone = Zone::new();
+    let certificate = zone.endpoints.sign(&Draft::of(ENDPOINT));
+    let port = zone.port_denying(Role::Endpoint, vec![by_identity(ENDPOINT, NOW)]);
+    let refusal = Refusal::Revoked(identity(ENDPOINT));
+    assert_eq!(shown(&port, std::slice::from_ref(&certificate), NOW), Err(refusal.clone()));
+    assert_eq!(port.authorise(&certificate, moment(NOW)), Err(refusal.clone()));
+    assert_eq!(port.still_admits(&leaf(&certificate), moment(NOW)), Err(refusal));
+}
