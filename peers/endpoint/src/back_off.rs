@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
 
-/// The window of the wait after a proxy let go of a park in an orderly way.
-const CLEAN_WINDOW: Duration = Duration::from_secs(1);
+/// The longest wait after a proxy let go of a park in an orderly way.
+const MAX_CLEAN_CLOSE_DELAY: Duration = Duration::from_secs(1);
 
 /// Exponential back-off with full jitter: each wait is drawn evenly from zero to a window that doubles with
 /// every failure in a row, so that endpoints cut off together don't come back together.
@@ -31,7 +31,7 @@ impl BackOff {
 
     /// The wait after a clean close: the proxy wants the endpoint back, only not everybody at once.
     pub(crate) fn after_clean_close(rng: &mut impl Rng) -> Duration {
-        within(CLEAN_WINDOW, rng)
+        within(MAX_CLEAN_CLOSE_DELAY, rng)
     }
 
     /// Starts again from the first window: a connection has proved good.

@@ -11,17 +11,23 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zone_protocol::identity::{Label, Service};
 
-use crate::endpoint::{DEFAULT_MAX_SESSIONS, DEFAULT_PARKS, Timing};
+use crate::timing::Timing;
 
-const MOST_PROXIES: usize = 16;
-const MOST_PARKS: u32 = 16;
-const MOST_SESSIONS: u32 = 10_000;
-const MOST_SERVICES: usize = 256;
-const LONGEST_SECONDS: u32 = 3600;
+/// Parks that an endpoint keeps where nothing else is said.
+pub(crate) const DEFAULT_PARKS: u32 = 2;
+
+/// Sessions that an endpoint carries at most where nothing else is said.
+pub(crate) const DEFAULT_MAX_SESSIONS: u32 = 64;
+
+const MAX_PROXIES: usize = 16;
+const MAX_PARKS: u32 = 16;
+const MAX_SESSIONS: u32 = 10_000;
+const MAX_SERVICES: usize = 256;
+const MAX_SECONDS: u32 = 3600;
 
 /// The proxy is silent for 20 s and then waits 10 s for the answer to its ping: an endpoint that gave up
 /// earlier would leave healthy parks.
-const SHORTEST_SILENCE: u32 = 31;
+const MIN_SILENCE_SECONDS: u32 = 31;
 
 /// A configuration. Paths in a file are relative to that file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +135,7 @@ pub enum ConfigError {
     /// The file can't be read.
     #[error("{}: {source}", .path.display())]
     Read {
-        /// Which.
+        /// The file that can't be read.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -137,33 +143,33 @@ pub enum ConfigError {
     /// Not TOML, a key is missing, or a value is of the wrong type.
     #[error("{}:{line}: {message}", .path.display())]
     Syntax {
-        /// Of the file.
+        /// The file that holds it.
         path: PathBuf,
-        /// Where.
+        /// The line of the file, from 1.
         line: usize,
-        /// What.
+        /// What the parser says.
         message: String,
     },
     /// A key that nobody knows.
     #[error("{}:{line}: unknown key '{key}'; {}", .path.display(), hint(*.meant))]
     UnknownKey {
-        /// Of the file.
+        /// The file that holds it.
         path: PathBuf,
-        /// Where.
+        /// The line of the file, from 1.
         line: usize,
-        /// As written.
+        /// The key as written.
         key: String,
-        /// The nearest known one.
+        /// The nearest key that is known.
         meant: Option<&'static str>,
     },
     /// A value outside its limits.
     #[error("{}: {key}: {why}", .path.display())]
     Value {
-        /// Of the file.
+        /// The file that holds it.
         path: PathBuf,
-        /// Which.
+        /// The key whose value is refused.
         key: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the value.
         why: String,
     },
 }
@@ -187,7 +193,7 @@ impl Config {
             line: error.span().map_or(1, |span| line_of(text, span.start)),
             message: error.message().replace('\n', " "),
         };
-        known_keys(DeTable::parse(text).map_err(syntax)?.get_ref(), text, path)?;
+        check_keys(DeTable::parse(text).map_err(syntax)?.get_ref(), text, path)?;
         let mut config: Self = toml::from_str(text).map_err(syntax)?;
         config.check().map_err(|(key, why)| ConfigError::Value { path: path.to_owned(), key, why })?;
         let directory = path.parent().unwrap_or(Path::new(""));
@@ -217,29 +223,29 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {
-        within("proxies", self.proxies.len(), 1, MOST_PROXIES)?;
+        within("proxies", self.proxies.len(), 1, MAX_PROXIES)?;
         for proxy in &self.proxies {
             host_and_port(proxy).map_err(|why| ("proxies", why))?;
         }
-        within("parks", self.parks, 1, MOST_PARKS)?;
-        within("max_sessions", self.max_sessions, 1, MOST_SESSIONS)?;
+        within("parks", self.parks, 1, MAX_PARKS)?;
+        within("max_sessions", self.max_sessions, 1, MAX_SESSIONS)?;
         for (key, seconds, least) in [
             ("dial_seconds", self.dial_seconds, 1),
-            ("silence_seconds", self.silence_seconds, SHORTEST_SILENCE),
+            ("silence_seconds", self.silence_seconds, MIN_SILENCE_SECONDS),
             ("target_connect_seconds", self.target_connect_seconds, 1),
             ("end_to_end_seconds", self.end_to_end_seconds, 1),
             ("back_off_first_seconds", self.back_off_first_seconds, 1),
             ("back_off_longest_seconds", self.back_off_longest_seconds, self.back_off_first_seconds),
             ("shutdown_grace_seconds", self.shutdown_grace_seconds, 0),
         ] {
-            within(key, seconds, least, LONGEST_SECONDS)?;
+            within(key, seconds, least, MAX_SECONDS)?;
         }
         self.check_services().map_err(|why| ("service", why))
     }
 
     fn check_services(&self) -> Result<(), String> {
-        if self.service.len() > MOST_SERVICES {
-            return Err(format!("at most {MOST_SERVICES} services fit"));
+        if self.service.len() > MAX_SERVICES {
+            return Err(format!("at most {MAX_SERVICES} services fit"));
         }
         let mut names = BTreeSet::new();
         let mut ports = BTreeSet::new();
@@ -264,17 +270,17 @@ impl Config {
 }
 
 /// Refuses unknown keys with the line where they stand, which serde would lose inside of `[[service]]`.
-fn known_keys(table: &DeTable<'_>, text: &str, path: &Path) -> Result<(), ConfigError> {
-    only(KEYS, table, text, path)?;
+fn check_keys(table: &DeTable<'_>, text: &str, path: &Path) -> Result<(), ConfigError> {
+    check_table(KEYS, table, text, path)?;
     let services = table.iter().find(|(key, _)| key.get_ref() == "service").map(|(_, value)| value.get_ref());
     let Some(DeValue::Array(services)) = services else { return Ok(()) };
     services.iter().map(Spanned::get_ref).try_for_each(|service| match service {
-        DeValue::Table(service) => only(SERVICE_KEYS, service, text, path),
+        DeValue::Table(service) => check_table(SERVICE_KEYS, service, text, path),
         _ => Ok(()),
     })
 }
 
-fn only(
+fn check_table(
     known: &'static [&'static str],
     table: &DeTable<'_>,
     text: &str,
@@ -293,9 +299,13 @@ fn only(
 
 /// The known key that is likest to `key`, if any is like it at all.
 fn nearest(key: &str, known: &'static [&'static str]) -> Option<&'static str> {
-    const LIKE: f64 = 0.7;
+    const MIN_LIKENESS: f64 = 0.7;
     let likeness = |known: &str| strsim::jaro_winkler(key, known);
-    known.iter().copied().filter(|k| likeness(k) >= LIKE).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+    known
+        .iter()
+        .copied()
+        .filter(|k| likeness(k) >= MIN_LIKENESS)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
 fn line_of(text: &str, at: usize) -> usize {

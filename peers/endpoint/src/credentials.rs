@@ -21,7 +21,7 @@ pub enum CredentialsError {
     /// A file can't be read.
     #[error("{}: {source}", .path.display())]
     Read {
-        /// Which.
+        /// The file that can't be read.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -29,7 +29,7 @@ pub enum CredentialsError {
     /// A file holds something else than it should.
     #[error("{}: {source}", .path.display())]
     Content {
-        /// Which.
+        /// The file that holds something else.
         path: PathBuf,
         /// What is wrong with it.
         source: TlsError,
@@ -37,11 +37,11 @@ pub enum CredentialsError {
     /// The certificate is somebody else's.
     #[error("{}: issued for {found}, but this is {wanted}", .path.display())]
     Identity {
-        /// Of the certificate.
+        /// The file that holds the certificate.
         path: PathBuf,
-        /// Whose it is.
+        /// The identity in the certificate.
         found: Identity,
-        /// Whose it should be, by `id` and `zone`.
+        /// The identity that should be in it, by `id` and `zone`.
         wanted: Identity,
     },
 }

@@ -22,18 +22,21 @@ use crate::handshake::{HandshakeError, alert, shake_hands};
 use crate::stream::ProxyTls;
 
 /// The head of the proxy's answer may be this large; a refusal explains itself in it.
-const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 32 };
+const HEAD_LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 32 };
 
-/// A session carries no pings of its own: these let the kernel find out that the proxy is gone.
+/// A session carries no pings of its own: these let the kernel find out that the proxy is gone. It asks after
+/// this much silence.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Time between two questions of the kernel.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// So many questions without an answer end the connection.
 const KEEPALIVE_PROBES: u32 = 4;
 
 /// Why a proxy could not be parked at.
 #[derive(Debug, thiserror::Error)]
 #[error("proxy {proxy}: {cause}")]
 pub struct DialError {
-    /// As configured.
+    /// The proxy, as configured.
     pub proxy: Arc<str>,
     /// What went wrong.
     pub cause: DialCause,
@@ -67,7 +70,7 @@ pub enum DialCause {
     Refused {
         /// HTTP status.
         status: u16,
-        /// Its words.
+        /// The proxy's words.
         reason: String,
     },
     /// The proxy speaks something else.
@@ -76,7 +79,7 @@ pub enum DialCause {
     /// A step took too long.
     #[error("{step} took longer than {} s", .limit.as_secs_f32())]
     Late {
-        /// Which.
+        /// The step that was not done in time.
         step: &'static str,
         /// The time that the whole dial may take.
         limit: Duration,
@@ -172,7 +175,8 @@ impl Dialer {
         tls.flush().await.map_err(broken)?;
         let mut received = Vec::new();
         loop {
-            let parsed = parse_response(&received, LIMITS).map_err(|e| DialCause::Answer(e.to_string()))?;
+            let parsed =
+                parse_response(&received, HEAD_LIMITS).map_err(|e| DialCause::Answer(e.to_string()))?;
             if let Some((head, length)) = parsed {
                 upgraded(&head)?;
                 return Ok(received.split_off(length));
@@ -225,7 +229,7 @@ mod tests {
     use super::*;
 
     fn judged(text: &str) -> Result<(), String> {
-        let (head, _) = parse_response(text.as_bytes(), LIMITS).unwrap().unwrap();
+        let (head, _) = parse_response(text.as_bytes(), HEAD_LIMITS).unwrap().unwrap();
         upgraded(&head).map_err(|cause| DialError { proxy: "p:1".into(), cause }.to_string())
     }
 

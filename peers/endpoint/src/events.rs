@@ -12,14 +12,14 @@ use zone_protocol::identity::{Identity, Service};
 pub enum Event {
     /// A connection is parked and can take a session.
     Parked {
-        /// At this proxy.
+        /// The proxy at the other end.
         proxy: Arc<str>,
-        /// From this local address.
+        /// The local address of the connection.
         local: SocketAddr,
     },
     /// A parked connection ended before a session took it.
     ParkLost {
-        /// At this proxy.
+        /// The proxy at the other end.
         proxy: Arc<str>,
         /// Whether the proxy closed it in an orderly way and wants the endpoint back at once.
         clean: bool,
@@ -28,37 +28,37 @@ pub enum Event {
     },
     /// One proxy could not be parked at; the next one in the list is tried.
     DialFailed {
-        /// This one.
+        /// The proxy that was dialed.
         proxy: Arc<str>,
         /// One line for a person; it names the proxy.
         reason: String,
     },
     /// The next dial waits.
     Waiting {
-        /// This long.
+        /// How long it waits.
         pause: Duration,
     },
     /// A session is set up, end-to-end TLS included; payload may flow.
     SessionStarted {
-        /// Its name.
+        /// The session's name, the same in every log on its way.
         id: Uuid,
-        /// What it reaches.
+        /// The service that it reaches.
         service: Service,
         /// Who proved to be at the other end; nobody does where end-to-end TLS is off.
         module_server: Option<Identity>,
     },
     /// A session was refused, or its end-to-end handshake failed.
     SessionRefused {
-        /// Its name.
+        /// The session's name, the same in every log on its way.
         id: Uuid,
-        /// What it asked for.
+        /// The service that it asked for.
         service: Service,
         /// One line for a person.
         reason: String,
     },
     /// A started session is over.
     SessionEnded {
-        /// Its name.
+        /// The session's name, the same in every log on its way.
         id: Uuid,
         /// Payload bytes that came from the Module Server.
         received: u64,

@@ -13,15 +13,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::dialogue::SessionRequest;
+use crate::requests::SessionRequest;
 use crate::service::{Decline, Serve, ServeFuture, Service};
 use crate::stream::SessionStream;
 
-/// Bytes of the buffer that each direction of a session has.
-const BUFFER: usize = 16 * 1024;
+/// The size of the buffer that each direction of a session has.
+const BUFFER_BYTES: usize = 16 * 1024;
 
 /// When one direction can't deliver any more, the other may still deliver what is under way for this long.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The two sides, as errors name them.
 const SESSION: &str = "the session";
@@ -66,7 +66,7 @@ async fn join(mut session: SessionStream, mut local: ResetOnDrop) -> io::Result<
         }
         Some(error) => {
             let reset = async {
-                sent(&local.tcp).await;
+                wait_until_sent(&local.tcp).await;
                 drop(local);
             };
             tokio::join!(reset, session.abort());
@@ -103,7 +103,7 @@ async fn copy_both_ways(session: &mut SessionStream, local: &mut TcpStream) -> O
         },
         Ended::Source(error) => Some(error),
         Ended::Sink(error) => {
-            let _ = timeout(LAST_WORDS, other).await;
+            let _ = timeout(DRAIN_TIMEOUT, other).await;
             Some(error)
         }
     }
@@ -114,7 +114,7 @@ async fn copy(
     (mut to, sink): (impl AsyncWrite + Unpin, &str),
     broken: &AtomicBool,
 ) -> Ended {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     let refused = |error| {
         broken.store(true, Ordering::Relaxed);
         Ended::Sink(named(sink, &error))
@@ -170,7 +170,7 @@ impl Drop for ResetOnDrop {
 }
 
 /// Waits until the kernel has sent all that was written, because a reset discards what it still holds.
-async fn sent(tcp: &TcpStream) {
+async fn wait_until_sent(tcp: &TcpStream) {
     let wait = async {
         // Writable then means: nothing is left unsent.
         SockRef::from(tcp).set_tcp_notsent_lowat(1)?;
@@ -178,5 +178,5 @@ async fn sent(tcp: &TcpStream) {
         let second = std::net::TcpStream::from(tcp.as_fd().try_clone_to_owned()?);
         TcpStream::from_std(second)?.writable().await
     };
-    let _ = timeout(LAST_WORDS, wait).await;
+    let _ = timeout(DRAIN_TIMEOUT, wait).await;
 }

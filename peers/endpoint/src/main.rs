@@ -24,13 +24,13 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Check a configuration and the certificates that it names, and print what it would do.
-    CheckConfig(File),
+    CheckConfig(ConfigFile),
     /// Park and serve until SIGTERM or SIGINT. RUST_LOG sets what is logged to standard error.
-    Run(File),
+    Run(ConfigFile),
 }
 
 #[derive(Debug, clap::Args)]
-struct File {
+struct ConfigFile {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "zone-endpoint.toml")]
     config: PathBuf,
@@ -99,17 +99,17 @@ fn run(path: &Path) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Start)?;
-        info!(id = %config.id, zone = %config.zone, parks = config.parks, "starting");
+        info!(id = %config.id, zone = %config.zone, parks = config.parks, "the endpoint starts");
         endpoint
             .run(async {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                info!("stopping");
+                info!("the endpoint is stopping");
             })
             .await;
-        info!("stopped");
+        info!("the endpoint has stopped");
         Ok(())
     })
 }

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use zone_protocol::identity::{Label, Service as Wanted};
+use zone_protocol::identity::{Label, Service as ServiceName};
 
-use crate::dialogue::SessionRequest;
+use crate::requests::SessionRequest;
 use crate::stream::SessionStream;
 
 /// A future as services give it.
@@ -118,10 +118,10 @@ impl AllowList {
     }
 
     /// The service that a CONNECT names.
-    pub(crate) fn find(&self, wanted: &Wanted) -> Option<Arc<Entry>> {
+    pub(crate) fn find(&self, wanted: &ServiceName) -> Option<Arc<Entry>> {
         let named = |entry: &&Arc<Entry>| match wanted {
-            Wanted::Name(name) => entry.name == *name,
-            Wanted::Port(port) => entry.port == Some(*port),
+            ServiceName::Name(name) => entry.name == *name,
+            ServiceName::Port(port) => entry.port == Some(*port),
         };
         self.0.iter().find(named).map(Arc::clone)
     }

@@ -17,15 +17,15 @@ use zone_protocol::identity::{Identity, printable};
 use zone_protocol::tls::certificate::Leaf;
 
 use crate::dial::Connection;
-use crate::dialogue::SessionRequest;
-use crate::endpoint::{Phase, Shared};
 use crate::events::Event;
 use crate::handshake::shake_hands;
+use crate::requests::SessionRequest;
 use crate::service::{Decline, Entry, Protection, Serve};
+use crate::shared::{Phase, Shared};
 use crate::stream::{Meter, ProxyTls, SessionStream, drain};
 
 /// An answer to a CONNECT must be taken by the network within this time.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts the session that a CONNECT asks for on a task of its own, or refuses it. Refusing is done here, so
 /// that there are never more refusals under way than parks.
@@ -53,14 +53,14 @@ async fn carry(
     permit: OwnedSemaphorePermit,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let cut = async {
+    let aborted = async {
         // An error means that the endpoint is gone altogether.
-        let _ = phase.wait_for(|phase| *phase == Phase::Cutting).await;
+        let _ = phase.wait_for(|phase| *phase == Phase::Aborting).await;
     };
     let setup = Box::pin(set_up(tls, &request, &entry, &shared));
-    tokio::pin!(cut);
+    tokio::pin!(aborted);
     let ready = tokio::select! {
-        () = &mut cut => None,
+        () = &mut aborted => None,
         ready = setup => ready,
     };
     let Some(Ready { stream, serve, meter, module_server }) = ready else { return };
@@ -71,18 +71,18 @@ async fn carry(
         service = %request.service,
         module_server = module_server.as_ref().map(tracing::field::display),
         forwarded_for = request.forwarded_for.as_ref().map(tracing::field::display),
-        "session started"
+        "the session started"
     );
     shared.emit(&Event::SessionStarted { id, service: request.service, module_server });
     let ended = tokio::select! {
         ended = serve(stream) => ended,
-        () = cut => Err(io::Error::other("the endpoint is stopping")),
+        () = aborted => Err(io::Error::other("the endpoint is stopping")),
     };
     let received = meter.received.load(Ordering::Relaxed);
     let sent = meter.sent.load(Ordering::Relaxed);
     let broken = ended.err().map(|error| error.to_string());
-    info!(session = %id, received, sent, broken = broken.as_deref(), "session ended");
-    // The place is free again before anybody hears that the session is over.
+    info!(session = %id, received, sent, broken = broken.as_deref(), "the session ended");
+    // The permit is free again before anybody hears that the session is over.
     drop(permit);
     shared.emit(&Event::SessionEnded { id, received, sent, broken });
 }
@@ -119,8 +119,8 @@ async fn set_up(
     let (stream, module_server) = match &entry.protection {
         Protection::Off => (SessionStream::plain(tls, Arc::clone(&meter)), None),
         Protection::EndToEnd(config) => {
-            let hands = shake_hands_end_to_end(tls, config, shared.timing.end_to_end, &meter).await;
-            match hands {
+            let inner = shake_hands_end_to_end(tls, config, shared.timing.end_to_end, &meter).await;
+            match inner {
                 Ok((stream, identity)) => (stream, Some(identity)),
                 Err(reason) => {
                     refused(request, shared, format!("end-to-end TLS: {reason}"));
@@ -143,7 +143,7 @@ async fn shake_hands_end_to_end(
         Ok(Ok(inner)) => inner,
         Ok(Err((error, mut outer))) => {
             // The alert tells the other side why; the session itself ends in order behind it.
-            let _ = timeout(ANSWER, outer.shutdown()).await;
+            let _ = timeout(ANSWER_TIMEOUT, outer.shutdown()).await;
             drain(&mut *outer).await;
             return Err(error.to_string());
         }
@@ -160,7 +160,9 @@ async fn refuse(mut tls: Box<ProxyTls>, request: &SessionRequest, shared: &Share
     let reason = printable(&decline.reason);
     let head = write_response(decline.status, &reason, &[("Content-Length", "0"), ("Connection", "close")]);
     refused(request, shared, format!("{} {reason}", decline.status));
-    if send(&mut tls, &head).await.is_ok() && matches!(timeout(ANSWER, tls.shutdown()).await, Ok(Ok(()))) {
+    if send(&mut tls, &head).await.is_ok()
+        && matches!(timeout(ANSWER_TIMEOUT, tls.shutdown()).await, Ok(Ok(())))
+    {
         drain(&mut *tls).await;
     }
 }
@@ -170,11 +172,11 @@ async fn send(tls: &mut ProxyTls, head: &str) -> io::Result<()> {
         tls.write_all(head.as_bytes()).await?;
         tls.flush().await
     };
-    timeout(ANSWER, write).await.map_err(io::Error::from)?
+    timeout(ANSWER_TIMEOUT, write).await.map_err(io::Error::from)?
 }
 
 fn refused(request: &SessionRequest, shared: &Shared, reason: String) {
     let SessionRequest { id, service, proxy, .. } = request;
-    warn!(session = %id, %service, %proxy, "session refused: {reason}");
+    warn!(session = %id, %service, %proxy, "the session was refused: {reason}");
     shared.emit(&Event::SessionRefused { id: *id, service: service.clone(), reason });
 }

@@ -14,7 +14,7 @@ use tokio_rustls::{client, server};
 
 /// How long a connection that is over is kept for the other side to read the last bytes. Closing a socket with
 /// unread bytes in it would reset it and destroy what is still on its way.
-const LINGER: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The connection to the proxy.
 pub(crate) type ProxyTls = client::TlsStream<TcpStream>;
@@ -56,7 +56,7 @@ impl SessionStream {
     /// to the end and shuts down should end with this.
     pub async fn finish(mut self) -> io::Result<()> {
         self.shutdown().await?;
-        // The outer close_notify that follows the inner one must be read, see LINGER.
+        // The outer close_notify that follows the inner one must be read, see DRAIN_TIMEOUT.
         drain(self.proxy_tls()).await;
         Ok(())
     }
@@ -78,10 +78,10 @@ impl SessionStream {
     }
 }
 
-/// Reads and forgets what still comes, for [`LINGER`] at most.
+/// Reads and forgets what still comes, for [`DRAIN_TIMEOUT`] at most.
 pub(crate) async fn drain(stream: &mut (impl AsyncRead + Unpin)) {
     let mut forgotten = vec![0; 512];
-    let _ = timeout(LINGER, async { while let Ok(1..) = stream.read(&mut forgotten).await {} }).await;
+    let _ = timeout(DRAIN_TIMEOUT, async { while let Ok(1..) = stream.read(&mut forgotten).await {} }).await;
 }
 
 impl AsyncRead for SessionStream {

@@ -19,10 +19,10 @@ use tokio::task::JoinHandle;
 use zone_endpoint::{Endpoint, Event, LocalTcp, Protection};
 
 /// Nothing in these tests should take this long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let waited = tokio::time::timeout(PATIENCE, future).await;
+    let waited = tokio::time::timeout(WAIT_TIMEOUT, future).await;
     waited.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 

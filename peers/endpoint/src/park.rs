@@ -1,4 +1,4 @@
-//! One parked connection, again and again: dial, hold, hand over to a session, dial the next.
+//! One park and its successors: dial, hold, hand over to a session, dial the next.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,45 +15,45 @@ use zone_protocol::head::write_response;
 
 use crate::back_off::BackOff;
 use crate::dial::Connection;
-use crate::dialogue::{Asked, Dialogue, SessionRequest};
-use crate::endpoint::{Phase, Shared};
 use crate::events::Event;
 use crate::handshake::alert;
+use crate::requests::{Request, RequestDecoder, SessionRequest};
 use crate::session;
+use crate::shared::{Phase, Shared};
 use crate::stream::{ProxyTls, drain};
 
 /// The proxy calls a park dead when a ping's answer takes longer.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Saying goodbye to the proxy may take this long.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// An orderly close may take this long.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A park that lived this long was a success, even if it is cut then.
-const SETTLED: Duration = Duration::from_secs(5);
+const MIN_STABLE_TIME: Duration = Duration::from_secs(5);
 
 /// Pings and a CONNECT are read in pieces of this size, from the stack: an idle park owns no buffer.
-const PIECE: usize = 1024;
+const MAX_READ_BYTES: usize = 1024;
 
-/// Keeps one park until the endpoint closes.
-pub(crate) async fn keep(shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
+/// Maintains one park until the endpoint drains.
+pub(crate) async fn maintain(shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
     let mut back_off = BackOff::new(shared.timing.back_off_first, shared.timing.back_off_longest);
     loop {
         // The stages are boxed so that an idle park doesn't hold the room of a handshake.
         let dialed = tokio::select! {
-            () = closing(&mut phase) => return,
+            () = draining(&mut phase) => return,
             dialed = Box::pin(dial(&shared)) => dialed,
         };
         let pause = match dialed {
             None => back_off.after_failure(&mut rand::rng()),
             Some(connection) => match Box::pin(hold(connection, &shared, &mut phase)).await {
-                Held::Closing => return,
-                Held::Taken(connection, request) => {
+                ParkEnd::Draining => return,
+                ParkEnd::Taken(connection, request) => {
                     back_off.reset();
                     Box::pin(session::take(connection, request, &shared, &phase)).await;
                     continue;
                 }
-                Held::Lost { clean: true, .. } => BackOff::after_clean_close(&mut rand::rng()),
-                Held::Lost { proved, .. } => {
+                ParkEnd::Lost { clean: true, .. } => BackOff::after_clean_close(&mut rand::rng()),
+                ParkEnd::Lost { proved, .. } => {
                     if proved {
                         back_off.reset();
                     }
@@ -61,17 +61,17 @@ pub(crate) async fn keep(shared: Arc<Shared>, mut phase: watch::Receiver<Phase>)
                 }
             },
         };
-        debug!(?pause, "waiting before the next dial");
+        debug!(?pause, "the endpoint waits before it dials again");
         shared.emit(&Event::Waiting { pause });
         tokio::select! {
-            () = closing(&mut phase) => return,
+            () = draining(&mut phase) => return,
             () = sleep(pause) => {}
         }
     }
 }
 
 /// Completes when the endpoint no longer wants parks.
-async fn closing(phase: &mut watch::Receiver<Phase>) {
+async fn draining(phase: &mut watch::Receiver<Phase>) {
     // An error means that the endpoint is gone altogether.
     let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
 }
@@ -81,14 +81,14 @@ async fn dial(shared: &Shared) -> Option<Connection> {
     for proxy in shared.proxies.in_order() {
         match shared.dialer.park(&proxy.address).await {
             Ok(connection) => {
-                shared.proxies.good(proxy);
-                info!(proxy = %connection.proxy, "parked");
+                shared.proxies.mark_good(proxy);
+                info!(proxy = %connection.proxy, "the endpoint is parked");
                 shared.emit(&Event::Parked { proxy: Arc::clone(&connection.proxy), local: connection.local });
                 return Some(connection);
             }
             Err(error) => {
                 let reason = error.to_string();
-                proxy.complain(&reason);
+                proxy.log_failure(&reason);
                 shared.emit(&Event::DialFailed { proxy: error.proxy, reason });
             }
         }
@@ -97,26 +97,25 @@ async fn dial(shared: &Shared) -> Option<Connection> {
 }
 
 /// How a park ended.
-enum Held {
+enum ParkEnd {
+    /// A session takes it.
     Taken(Connection, SessionRequest),
-    /// `proved` is a connection that worked for a while.
-    Lost {
-        clean: bool,
-        proved: bool,
-    },
-    Closing,
+    /// The connection is gone; `proved` is one that worked for a while.
+    Lost { clean: bool, proved: bool },
+    /// The endpoint drains.
+    Draining,
 }
 
 /// Answers pings until a CONNECT comes or the connection ends.
-async fn hold(mut connection: Connection, shared: &Shared, phase: &mut watch::Receiver<Phase>) -> Held {
+async fn hold(mut connection: Connection, shared: &Shared, phase: &mut watch::Receiver<Phase>) -> ParkEnd {
     let since = Instant::now();
     let received = std::mem::take(&mut connection.received);
-    let mut dialogue = Dialogue::new(shared.id.clone(), Arc::clone(&connection.proxy), received);
+    let mut decoder = RequestDecoder::new(shared.id.clone(), Arc::clone(&connection.proxy), received);
     let mut answered = false;
     let (clean, reason) = loop {
-        match dialogue.asked() {
-            Ok(Some(Asked::Session(request))) => return Held::Taken(connection, request),
-            Ok(Some(Asked::Ping)) => {
+        match decoder.next_request() {
+            Ok(Some(Request::Session(request))) => return ParkEnd::Taken(connection, request),
+            Ok(Some(Request::Ping)) => {
                 if let Err(reason) = answer_ping(&mut connection).await {
                     break (false, reason);
                 }
@@ -128,16 +127,16 @@ async fn hold(mut connection: Connection, shared: &Shared, phase: &mut watch::Re
         }
         let silence = shared.timing.silence;
         let read = tokio::select! {
-            () = closing(phase) => {
-                farewell(&mut connection.tls).await;
-                return Held::Closing;
+            () = draining(phase) => {
+                close(&mut connection.tls).await;
+                return ParkEnd::Draining;
             }
-            read = timeout(silence, receive(&mut connection.tls, &mut dialogue)) => read,
+            read = timeout(silence, receive(&mut connection.tls, &mut decoder)) => read,
         };
         match read {
             Ok(Ok(1..)) => {}
             Ok(Ok(0)) => {
-                farewell(&mut connection.tls).await;
+                close(&mut connection.tls).await;
                 break (true, "closed by the proxy".to_owned());
             }
             Ok(Err(error)) => break (false, lost(&error)),
@@ -146,7 +145,7 @@ async fn hold(mut connection: Connection, shared: &Shared, phase: &mut watch::Re
     };
     info!(proxy = %connection.proxy, clean, "park lost: {reason}");
     shared.emit(&Event::ParkLost { proxy: connection.proxy, clean, reason });
-    Held::Lost { clean, proved: answered || since.elapsed() >= SETTLED }
+    ParkEnd::Lost { clean, proved: answered || since.elapsed() >= MIN_STABLE_TIME }
 }
 
 async fn answer_ping(connection: &mut Connection) -> Result<(), String> {
@@ -155,32 +154,32 @@ async fn answer_ping(connection: &mut Connection) -> Result<(), String> {
         connection.tls.write_all(answer.as_bytes()).await?;
         connection.tls.flush().await
     };
-    match timeout(ANSWER, write).await {
+    match timeout(ANSWER_TIMEOUT, write).await {
         Ok(written) => written.map_err(|error| lost(&error)),
-        Err(_) => Err(format!("a ping could not be answered within {} s", ANSWER.as_secs())),
+        Err(_) => Err(format!("a ping could not be answered within {} s", ANSWER_TIMEOUT.as_secs())),
     }
 }
 
-/// Reads what is there into `dialogue`; 0 is an orderly end.
-async fn receive(stream: &mut (impl AsyncRead + Unpin), dialogue: &mut Dialogue) -> io::Result<usize> {
+/// Reads what is there into `decoder`; 0 is an orderly end.
+async fn receive(stream: &mut (impl AsyncRead + Unpin), decoder: &mut RequestDecoder) -> io::Result<usize> {
     poll_fn(|cx| {
-        let mut piece = [0; PIECE];
-        let mut piece = ReadBuf::new(&mut piece);
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut piece))?;
-        dialogue.receive(piece.filled());
-        Ok(piece.filled().len()).into()
+        let mut buffer = [0; MAX_READ_BYTES];
+        let mut buffer = ReadBuf::new(&mut buffer);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+        decoder.feed(buffer.filled());
+        Ok(buffer.filled().len()).into()
     })
     .await
 }
 
 /// Ends a park in an orderly way, as far as the proxy lets it.
-async fn farewell(tls: &mut ProxyTls) {
-    let goodbye = async {
+async fn close(tls: &mut ProxyTls) {
+    let close = async {
         if tls.shutdown().await.is_ok() {
             drain(tls).await;
         }
     };
-    let _ = timeout(FAREWELL, goodbye).await;
+    let _ = timeout(CLOSE_TIMEOUT, close).await;
 }
 
 fn lost(error: &io::Error) -> String {
@@ -199,7 +198,6 @@ mod tests {
     use zone_protocol::tls::policy::Versions;
 
     use super::*;
-    use crate::endpoint::Endpoint;
 
     /// The size of the future that a function gives, without calling it.
     fn future_size<A, F>(_: &impl FnOnce(A) -> F) -> usize {
@@ -213,9 +211,9 @@ mod tests {
             .unwrap()
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
-        let shared = Endpoint::new("host-7".parse().unwrap(), &[], Arc::new(tls)).into_shared();
+        let shared = Arc::new(Shared::new("host-7".parse().unwrap(), &[], Arc::new(tls)));
         let (_phase, mut watched) = watch::channel(Phase::Serving);
-        let keeping = size_of_val(&keep(Arc::clone(&shared), watched.clone()));
+        let keeping = size_of_val(&maintain(Arc::clone(&shared), watched.clone()));
         let holding = future_size(&|connection| hold(connection, &shared, &mut watched));
         assert!(keeping <= 704, "keeping takes {keeping} bytes");
         assert!(holding <= 768, "holding takes {holding} bytes");

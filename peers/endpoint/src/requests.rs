@@ -8,14 +8,14 @@ use zone_protocol::head::{HeadError, HeadLimits, RequestError, RequestHead, pars
 use zone_protocol::identity::{Label, Service, printable};
 
 /// How large a head of the proxy may be: ours have three fields.
-const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 16 };
+const HEAD_LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 16 };
 
 /// A CONNECT: which session wants which service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRequest {
     /// The session's name in every log on its way.
     pub id: Uuid,
-    /// As the caller wrote it.
+    /// The service as the caller wrote it.
     pub service: Service,
     /// Who calls, as the proxy tells it. A captured proxy tells what it likes: only the certificate shown end
     /// to end says who is really there.
@@ -26,7 +26,7 @@ pub struct SessionRequest {
 
 /// Something that the proxy asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Request {
     /// `OPTIONS *`: to be answered, or the park counts as dead.
     Ping,
     /// `CONNECT`: this connection becomes a session, or is refused.
@@ -52,38 +52,38 @@ pub(crate) enum Violation {
 
 /// The proxy's side of one park, from its 101 to its CONNECT. Holds no memory between requests.
 #[derive(Debug)]
-pub(crate) struct Dialogue {
+pub(crate) struct RequestDecoder {
     id: Label,
     proxy: Arc<str>,
     received: Vec<u8>,
 }
 
-impl Dialogue {
+impl RequestDecoder {
     /// `received` is what came with the 101.
     pub(crate) fn new(id: Label, proxy: Arc<str>, received: Vec<u8>) -> Self {
         Self { id, proxy, received }
     }
 
-    /// Takes bytes from the proxy. [`Dialogue::asked`] is to be called until it has no more.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) {
+    /// Takes bytes from the proxy. [`RequestDecoder::next_request`] is to be called until it has no more.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
     }
 
     /// The next thing that the proxy asks for, or `None` where its request is not complete yet.
-    pub(crate) fn asked(&mut self) -> Result<Option<Asked>, Violation> {
-        let Some((head, length)) = parse_request(&self.received, LIMITS)? else { return Ok(None) };
+    pub(crate) fn next_request(&mut self) -> Result<Option<Request>, Violation> {
+        let Some((head, length)) = parse_request(&self.received, HEAD_LIMITS)? else { return Ok(None) };
         let behind = self.received.len() - length;
-        let asked = match (head.method.as_str(), head.target.as_str()) {
+        let request = match (head.method.as_str(), head.target.as_str()) {
             ("OPTIONS", "*") => {
                 head.without_body()?;
-                Asked::Ping
+                Request::Ping
             }
             ("CONNECT", _) if behind > 0 => return Err(Violation::Early(behind)),
-            ("CONNECT", _) => Asked::Session(self.session(&head)?),
+            ("CONNECT", _) => Request::Session(self.session(&head)?),
             (method, target) => return Err(Violation::Method(printable(&format!("{method} {target}")))),
         };
         self.received = self.received.split_off(length);
-        Ok(Some(asked))
+        Ok(Some(request))
     }
 
     fn session(&self, head: &RequestHead) -> Result<SessionRequest, Violation> {
@@ -120,31 +120,31 @@ mod tests {
     const CONNECT: &str = "CONNECT host-7:ssh HTTP/1.1\r\nHost: host-7:ssh\r\n\
         Zone-Session: 0193f5a0-0000-7000-8000-000000000001\r\nForwarded: for=_inside\r\n\r\n";
 
-    fn dialogue() -> Dialogue {
-        Dialogue::new("host-7".parse().unwrap(), "proxy:17486".into(), Vec::new())
+    fn decoder() -> RequestDecoder {
+        RequestDecoder::new("host-7".parse().unwrap(), "proxy:17486".into(), Vec::new())
     }
 
-    fn said(text: &str) -> Result<Option<Asked>, Violation> {
-        let mut dialogue = dialogue();
-        dialogue.receive(text.as_bytes());
-        dialogue.asked()
+    fn said(text: &str) -> Result<Option<Request>, Violation> {
+        let mut decoder = decoder();
+        decoder.feed(text.as_bytes());
+        decoder.next_request()
     }
 
     #[test]
     fn a_ping_is_understood_however_it_is_cut() {
         for cut in 1..PING.len() {
-            let mut dialogue = dialogue();
-            dialogue.receive(&PING.as_bytes()[..cut]);
-            assert_eq!(dialogue.asked(), Ok(None), "cut at {cut}");
-            dialogue.receive(&PING.as_bytes()[cut..]);
-            assert_eq!(dialogue.asked(), Ok(Some(Asked::Ping)));
-            assert_eq!(dialogue.asked(), Ok(None));
+            let mut decoder = decoder();
+            decoder.feed(&PING.as_bytes()[..cut]);
+            assert_eq!(decoder.next_request(), Ok(None), "cut at {cut}");
+            decoder.feed(&PING.as_bytes()[cut..]);
+            assert_eq!(decoder.next_request(), Ok(Some(Request::Ping)));
+            assert_eq!(decoder.next_request(), Ok(None));
         }
     }
 
     #[test]
     fn a_connect_names_session_service_and_caller() {
-        let Ok(Some(Asked::Session(request))) = said(CONNECT) else { panic!("no session") };
+        let Ok(Some(Request::Session(request))) = said(CONNECT) else { panic!("no session") };
         assert_eq!(request.id.to_string(), "0193f5a0-0000-7000-8000-000000000001");
         assert_eq!(request.service.to_string(), "ssh");
         assert_eq!(request.forwarded_for.unwrap().as_str(), "inside");
@@ -152,18 +152,18 @@ mod tests {
 
     #[test]
     fn a_connect_right_behind_a_ping_is_a_second_request() {
-        let mut dialogue = dialogue();
-        dialogue.receive(format!("{PING}{CONNECT}").as_bytes());
-        assert_eq!(dialogue.asked(), Ok(Some(Asked::Ping)));
-        assert!(matches!(dialogue.asked(), Ok(Some(Asked::Session(_)))));
+        let mut decoder = decoder();
+        decoder.feed(format!("{PING}{CONNECT}").as_bytes());
+        assert_eq!(decoder.next_request(), Ok(Some(Request::Ping)));
+        assert!(matches!(decoder.next_request(), Ok(Some(Request::Session(_)))));
     }
 
     #[test]
     fn an_idle_park_holds_no_buffer() {
-        let mut dialogue = dialogue();
-        dialogue.receive(PING.as_bytes());
-        assert_eq!(dialogue.asked(), Ok(Some(Asked::Ping)));
-        assert_eq!(dialogue.received.capacity(), 0);
+        let mut decoder = decoder();
+        decoder.feed(PING.as_bytes());
+        assert_eq!(decoder.next_request(), Ok(Some(Request::Ping)));
+        assert_eq!(decoder.received.capacity(), 0);
     }
 
     #[test]
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn an_endless_head_is_cut_off_at_the_limit() {
-        let endless = format!("OPTIONS * HTTP/1.1\r\nX: {}", "x".repeat(LIMITS.bytes));
-        assert_eq!(said(&endless), Err(Violation::Head(HeadError::TooLong(LIMITS.bytes))));
+        let endless = format!("OPTIONS * HTTP/1.1\r\nX: {}", "x".repeat(HEAD_LIMITS.bytes));
+        assert_eq!(said(&endless), Err(Violation::Head(HeadError::TooLong(HEAD_LIMITS.bytes))));
     }
 
     #[test]
