@@ -46,22 +46,22 @@ pub enum HeadError {
 /// A method, target and fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHead {
-    /// As sent; methods are case-sensitive.
+    /// The method as sent; methods are case-sensitive.
     pub method: String,
-    /// As sent.
+    /// The request target as sent.
     pub target: String,
-    /// In order; names as sent, values without surrounding white space.
+    /// The fields in order; names as sent, values without surrounding white space.
     pub fields: Fields,
 }
 
 /// A status and fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseHead {
-    /// 100 to 999.
+    /// The status, 100 to 999.
     pub status: u16,
-    /// What a person reads behind the status.
+    /// The words for a person behind the status.
     pub reason: String,
-    /// In order.
+    /// The fields in order.
     pub fields: Fields,
 }
 
@@ -169,7 +169,7 @@ pub enum RequestError {
     /// what a body is to one reader is the next request to another.
     #[error("a request here carries no body: leave out Content-Length and Transfer-Encoding")]
     Body,
-    /// None, or more than one.
+    /// There is no Host field, or more than one.
     #[error("exactly one Host field is needed")]
     Host,
     /// RFC 9112 section 3.2.3: they must be the same.
@@ -177,7 +177,7 @@ pub enum RequestError {
     HostDiffers {
         /// The request target.
         target: String,
-        /// The field.
+        /// The value of the Host field.
         host: String,
     },
     /// Not `<endpoint-id>:<service>`.

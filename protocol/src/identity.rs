@@ -128,7 +128,7 @@ impl FromStr for Role {
 pub struct Identity {
     /// The trust domain.
     pub zone: Label,
-    /// What the party is.
+    /// The role that its authority vouches for.
     pub role: Role,
     /// Its name, unique within zone and role.
     pub name: Label,
@@ -178,9 +178,9 @@ impl From<Identity> for String {
 /// RFC 9110 wants a number in a CONNECT target; the name is this protocol's extension.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Service {
-    /// By name.
+    /// The service of this name.
     Name(Label),
-    /// By number, for clients that know only numbers.
+    /// The service that this number stands for, for clients that know only numbers.
     Port(u16),
 }
 
@@ -211,9 +211,9 @@ impl fmt::Display for Service {
 /// The target of a CONNECT: `<endpoint-id>:<service>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// Which endpoint.
+    /// The endpoint's id.
     pub endpoint: Label,
-    /// Which of its services.
+    /// The service of that endpoint.
     pub service: Service,
 }
 

@@ -18,7 +18,7 @@ pub const EXPORTER_LENGTH: usize = 32;
 /// What a TLS connection exports under [`EXPORTER_LABEL`].
 pub type Exported = [u8; EXPORTER_LENGTH];
 
-/// Who proves itself.
+/// The party that proves itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prover {
     /// The Module Server, over a request.
@@ -41,7 +41,7 @@ impl Prover {
 pub struct Proof<'a> {
     /// The secret that both sides know.
     pub token: &'a Token,
-    /// Who makes the proof.
+    /// The party that makes the proof.
     pub prover: Prover,
     /// What the TLS connection exports that the message crosses.
     pub exported: &'a Exported,

@@ -16,7 +16,7 @@ use crate::trust::Trust;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Payload {
-    /// Of this document: 1.
+    /// The version of this document: 1.
     pub version: u32,
     /// The proxy's host name, for people.
     pub host: String,
@@ -37,7 +37,7 @@ pub struct Payload {
 pub struct OfferRequest {
     /// The zone that the proxy is to join.
     pub zone: Label,
-    /// Who asks; for the proxy's audit log.
+    /// The Module Server that asks; for the proxy's audit log.
     pub module_server: Label,
 }
 
@@ -66,9 +66,9 @@ pub struct HostFacts {
 pub struct Offer {
     /// Names the offer in the request that completes it.
     pub id: String,
-    /// To be signed.
+    /// The requests that are to be signed.
     pub signing_requests: SigningRequests,
-    /// About the host.
+    /// The host that the proxy runs on.
     pub host: HostFacts,
     /// The proxy's clock: certificates must be valid by it.
     #[serde(with = "crate::timestamp")]
@@ -120,9 +120,9 @@ pub struct Provisioning {
     /// For the keys of the offer; left out, the proxy keeps what it has (re-provisioning only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Certificates>,
-    /// Whom to trust, and the version of that.
+    /// The trust document.
     pub trust: Trust,
-    /// Port numbers.
+    /// The port numbers of both relay ports.
     #[serde(default = "default_ports")]
     pub ports: PerPort<u16>,
     /// Addresses to listen on, at least one per port.
@@ -160,7 +160,7 @@ pub struct Provisioned {
     pub name: Label,
     /// Version of the trust document in force.
     pub trust_version: u64,
-    /// Where it listens now.
+    /// The ports that it listens on now.
     pub ports: Vec<PortStatus>,
 }
 
@@ -169,9 +169,9 @@ pub struct Provisioned {
 pub struct PortStatus {
     /// `control`, `endpoint` or `module-server`.
     pub purpose: String,
-    /// Address.
+    /// The address that it listens on.
     pub address: IpAddr,
-    /// Number.
+    /// The port number.
     pub port: u16,
     /// Whether it accepts connections.
     pub listening: bool,
@@ -183,9 +183,9 @@ pub struct PortStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewIdentity {
-    /// Of the offer.
+    /// The id of the offer.
     pub offer: String,
-    /// For its keys.
+    /// Chains for the offer's keys.
     pub certificates: Certificates,
 }
 
@@ -227,7 +227,7 @@ pub struct Status {
 /// One relay process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayStatus {
-    /// Which generation.
+    /// The number of its generation; each relay that is started has the next one.
     pub generation: u64,
     /// Its process id.
     pub pid: u32,

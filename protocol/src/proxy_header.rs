@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ppp::{HeaderResult, v1, v2};
 
-/// No header that we accept is longer: v1 has at most 107 bytes, v2 with room for a balancer's TLVs.
+/// No header that we accept has more bytes: v1 has at most 107 bytes, v2 with room for a balancer's TLVs.
 pub const LIMIT: usize = 536;
 
 /// What the bytes so far amount to.
@@ -23,7 +23,7 @@ pub enum Parsed {
 /// Why the bytes are no header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// Something else.
+    /// The bytes begin like no header of either version.
     #[error(
         "no PROXY protocol header came, though the address is a balancer's: switch it on there, or take the address out of balancer.networks"
     )]
@@ -31,7 +31,7 @@ pub enum HeaderError {
     /// It began like one and went on wrong.
     #[error("the PROXY protocol header is malformed")]
     Malformed,
-    /// It does not end.
+    /// It does not end within its limit.
     #[error("the PROXY protocol header is longer than {LIMIT} bytes")]
     TooLong,
 }
@@ -71,20 +71,20 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
 
 /// A text line of at most 107 bytes, CR LF included.
 fn v1_length(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
-    const LONGEST: usize = 107;
-    let window = &bytes[..bytes.len().min(LONGEST)];
+    const MAX_V1_BYTES: usize = 107;
+    let window = &bytes[..bytes.len().min(MAX_V1_BYTES)];
     match window.windows(2).position(|pair| pair == b"\r\n") {
         Some(at) => Ok(Some(at + 2)),
-        None if bytes.len() >= LONGEST => Err(HeaderError::TooLong),
+        None if bytes.len() >= MAX_V1_BYTES => Err(HeaderError::TooLong),
         None => Ok(None),
     }
 }
 
 /// Sixteen bytes, the last two of which say how many follow.
 fn v2_length(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
-    const FIXED: usize = 16;
+    const V2_FIXED_BYTES: usize = 16;
     let (Some(high), Some(low)) = (bytes.get(14), bytes.get(15)) else { return Ok(None) };
-    let length = FIXED + usize::from(u16::from_be_bytes([*high, *low]));
+    let length = V2_FIXED_BYTES + usize::from(u16::from_be_bytes([*high, *low]));
     if length > LIMIT {
         return Err(HeaderError::TooLong);
     }

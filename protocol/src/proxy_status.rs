@@ -67,7 +67,7 @@ impl Reason {
 /// One member of the `Proxy-Status` list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyStatus {
-    /// Which proxy speaks.
+    /// The name of the proxy that speaks.
     pub proxy: String,
     /// The error type token.
     pub error: String,

@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 const PREFIX: &str = "zp1-";
-const PIN: usize = 32;
-const SECRET: usize = 20;
-const CHECKSUM: usize = 4;
+const PIN_BYTES: usize = 32;
+const SECRET_BYTES: usize = 20;
+const CHECKSUM_BYTES: usize = 4;
 
 /// Why a token was not understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Another kind of string, or another version.
+    /// It does not begin as a token of this version.
     #[error("this is not a provisioning token of version 1: it must begin with 'zp1-'")]
     Prefix,
     /// Characters are missing or too many.
@@ -28,7 +28,7 @@ pub enum TokenError {
     /// A character that no token holds.
     #[error("the token holds a character that no token has: only a-z and 2-7 follow 'zp1-'")]
     Alphabet,
-    /// Mistyped.
+    /// At least one character is wrong.
     #[error("the token's checksum does not fit: at least one character is wrong; copy it again")]
     Checksum,
 }
@@ -37,29 +37,29 @@ pub enum TokenError {
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Token {
-    pin: [u8; PIN],
-    secret: [u8; SECRET],
+    pin: [u8; PIN_BYTES],
+    secret: [u8; SECRET_BYTES],
 }
 
 impl Token {
     /// A token from its parts; `secret` must come from the system's random source.
-    pub fn new(pin: [u8; PIN], secret: [u8; SECRET]) -> Self {
+    pub fn new(pin: [u8; PIN_BYTES], secret: [u8; SECRET_BYTES]) -> Self {
         Self { pin, secret }
     }
 
     /// SHA-256 over both leaves' public keys, see [`pin`].
-    pub fn pin(&self) -> &[u8; PIN] {
+    pub fn pin(&self) -> &[u8; PIN_BYTES] {
         &self.pin
     }
 
     /// The shared secret, 160 bits. It never crosses the wire: only proofs made with it do.
-    pub fn secret(&self) -> &[u8; SECRET] {
+    pub fn secret(&self) -> &[u8; SECRET_BYTES] {
         &self.secret
     }
 
     /// The string that people copy. Whoever reads it can provision the proxy, once.
     pub fn reveal(&self) -> String {
-        let mut bytes = Vec::with_capacity(PIN + SECRET + CHECKSUM);
+        let mut bytes = Vec::with_capacity(PIN_BYTES + SECRET_BYTES + CHECKSUM_BYTES);
         bytes.extend_from_slice(&self.pin);
         bytes.extend_from_slice(&self.secret);
         bytes.extend_from_slice(&checksum(&bytes));
@@ -75,7 +75,7 @@ impl FromStr for Token {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let body = text.strip_prefix(PREFIX).ok_or(TokenError::Prefix)?;
-        if body.chars().count() != BASE32_NOPAD.encode_len(PIN + SECRET + CHECKSUM) {
+        if body.chars().count() != BASE32_NOPAD.encode_len(PIN_BYTES + SECRET_BYTES + CHECKSUM_BYTES) {
             return Err(TokenError::Length(text.chars().count()));
         }
         if !body.is_ascii() || body.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -89,11 +89,11 @@ impl FromStr for Token {
             data_encoding::DecodeKind::Trailing => TokenError::Checksum,
             _ => TokenError::Alphabet,
         })?;
-        let (rest, sum) = bytes.split_at(PIN + SECRET);
+        let (rest, sum) = bytes.split_at(PIN_BYTES + SECRET_BYTES);
         let fits = checksum(rest) == *sum;
-        let mut token = Self { pin: [0; PIN], secret: [0; SECRET] };
-        token.pin.copy_from_slice(&rest[..PIN]);
-        token.secret.copy_from_slice(&rest[PIN..]);
+        let mut token = Self { pin: [0; PIN_BYTES], secret: [0; SECRET_BYTES] };
+        token.pin.copy_from_slice(&rest[..PIN_BYTES]);
+        token.secret.copy_from_slice(&rest[PIN_BYTES..]);
         bytes.zeroize();
         if fits { Ok(token) } else { Err(TokenError::Checksum) }
     }
@@ -123,11 +123,11 @@ impl fmt::Debug for Token {
 
 /// The pin of a pair of leaves: SHA-256 over the RSA leaf's and then the P-256 leaf's SubjectPublicKeyInfo
 /// (DER, RFC 5280 section 4.1), each as it stands in its certificate.
-pub fn pin(rsa_spki: &[u8], ec_spki: &[u8]) -> [u8; PIN] {
+pub fn pin(rsa_spki: &[u8], ec_spki: &[u8]) -> [u8; PIN_BYTES] {
     Sha256::new().chain_update(rsa_spki).chain_update(ec_spki).finalize().into()
 }
 
-fn checksum(body: &[u8]) -> [u8; CHECKSUM] {
+fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let digest = Sha256::new().chain_update(b"zone-proxy token 1").chain_update(body).finalize();
     [digest[0], digest[1], digest[2], digest[3]]
 }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn token() -> Token {
-        Token::new([7; PIN], [9; SECRET])
+        Token::new([7; PIN_BYTES], [9; SECRET_BYTES])
     }
 
     #[test]

@@ -10,9 +10,9 @@ use crate::identity::Identity;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Anchors {
-    /// Who vouches for endpoints.
+    /// The authorities that vouch for endpoints.
     pub endpoint: Vec<String>,
-    /// Who vouches for Module Servers.
+    /// The authorities that vouch for Module Servers.
     pub module_server: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub enum Denied {
     },
     /// Every certificate of an identity whose notBefore lies before a time.
     Identity {
-        /// Whose.
+        /// The party that is denied.
         identity: Identity,
         /// Certificates with a later notBefore are good again.
         #[serde(with = "crate::timestamp")]
@@ -43,9 +43,9 @@ pub enum Denied {
 pub struct Trust {
     /// Grows by at least one with every change; a proxy refuses a lower one.
     pub version: u64,
-    /// Who vouches for whom.
+    /// The authorities by the role that they vouch for.
     pub anchors: Anchors,
-    /// Who is denied all the same.
+    /// The certificates and parties that are denied all the same.
     #[serde(default)]
     pub deny: Vec<Denied>,
 }

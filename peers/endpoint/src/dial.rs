@@ -45,13 +45,13 @@ pub struct DialError {
 /// The step of a dial that failed, and how.
 #[derive(Debug, thiserror::Error)]
 pub enum DialCause {
-    /// DNS failed.
+    /// The name could not be looked up.
     #[error("its name can't be resolved: {0}")]
     Resolve(io::Error),
     /// DNS knows no address.
     #[error("its name has no address")]
     NoAddress,
-    /// TCP failed.
+    /// No TCP connection came about.
     #[error("no TCP connection to {address}: {source}")]
     Connect {
         /// The last address tried.
@@ -59,7 +59,7 @@ pub enum DialCause {
         /// What the system says.
         source: io::Error,
     },
-    /// TLS failed.
+    /// The TLS handshake failed.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
     /// The connection ended while the answer was awaited.
@@ -68,7 +68,7 @@ pub enum DialCause {
     /// The proxy said no.
     #[error("it refuses the park: {status} {reason}")]
     Refused {
-        /// HTTP status.
+        /// The HTTP status of its answer.
         status: u16,
         /// The proxy's words.
         reason: String,

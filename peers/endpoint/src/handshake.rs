@@ -15,7 +15,7 @@ pub enum HandshakeError {
     /// The other side ended it, for a reason that has words.
     #[error("{0}")]
     Alert(&'static str),
-    /// Anything else.
+    /// The connection broke, or TLS failed for another reason.
     #[error("TLS handshake failed: {0}")]
     Other(io::Error),
 }

@@ -35,7 +35,7 @@ impl Proxies {
 
 /// One proxy.
 pub(crate) struct Proxy {
-    /// As configured.
+    /// `host:port` as configured.
     pub(crate) address: Arc<str>,
     last_failure: Mutex<Option<String>>,
 }

@@ -17,11 +17,11 @@ use zone_protocol::trust::Trust;
 
 use crate::dial::Dialer;
 use crate::error::{Error, Result};
-use crate::http::{self, ANSWER_DEADLINE, Answer, Content};
+use crate::http::{self, ANSWER_TIMEOUT, Answer, Content};
 use crate::zone::{Credentials, ProxyEntry};
 
 /// How long a proxy may take to complete a provisioning: it starts a relay and opens the firewall meanwhile.
-pub const PROVISIONING_DEADLINE: Duration = Duration::from_secs(90);
+const PROVISIONING_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A client of one proxy's control port.
 #[derive(Debug)]
@@ -103,8 +103,7 @@ impl ControlClient {
         let body = encode(trust)?;
         let condition = vec![("If-Match", format!("\"{current}\""))];
         let content = move |_: &_| Content { body, fields: condition };
-        let answer =
-            http::exchange(&self.dialer, &Method::PUT, "/v1/trust", ANSWER_DEADLINE, content).await?;
+        let answer = http::exchange(&self.dialer, &Method::PUT, "/v1/trust", ANSWER_TIMEOUT, content).await?;
         if answer.status == 412 {
             return Ok(false);
         }
@@ -127,7 +126,7 @@ impl ControlClient {
     /// Sends a document (`()` for none). With a token, both proofs are made and checked here.
     async fn send(&self, method: &Method, path: &str, document: &impl Serialize) -> Result<Answer> {
         let body = encode(document)?;
-        let deadline = if *method == Method::PUT { PROVISIONING_DEADLINE } else { ANSWER_DEADLINE };
+        let deadline = if *method == Method::PUT { PROVISIONING_TIMEOUT } else { ANSWER_TIMEOUT };
         let token = self.token.as_ref();
         let content = |exported: &_| {
             let (prover, method) = (Prover::ModuleServer, method.as_str());

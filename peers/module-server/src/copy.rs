@@ -8,15 +8,15 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, sp
 use crate::error::{Error, Result};
 use crate::session::{Session, cut_off};
 
-/// Bytes that one direction holds at most.
-const BUFFER: usize = 64 * 1024;
+/// The size of the buffer that each direction has.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How many bytes went which way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// To the endpoint.
+    /// Bytes that went to the endpoint.
     pub sent: u64,
-    /// From the endpoint.
+    /// Bytes that came from the endpoint.
     pub received: u64,
 }
 
@@ -72,7 +72,7 @@ async fn upload(
     mut input: impl AsyncRead + Unpin,
     mut session: impl AsyncWrite + Unpin,
 ) -> Result<u64, Failure> {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     let mut sent = 0;
     loop {
         let read = input
@@ -95,7 +95,7 @@ async fn download(
     mut output: impl AsyncWrite + Unpin,
 ) -> Result<u64, Failure> {
     let local = |source| Failure::Local(Error::Local { what: "delivering what was received", source });
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     let mut received = 0;
     loop {
         let read = session.read(&mut buffer).await.map_err(Failure::Session)?;

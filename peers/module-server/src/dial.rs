@@ -22,12 +22,12 @@ use zone_protocol::tls::refusal::{capture, explain_alert};
 use crate::error::{Error, Result, legible};
 
 /// How long one address may take to accept a TCP connection.
-pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a TLS handshake may take.
-pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection is silent before the kernel asks whether the other side is still there.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// How long the kernel waits between questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -35,7 +35,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 ///
 /// One dialer for each port of each proxy: its TLS configuration holds the tickets of that port.
 #[derive(Debug, Clone)]
-pub struct Dialer {
+pub(crate) struct Dialer {
     hosts: Vec<String>,
     port: u16,
     tls: Arc<ClientConfig>,
@@ -43,29 +43,29 @@ pub struct Dialer {
 
 /// A connection with its handshake done.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// Ready for bytes.
-    pub stream: TlsStream<TcpStream>,
+    pub(crate) stream: TlsStream<TcpStream>,
     /// The address that answered.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// What binds a proof to this connection.
-    pub exported: Exported,
+    pub(crate) exported: Exported,
 }
 
 impl Dialer {
     /// `hosts` are names or addresses, tried in order.
-    pub fn new(hosts: Vec<String>, port: u16, tls: Arc<ClientConfig>) -> Self {
+    pub(crate) fn new(hosts: Vec<String>, port: u16, tls: Arc<ClientConfig>) -> Self {
         Self { hosts, port, tls }
     }
 
     /// What is dialed, for messages, where no address has answered yet.
-    pub fn peer(&self) -> String {
+    pub(crate) fn peer(&self) -> String {
         let host = self.hosts.first().map_or("(no address)", String::as_str);
         peer(&join_host_port(host, self.port))
     }
 
     /// Connects to the first address that accepts, and shakes hands there.
-    pub async fn dial(&self) -> Result<Link> {
+    pub(crate) async fn dial(&self) -> Result<Link> {
         let (tcp, address) = self.connect().await?;
         set_options(&tcp).map_err(|e| dial_error(&peer(&address), &e))?;
         let name = ServerName::IpAddress(address.ip().into());
@@ -82,7 +82,7 @@ impl Dialer {
         let mut last = None;
         for host in &self.hosts {
             let called = peer(&join_host_port(host, self.port));
-            let found = timeout(CONNECT_DEADLINE, lookup_host((host.as_str(), self.port))).await;
+            let found = timeout(CONNECT_TIMEOUT, lookup_host((host.as_str(), self.port))).await;
             let addresses: Vec<_> = match found {
                 Ok(Ok(addresses)) => addresses.collect(),
                 Ok(Err(error)) => {
@@ -92,17 +92,17 @@ impl Dialer {
                 }
                 Err(_) => {
                     let step = "looking up its name".into();
-                    last = Some(Error::Deadline { peer: called, step, after: CONNECT_DEADLINE });
+                    last = Some(Error::Deadline { peer: called, step, after: CONNECT_TIMEOUT });
                     continue;
                 }
             };
             for address in addresses {
-                match timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
+                match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
                     Ok(Ok(tcp)) => return Ok((tcp, address)),
                     Ok(Err(error)) => last = Some(dial_error(&peer(&address), &error)),
                     Err(_) => {
                         let step = "connecting".into();
-                        last = Some(Error::Deadline { peer: peer(&address), step, after: CONNECT_DEADLINE });
+                        last = Some(Error::Deadline { peer: peer(&address), step, after: CONNECT_TIMEOUT });
                     }
                 }
             }
@@ -117,7 +117,7 @@ impl Dialer {
 fn set_options(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
     SockRef::from(tcp).set_tcp_keepalive(&keepalive)
 }
 
@@ -135,17 +135,15 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         refusal = refused.or(refusal.take());
         polled
     });
-    match timeout(HANDSHAKE_DEADLINE, shaken).await {
+    match timeout(HANDSHAKE_TIMEOUT, shaken).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(match refusal {
             Some(refusal) => Error::NotTrusted { peer: peer.into(), why: refusal.to_string() },
             None => handshake_error(peer, &error),
         }),
-        Err(_) => Err(Error::Deadline {
-            peer: peer.into(),
-            step: "TLS handshake".into(),
-            after: HANDSHAKE_DEADLINE,
-        }),
+        Err(_) => {
+            Err(Error::Deadline { peer: peer.into(), step: "TLS handshake".into(), after: HANDSHAKE_TIMEOUT })
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use zone_protocol::identity::{IdentityError, Label, Target};
 use zone_protocol::problem::Problem;
 use zone_protocol::tls::TlsError;
 
-use crate::session::EndToEnd;
+use crate::end_to_end::EndToEnd;
 
 /// The result of everything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -19,9 +19,9 @@ pub enum Error {
     /// The file system refused.
     #[error("{}: can't {doing}: {source}", path.display())]
     File {
-        /// Of what.
+        /// The file or directory.
         path: PathBuf,
-        /// What was tried.
+        /// What was tried, as a verb.
         doing: &'static str,
         /// What the system said.
         source: io::Error,
@@ -35,9 +35,9 @@ pub enum Error {
     /// A file of the zone directory that can't be read for what it should be.
     #[error("{}: {why}", path.display())]
     Malformed {
-        /// Which.
+        /// The file that can't be read.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with its content.
         why: String,
     },
     /// A name that is none.
@@ -46,9 +46,9 @@ pub enum Error {
     /// A certificate could not be made.
     #[error("{what}: can't be signed: {why}")]
     Signing {
-        /// For whom.
+        /// The party that it was for.
         what: String,
-        /// Why not.
+        /// The reason that signing failed.
         why: String,
     },
     /// Certificates, keys or anchors that TLS can't use.
@@ -63,7 +63,7 @@ pub enum Error {
     /// A local port can't be had.
     #[error("can't listen on {address}: {source}")]
     Listen {
-        /// Where.
+        /// The address that could not be bound.
         address: std::net::SocketAddr,
         /// What the system said.
         source: io::Error,
@@ -79,32 +79,32 @@ pub enum Error {
         "the zone has a proxy named {name} at {address} already: choose another name, or 'zone-module unprovision {name}' (with --forget where it is gone for good)"
     )]
     NameTaken {
-        /// The name.
+        /// The name that is taken.
         name: Label,
-        /// Where its owner is.
+        /// The first address of the proxy that has it.
         address: String,
     },
 
     /// No TCP connection.
     #[error("{peer}: can't connect: {why}")]
     Dial {
-        /// Whom.
+        /// The peer that was dialed.
         peer: String,
-        /// Why not.
+        /// What went wrong.
         why: String,
     },
     /// The TLS handshake failed.
     #[error("{peer}: TLS handshake failed: {why}")]
     Handshake {
-        /// With whom.
+        /// The peer that was dialed.
         peer: String,
-        /// Why.
+        /// What went wrong.
         why: String,
     },
     /// The other side's certificate is not accepted.
     #[error("{peer} is not whom it should be: {why}")]
     NotTrusted {
-        /// Who.
+        /// The peer that was dialed.
         peer: String,
         /// What its certificate says.
         why: String,
@@ -112,37 +112,37 @@ pub enum Error {
     /// The keys shown are not those of the token.
     #[error("{peer} does not hold the keys that the token names")]
     NotPinned {
-        /// Who.
+        /// The peer that was dialed.
         peer: String,
     },
     /// Nothing came in time.
     #[error("{peer}: {step}: no answer within {} s", .after.as_secs())]
     Deadline {
-        /// From whom.
+        /// The peer that did not answer.
         peer: String,
-        /// To what.
+        /// The step that it did not answer.
         step: String,
-        /// How long was waited.
+        /// How long the answer was waited for.
         after: Duration,
     },
     /// The connection ended, or what came over it made no sense.
     #[error("{peer}: {step}: {why}")]
     Broken {
-        /// To whom.
+        /// The peer at the other end.
         peer: String,
-        /// During what.
+        /// The step that was under way.
         step: String,
-        /// What happened.
+        /// What happened to the connection.
         why: String,
     },
     /// The proxy answered with a problem document (RFC 9457).
     #[error("{peer} refused {step}: {}", legible(&problem.to_string()))]
     Problem {
-        /// Who.
+        /// The peer that refused.
         peer: String,
-        /// What.
+        /// The step that it refused.
         step: String,
-        /// Why.
+        /// What it says of the reason.
         problem: Box<Problem>,
     },
     /// The answer lacks a good proof.
@@ -150,9 +150,9 @@ pub enum Error {
         "{peer}: the answer to {step} does not prove that its sender knows the token's secret: it was altered on the way, or comes from somebody else; nothing in it was believed"
     )]
     AnswerProof {
-        /// Who answered.
+        /// The peer that answered.
         peer: String,
-        /// What was asked.
+        /// The step that it answered.
         step: String,
     },
     /// The token is good for nothing any more.
@@ -160,15 +160,15 @@ pub enum Error {
         "{peer} no longer holds the keys of this token: it was provisioned by somebody else, or the token was replaced; 'zone-proxy show payload' there prints the one in force"
     )]
     TokenSpent {
-        /// Who.
+        /// The peer that was dialed.
         peer: String,
     },
     /// The proxy is a member already, under another name.
     #[error("the proxy at {address} is already provisioned by this zone, as {name}")]
     ProvisionedAs {
-        /// Where.
+        /// The address that was dialed.
         address: String,
-        /// Its name.
+        /// The name that the proxy has.
         name: Label,
     },
     /// Certificates of ours would not be valid there.
@@ -176,11 +176,11 @@ pub enum Error {
         "{peer} has the time {theirs}, here it is {ours}: certificates signed now would not be valid there; set the clock that is wrong"
     )]
     Clocks {
-        /// Who.
+        /// The peer whose clock differs.
         peer: String,
-        /// By its clock, RFC 3339.
+        /// The time by its clock, RFC 3339.
         theirs: String,
-        /// By our clock, RFC 3339.
+        /// The time by our clock, RFC 3339.
         ours: String,
     },
     /// Somebody else has newer trust than we.
@@ -188,42 +188,42 @@ pub enum Error {
         "{peer} has trust document version {theirs}, this zone directory only {ours}: it is an old copy; use the newest one"
     )]
     TrustNewer {
-        /// Who.
+        /// The peer that has the newer document.
         peer: String,
-        /// Its version.
+        /// The version that it has.
         theirs: u64,
-        /// Our version.
+        /// The version that this zone directory has.
         ours: u64,
     },
 
     /// A CONNECT was refused.
     #[error("{peer} refused {target}: {why}")]
     Refused {
-        /// By whom.
+        /// The peer that refused.
         peer: String,
-        /// What was asked for.
+        /// The endpoint and service that were asked for.
         target: Target,
         /// Another proxy may do better: the endpoint is unknown or not parked here.
         elsewhere: bool,
-        /// In the proxy's words, with the error type of RFC 9209.
+        /// The reason in the proxy's words, with the error type of RFC 9209.
         why: String,
     },
     /// Every proxy of the zone failed.
     #[error("no proxy of the zone could connect {target}: {}", join(.each))]
     NoneConnected {
-        /// What was asked for.
+        /// The endpoint and service that were asked for.
         target: Target,
-        /// What each one said.
+        /// The error of each proxy.
         each: Vec<Error>,
     },
     /// The endpoint's policy is not the caller's.
     #[error("{peer}, {target}: {}", policy(*.offered))]
     Policy {
-        /// Through whom.
+        /// The peer that the session goes through.
         peer: String,
-        /// Which service.
+        /// The endpoint and service that were asked for.
         target: Target,
-        /// What the answer says.
+        /// The policy that the answer states.
         offered: EndToEnd,
     },
     /// The session ended without the closing alert.
@@ -231,15 +231,15 @@ pub enum Error {
         "{peer}: the session was cut off ({why}): what came before was delivered, what was to follow is missing"
     )]
     Truncated {
-        /// Through whom.
+        /// The peer that the session goes through.
         peer: String,
-        /// How.
+        /// How the session ended.
         why: String,
     },
     /// Our own side of a session failed.
     #[error("{what}: {source}")]
     Local {
-        /// Which end.
+        /// The end that failed.
         what: &'static str,
         /// What the system said.
         source: io::Error,
@@ -268,9 +268,9 @@ impl Error {
 
 /// A peer's words, fit for one line of a terminal: control characters escaped, cut to 400 characters.
 pub(crate) fn legible(text: &str) -> String {
-    const LONGEST: usize = 400;
+    const MAX_LEGIBLE_CHARS: usize = 400;
     text.chars()
-        .take(LONGEST)
+        .take(MAX_LEGIBLE_CHARS)
         .flat_map(|c| {
             let escaped = c.is_control().then(|| c.escape_default());
             let plain = escaped.is_none().then_some(c);

@@ -8,16 +8,15 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 
-use crate::dial::Dialer;
-use crate::dial::explain;
+use crate::dial::{Dialer, explain};
 use crate::error::{Error, Result};
 use crate::http::{self, Connection};
 
 /// A stream that brings nothing for so long is dead: the proxy sends a comment every 20 s.
-pub const SILENCE: Duration = Duration::from_secs(45);
-/// The longest event that is taken, bytes.
-const LONGEST_EVENT: usize = 16 * 1024 * 1024;
-const PATH: &str = "/v1/endpoints/events";
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
+/// The longest event that is taken.
+const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
+const EVENTS_PATH: &str = "/v1/endpoints/events";
 
 /// One event of one proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +38,7 @@ pub enum Event {
 pub struct Change {
     /// Grows by one with each event of one boot of the proxy's relay.
     pub sequence: u64,
-    /// As it is now.
+    /// The endpoint as it is now.
     pub endpoint: EndpointStatus,
 }
 
@@ -53,7 +52,7 @@ pub struct Events {
 
 impl Events {
     pub(crate) async fn open(dialer: &Dialer) -> Result<Self> {
-        let (response, connection) = http::open(dialer, PATH).await?;
+        let (response, connection) = http::open(dialer, EVENTS_PATH).await?;
         Ok(Self { body: response.into_body(), connection, parser: Parser::default() })
     }
 
@@ -68,22 +67,24 @@ impl Events {
                     Err(error) => return Err(self.broken(format!("event '{name}' can't be read: {error}"))),
                 }
             }
-            let frame = match timeout(SILENCE, self.body.frame()).await {
+            let frame = match timeout(SILENCE_TIMEOUT, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => return Err(self.broken(explain(&error))),
                 Ok(None) => return Ok(None),
-                Err(_) => return Err(self.broken(format!("nothing came for {} s", SILENCE.as_secs()))),
+                Err(_) => {
+                    return Err(self.broken(format!("nothing came for {} s", SILENCE_TIMEOUT.as_secs())));
+                }
             };
             if let Some(data) = frame.data_ref() {
                 self.parser.feed(data);
             }
-            if self.parser.held() > LONGEST_EVENT {
-                return Err(self.broken(format!("an event is longer than {LONGEST_EVENT} bytes")));
+            if self.parser.held() > MAX_EVENT_BYTES {
+                return Err(self.broken(format!("an event is longer than {MAX_EVENT_BYTES} bytes")));
             }
         }
     }
 
-    /// Which proxy sends them.
+    /// The proxy that sends them, for messages.
     pub fn peer(&self) -> &str {
         &self.connection.peer
     }

@@ -18,14 +18,14 @@ use crate::proxy::ProxyClient;
 use crate::session::EndToEnd;
 
 /// Sessions at a time, unless another number is given. Further connections wait to be accepted.
-pub const DEFAULT_SESSIONS: usize = 64;
+pub const DEFAULT_MAX_SESSIONS: usize = 64;
 /// How long to wait before accepting again where the process has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// How long a client of a session that was cut off may take to read what came before.
-const DELIVERY_DEADLINE: Duration = Duration::from_secs(10);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether it has.
-const DELIVERY_POLL: Duration = Duration::from_millis(10);
+const DELIVERY_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A listening port and where its connections go.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Forward {
     clients: Arc<[ProxyClient]>,
     target: Target,
     policy: EndToEnd,
-    sessions: usize,
+    max_sessions: usize,
 }
 
 impl Forward {
@@ -44,14 +44,14 @@ impl Forward {
         clients: Vec<ProxyClient>,
         target: Target,
         policy: EndToEnd,
-        sessions: usize,
+        max_sessions: usize,
     ) -> Result<Self> {
         let listener =
             TcpListener::bind(local).await.map_err(|source| Error::Listen { address: local, source })?;
-        Ok(Self { listener, clients: clients.into(), target, policy, sessions })
+        Ok(Self { listener, clients: clients.into(), target, policy, max_sessions })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -59,13 +59,13 @@ impl Forward {
     /// Accepts until it is dropped. `report` learns how each connection ended.
     pub async fn run(self, report: impl Fn(SocketAddr, Result<Totals>) + Send + Sync + 'static) {
         let report = Arc::new(report);
-        let room = Arc::new(Semaphore::new(self.sessions));
+        let permits = Arc::new(Semaphore::new(self.max_sessions));
         let mut tasks = JoinSet::new();
         // The semaphore is never closed.
-        while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             while tasks.try_join_next().is_some() {}
             let Ok((tcp, from)) = self.listener.accept().await else {
-                sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             };
             let (clients, target, report) =
@@ -95,7 +95,7 @@ async fn serve(
     }
     .await;
     if ended.is_err() {
-        delivered(&tcp).await;
+        wait_until_delivered(&tcp).await;
         // What can't be set leaves an ordinary end; there is no better one.
         let _ = tcp.set_zero_linger();
     }
@@ -103,10 +103,10 @@ async fn serve(
 }
 
 /// Waits until the local client has everything, since a reset throws away what is still queued.
-async fn delivered(tcp: &TcpStream) {
-    let deadline = Instant::now() + DELIVERY_DEADLINE;
+async fn wait_until_delivered(tcp: &TcpStream) {
+    let deadline = Instant::now() + DELIVERY_TIMEOUT;
     while Instant::now() < deadline && zone_sys::unsent_bytes(tcp).is_ok_and(|bytes| bytes > 0) {
         // The kernel does not tell when a queue is empty.
-        sleep(DELIVERY_POLL).await;
+        sleep(DELIVERY_POLL_INTERVAL).await;
     }
 }

@@ -18,11 +18,11 @@ use crate::dial::{Dialer, Link, explain, peer};
 use crate::error::{Error, Result};
 
 /// How long an answer may take, body included.
-pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the end of a connection may take once its answer is there.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// The longest body that is read, bytes: a list of about 100,000 endpoints.
-const LONGEST_BODY: usize = 16 * 1024 * 1024;
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest body that is read: a list of about 100,000 endpoints.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// A whole answer.
 #[derive(Debug)]
@@ -71,15 +71,15 @@ pub(crate) async fn exchange(
 pub(crate) async fn open(dialer: &Dialer, path: &str) -> Result<(Response<Incoming>, Connection)> {
     let mut connection = Connection::over(dialer.dial().await?).await?;
     let step = format!("GET {path}");
-    match timeout(ANSWER_DEADLINE, connection.send(&Method::GET, path, Content::default())).await {
+    match timeout(ANSWER_TIMEOUT, connection.send(&Method::GET, path, Content::default())).await {
         Ok(Ok(response)) if response.status().is_success() => Ok((response, connection)),
         Ok(Ok(response)) => {
-            let answer = timeout(ANSWER_DEADLINE, connection.read(response, &step)).await;
+            let answer = timeout(ANSWER_TIMEOUT, connection.read(response, &step)).await;
             let nothing = || connection.broken(&step, "answered nothing of use".into());
             Err(answer.ok().and_then(Result::ok).and_then(|a| a.success(&step).err()).unwrap_or_else(nothing))
         }
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(Error::Deadline { peer: connection.peer.clone(), step, after: ANSWER_DEADLINE }),
+        Err(_) => Err(Error::Deadline { peer: connection.peer.clone(), step, after: ANSWER_TIMEOUT }),
     }
 }
 
@@ -133,7 +133,7 @@ impl Connection {
         let status = response.status().as_u16();
         let proof = response.headers().get(zone_protocol::fields::PROOF);
         let proof = proof.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = Limited::new(response.into_body(), LONGEST_BODY).collect().await;
+        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
         let body = body.map_err(|error| self.broken(step, explain(&*error)))?.to_bytes();
         Ok(Answer { status, proof, body, exported: self.exported, peer: self.peer.clone() })
     }
@@ -143,7 +143,7 @@ impl Connection {
         if !error.is_canceled() && !error.is_closed() {
             return explain(&error);
         }
-        match timeout(CLOSE_DEADLINE, &mut self.driver).await {
+        match timeout(CLOSE_TIMEOUT, &mut self.driver).await {
             Ok(Ok(Err(cause))) => explain(&cause),
             _ => "the other side closed the connection without an answer".into(),
         }
@@ -152,7 +152,7 @@ impl Connection {
     /// Lets the driver send close_notify: without it the proxy logs a connection that was cut.
     async fn close(mut self) {
         // A connection that does not end in time is dropped.
-        let _ = timeout(CLOSE_DEADLINE, &mut self.driver).await;
+        let _ = timeout(CLOSE_TIMEOUT, &mut self.driver).await;
     }
 
     pub(crate) fn broken(&self, step: &str, why: String) -> Error {

@@ -8,7 +8,8 @@
 
 pub mod control;
 pub mod copy;
-pub mod dial;
+mod dial;
+mod end_to_end;
 pub mod error;
 pub mod events;
 pub mod forward;
@@ -20,4 +21,5 @@ pub mod session;
 pub mod trust;
 pub mod zone;
 
+pub use dial::join_host_port;
 pub use error::{Error, Result};

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::zone::{HostName, ProxyEntry, Settings, Validity, Zone};
 
 /// Clocks that differ by more than this are worth a warning.
-pub const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
+const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
 
 /// What the operator knows of a fresh proxy.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Request {
     pub control_port: u16,
     /// How to recognise it and to be recognised.
     pub token: Token,
-    /// What it is told.
+    /// The settings that it is told.
     pub settings: Settings,
 }
 
@@ -43,7 +43,7 @@ pub enum Step {
     Proved {
         /// Host name and operating system.
         host: String,
-        /// Of the daemon.
+        /// The version of its daemon.
         version: String,
     },
     /// The clocks differ.
@@ -57,16 +57,16 @@ pub enum Step {
     Signed {
         /// The proxy's SPIFFE identity.
         identity: String,
-        /// RFC 3339.
+        /// The certificates' last second, RFC 3339.
         until: String,
     },
     /// The proxy is being told everything.
     Completing,
     /// No answer came; the proxy is asked by mutual TLS whether it was done.
     AnswerLost(String),
-    /// Done.
+    /// The proxy is provisioned.
     Done(Box<Provisioned>),
-    /// It was done before.
+    /// An earlier run had provisioned the proxy.
     FoundDone(Box<Provisioned>),
 }
 

@@ -16,7 +16,7 @@ use crate::session::{EndToEnd, Session};
 use crate::zone::Zone;
 
 /// How long a proxy may leave a CONNECT waiting before another one is asked as well.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+const NEXT_PROXY_DELAY: Duration = Duration::from_secs(2);
 
 type Dialed = (ProxyClient, Result<Link>);
 
@@ -31,7 +31,7 @@ pub fn clients(zone: &Zone) -> Result<Vec<ProxyClient>> {
 /// Opens a session through whichever proxy can.
 ///
 /// All are dialed at once, and asked in the order in which they are ready: the next one when the last has
-/// refused for want of the endpoint or of room, or after [`PATIENCE`], since a proxy that has just started
+/// refused for want of the endpoint or of room, or after 2 s, since a proxy that has just started
 /// waits for endpoints to come back.
 pub async fn connect(clients: &[ProxyClient], target: &Target, policy: EndToEnd) -> Result<Session> {
     let mut dials = JoinSet::new();
@@ -44,12 +44,12 @@ pub async fn connect(clients: &[ProxyClient], target: &Target, policy: EndToEnd)
     let mut ready = VecDeque::new();
     let mut calls = JoinSet::new();
     let mut refused = Vec::new();
-    let mut patient_until = Instant::now();
+    let mut next_at = Instant::now();
     loop {
-        let may_ask = calls.is_empty() || patient_until <= Instant::now();
+        let may_ask = calls.is_empty() || next_at <= Instant::now();
         if may_ask && let Some((client, link)) = ready.pop_front() {
             calls.spawn(call(client, link, target.clone(), policy));
-            patient_until = Instant::now() + PATIENCE;
+            next_at = Instant::now() + NEXT_PROXY_DELAY;
         }
         tokio::select! {
             Some(Ok((client, dialed))) = dials.join_next() => match dialed {
@@ -64,8 +64,8 @@ pub async fn connect(clients: &[ProxyClient], target: &Target, policy: EndToEnd)
                 Err(error) if may_go_elsewhere(&error) => refused.push(error),
                 Err(error) => return Err(error),
             },
-            () = sleep_until(patient_until), if !ready.is_empty() => {}
-            else => return Err(nobody(target, refused)),
+            () = sleep_until(next_at), if !ready.is_empty() => {}
+            else => return Err(none_connected(target, refused)),
         }
     }
 }
@@ -94,7 +94,7 @@ fn may_go_elsewhere(error: &Error) -> bool {
     }
 }
 
-fn nobody(target: &Target, mut each: Vec<Error>) -> Error {
+fn none_connected(target: &Target, mut each: Vec<Error>) -> Error {
     match each.pop() {
         Some(only) if each.is_empty() => only,
         Some(last) => {

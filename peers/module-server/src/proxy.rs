@@ -18,12 +18,12 @@ use zone_protocol::tls::verifier::Expectation;
 use crate::dial::{Dialer, Link, explain, peer};
 use crate::error::{Error, Result, legible};
 use crate::events::Events;
-use crate::http::{self, ANSWER_DEADLINE, Content};
+use crate::http::{self, ANSWER_TIMEOUT, Content};
 use crate::session::{Early, EndToEnd, Session};
 use crate::zone::{Credentials, ProxyEntry};
 
 /// How long a CONNECT may take: the proxy waits for a park meanwhile, and the endpoint for its service.
-pub const CONNECT_ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+const CONNECT_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client of one proxy's Module Server port.
 #[derive(Debug, Clone)]
@@ -60,12 +60,17 @@ impl ProxyClient {
     }
 
     /// A connection with its handshake done, for [`ProxyClient::connect_over`].
-    pub async fn dial(&self) -> Result<Link> {
+    pub(crate) async fn dial(&self) -> Result<Link> {
         self.dialer.dial().await
     }
 
     /// The same as [`ProxyClient::connect`], over a connection that was dialed before.
-    pub async fn connect_over(&self, link: Link, target: &Target, policy: EndToEnd) -> Result<Session> {
+    pub(crate) async fn connect_over(
+        &self,
+        link: Link,
+        target: &Target,
+        policy: EndToEnd,
+    ) -> Result<Session> {
         let peer = peer(&link.address);
         let mut stream = link.stream;
         let step = format!("CONNECT {target}");
@@ -76,10 +81,10 @@ impl ProxyClient {
             stream.flush().await?;
             read_head(&mut stream).await
         };
-        let (head, early) = match timeout(CONNECT_ANSWER_DEADLINE, asking).await {
+        let (head, early) = match timeout(CONNECT_ANSWER_TIMEOUT, asking).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(Error::Broken { peer, step, why: explain(&error) }),
-            Err(_) => return Err(Error::Deadline { peer, step, after: CONNECT_ANSWER_DEADLINE }),
+            Err(_) => return Err(Error::Deadline { peer, step, after: CONNECT_ANSWER_TIMEOUT }),
         };
         if head.status != 200 {
             return Err(refusal(peer, target, &head));
@@ -105,7 +110,7 @@ impl ProxyClient {
     pub async fn endpoints(&self) -> Result<Endpoints> {
         let content = |_: &_| Content::default();
         let answer =
-            http::exchange(&self.dialer, &Method::GET, "/v1/endpoints", ANSWER_DEADLINE, content).await?;
+            http::exchange(&self.dialer, &Method::GET, "/v1/endpoints", ANSWER_TIMEOUT, content).await?;
         answer.document("the request for its endpoints")
     }
 

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -22,36 +21,7 @@ use crate::dial::{explain, handshake, is_alert_about_us};
 use crate::error::{Error, Result};
 use crate::zone::Credentials;
 
-/// Whether TLS runs again inside a session, so that the proxy can neither read nor alter it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EndToEnd {
-    /// It does.
-    #[default]
-    Required,
-    /// It does not: the service brings its own security.
-    Off,
-}
-
-impl FromStr for EndToEnd {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "required" => Ok(Self::Required),
-            "off" => Ok(Self::Off),
-            _ => Err("'required' or 'off' is expected".into()),
-        }
-    }
-}
-
-impl fmt::Display for EndToEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Required => "required",
-            Self::Off => "off",
-        })
-    }
-}
+pub use crate::end_to_end::EndToEnd;
 
 /// An open session. Each direction ends by itself: shutting it down sends close_notify and leaves the other
 /// direction open; reading 0 bytes is the other side's close_notify, and an end without one is an error.
@@ -100,7 +70,7 @@ impl Session {
         &self.id
     }
 
-    /// Through whom it goes.
+    /// The proxy that it goes through, for messages.
     pub fn peer(&self) -> &str {
         &self.peer
     }

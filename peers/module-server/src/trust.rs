@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 use crate::zone::{Credentials, ProxyEntry, Zone};
 
 /// How long one proxy may hold up the others, all its steps together.
-pub const PUSH_DEADLINE: Duration = Duration::from_secs(20);
+const PUSH_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a document is offered again to a proxy whose version changes meanwhile.
-const ATTEMPTS: usize = 3;
+const MAX_ATTEMPTS: usize = 3;
 
 /// What became of one proxy's trust document.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub enum Outcome {
     UpToDate,
     /// It had an older one, and has this one now.
     Sent {
-        /// The older one.
+        /// The version that it had.
         from: u64,
     },
     /// It could not be asked or told; it gets the document at the next contact.
@@ -55,11 +55,11 @@ async fn push_to(zone: &Zone, proxies: Vec<ProxyEntry>) -> Result<Vec<(Label, Ou
     for proxy in proxies {
         let (trust, own) = (trust.clone(), own.clone());
         pushes.spawn(async move {
-            let pushed = timeout(PUSH_DEADLINE, push_one(&proxy, &own, &trust)).await;
+            let pushed = timeout(PUSH_TIMEOUT, push_one(&proxy, &own, &trust)).await;
             let late = || Error::Deadline {
                 peer: format!("proxy {}", proxy.name),
                 step: "sending the trust document".into(),
-                after: PUSH_DEADLINE,
+                after: PUSH_TIMEOUT,
             };
             let outcome = pushed.unwrap_or_else(|_| Err(late())).unwrap_or_else(Outcome::Failed);
             (proxy.name, outcome)
@@ -90,7 +90,7 @@ pub async fn converge(
 ) -> Result<Outcome> {
     let mut current = status.trust_version.unwrap_or_default();
     let peer = format!("proxy {}", proxy.name);
-    for _ in 0..ATTEMPTS {
+    for _ in 0..MAX_ATTEMPTS {
         if current == trust.version {
             return Ok(Outcome::UpToDate);
         }

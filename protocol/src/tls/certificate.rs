@@ -26,9 +26,9 @@ pub struct Leaf {
     pub issuer: [u8; 32],
     /// Serial number, big-endian, no leading zeros.
     pub serial: Box<[u8]>,
-    /// Seconds since 1970.
+    /// Its first second, since 1970.
     pub not_before: i64,
-    /// Seconds since 1970.
+    /// Its last second, since 1970.
     pub not_after: i64,
 }
 
@@ -93,14 +93,14 @@ pub enum KeyKind {
     Rsa(usize),
     /// ECDSA over P-256.
     P256,
-    /// Anything else.
+    /// A key of any other kind.
     Other,
 }
 
 /// What a certificate holds beside its owner's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Of its key.
+    /// The kind of its key.
     pub key: KeyKind,
     /// Its SubjectPublicKeyInfo, DER.
     pub spki: Vec<u8>,

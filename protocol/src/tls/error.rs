@@ -8,7 +8,7 @@ pub enum TlsError {
     Pem {
         /// The item, as its owner would call it.
         what: String,
-        /// What is wrong with it.
+        /// What is wrong with the item.
         why: String,
     },
     /// A certificate that can't be read.
@@ -16,7 +16,7 @@ pub enum TlsError {
     Certificate {
         /// The item, as its owner would call it.
         what: String,
-        /// What is wrong with it.
+        /// What is wrong with the item.
         why: String,
     },
     /// rustls refuses a combination.

@@ -27,9 +27,9 @@ pub enum Refusal {
     /// Good in this zone, but for something else.
     #[error("certificate of {identity}, but this port is for the role {wanted}")]
     WrongRole {
-        /// Whose.
+        /// The identity in the certificate.
         identity: Identity,
-        /// Who may.
+        /// The role that the port is for.
         wanted: Role,
     },
     /// The name is right, the authority is another role's.
@@ -37,25 +37,25 @@ pub enum Refusal {
         "certificate names {claimed}, but an authority for {vouched} signed it: nobody may vouch for another role"
     )]
     WrongAuthority {
-        /// What it says.
+        /// The identity in the certificate.
         claimed: Identity,
-        /// What its authority may vouch for.
+        /// The role that its authority may vouch for.
         vouched: Role,
     },
-    /// Of another zone.
+    /// The certificate names another zone.
     #[error("certificate of {identity}, but this is zone {zone}")]
     WrongZone {
-        /// Whose.
+        /// The identity in the certificate.
         identity: Identity,
-        /// This one.
+        /// The zone that was expected.
         zone: Label,
     },
     /// Not the one who was called.
     #[error("certificate of {identity}, but {wanted} was expected")]
     WrongName {
-        /// Whose.
+        /// The identity in the certificate.
         identity: Identity,
-        /// Who was called.
+        /// The name that was called.
         wanted: Label,
     },
     /// On the deny-list.
@@ -64,13 +64,13 @@ pub enum Refusal {
     /// Its time has not come, or is over.
     #[error("certificate of {identity} is valid from {not_before} to {not_after}, and now is {now}")]
     NotNow {
-        /// Whose.
+        /// The identity in the certificate.
         identity: Identity,
-        /// RFC 3339.
+        /// Its first second, RFC 3339.
         not_before: String,
-        /// RFC 3339.
+        /// Its last second, RFC 3339.
         not_after: String,
-        /// RFC 3339.
+        /// The time of the check, RFC 3339.
         now: String,
     },
     /// Signed by nobody who is trusted for any role.
@@ -82,9 +82,9 @@ pub enum Refusal {
     /// Something else that the path validation found.
     #[error("certificate of {identity}: {why}")]
     Path {
-        /// Whose.
+        /// The identity in the certificate.
         identity: Identity,
-        /// What it found.
+        /// What the path validation found.
         why: String,
     },
 }

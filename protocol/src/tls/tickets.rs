@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// How long a ticket is good, in seconds: two rotations of the keys.
-pub const LIFETIME: u32 = 24 * 60 * 60;
+pub const LIFETIME_SECONDS: u32 = 24 * 60 * 60;
 
-const NAME: usize = 16;
-const KEY: usize = 32;
+const NAME_BYTES: usize = 16;
+const KEY_BYTES: usize = 32;
 
 /// The key that seals new tickets, and the one before, which still opens old ones.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -42,7 +42,7 @@ impl std::fmt::Debug for TicketKeys {
 }
 
 fn generate() -> Option<String> {
-    let mut bytes = [0; NAME + KEY];
+    let mut bytes = [0; NAME_BYTES + KEY_BYTES];
     aws_lc_rs::rand::fill(&mut bytes).ok()?;
     let text = BASE64.encode(&bytes);
     bytes.zeroize();
@@ -53,7 +53,7 @@ fn generate() -> Option<String> {
 #[derive(Debug)]
 pub struct PortTickets {
     port: &'static str,
-    keys: Vec<([u8; NAME], LessSafeKey)>,
+    keys: Vec<([u8; NAME_BYTES], LessSafeKey)>,
 }
 
 impl PortTickets {
@@ -67,9 +67,9 @@ impl PortTickets {
     }
 }
 
-fn read(text: &str) -> Option<([u8; NAME], LessSafeKey)> {
+fn read(text: &str) -> Option<([u8; NAME_BYTES], LessSafeKey)> {
     let mut bytes = BASE64.decode(text.as_bytes()).ok()?;
-    let (name, key) = bytes.split_at_checked(NAME)?;
+    let (name, key) = bytes.split_at_checked(NAME_BYTES)?;
     let read = (name.try_into().ok()?, LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?));
     bytes.zeroize();
     Some(read)
@@ -81,7 +81,7 @@ impl ProducesTickets for PortTickets {
     }
 
     fn lifetime(&self) -> u32 {
-        LIFETIME
+        LIFETIME_SECONDS
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
@@ -95,9 +95,9 @@ impl ProducesTickets for PortTickets {
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let (name, rest) = cipher.split_at_checked(NAME)?;
+        let (name, rest) = cipher.split_at_checked(NAME_BYTES)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
-        let (_, key) = self.keys.iter().find(|(own, _)| own == name)?;
+        let (_, key) = self.keys.iter().find(|(known, _)| known == name)?;
         let aad = Aad::from([name, self.port.as_bytes()].concat());
         let mut opened = sealed.to_vec();
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;

@@ -18,9 +18,9 @@ use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 use super::output::{json, line, table};
 
 /// The longest pause before a lost stream of events is opened again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// Lines that wait for a slow terminal; the proxies' streams wait behind them.
-const WAITING_LINES: usize = 64;
+const MAX_WAITING_LINES: usize = 64;
 
 #[derive(Debug, Serialize)]
 struct AtProxy {
@@ -75,7 +75,7 @@ fn row(proxy: &Label, endpoint: &EndpointStatus) -> [String; 7] {
 
 /// Prints events of every proxy until it is interrupted or its reader goes.
 pub(super) async fn watch(zone: &Zone) -> Result<ExitCode> {
-    let (lines, mut queue) = mpsc::channel(WAITING_LINES);
+    let (lines, mut queue) = mpsc::channel(MAX_WAITING_LINES);
     let converging = zone.clone();
     // Best effort: a proxy that can't be reached says so by its missing events.
     let _converging = tokio::spawn(async move { trust::push_to_lagging(&converging).await });
@@ -112,12 +112,12 @@ async fn follow(client: Arc<ProxyClient>, lines: mpsc::Sender<String>) {
         };
         eprintln!("zone-module: {proxy}: {ended}; again in {} s", pause.as_secs());
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_RETRY_DELAY);
     }
 }
 
 fn describe(proxy: &Label, event: &Event) -> Vec<String> {
-    let told = |what: &str, endpoint: &EndpointStatus| {
+    let state = |what: &str, endpoint: &EndpointStatus| {
         let EndpointStatus { id, address, idle, busy, sessions, .. } = endpoint;
         let address = printable(address);
         format!("{proxy}  {what:8}  {id}  {address}  idle {idle}, busy {busy}, sessions {sessions}")
@@ -125,12 +125,12 @@ fn describe(proxy: &Label, event: &Event) -> Vec<String> {
     match event {
         Event::Snapshot(all) => {
             let heading = format!("{proxy}  snapshot  endpoints {}", all.endpoints.len());
-            let present = all.endpoints.iter().map(|endpoint| told("present", endpoint));
+            let present = all.endpoints.iter().map(|endpoint| state("present", endpoint));
             std::iter::once(heading).chain(present).collect()
         }
-        Event::Joined(change) => vec![told("joined", &change.endpoint)],
-        Event::Left(change) => vec![told("left", &change.endpoint)],
-        Event::Changed(change) => vec![told("changed", &change.endpoint)],
+        Event::Joined(change) => vec![state("joined", &change.endpoint)],
+        Event::Left(change) => vec![state("left", &change.endpoint)],
+        Event::Changed(change) => vec![state("changed", &change.endpoint)],
         Event::Resync => vec![format!("{proxy}  resync    some events were missed, a snapshot follows")],
     }
 }

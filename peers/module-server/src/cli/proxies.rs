@@ -7,20 +7,19 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 use zone_module::control::ControlClient;
-use zone_module::dial::join_host_port;
 use zone_module::provision::{self, Request, rfc3339};
 use zone_module::trust::{self, Outcome};
 use zone_module::zone::{Credentials, ProxyEntry, Settings, Zone};
-use zone_module::{Error, Result};
+use zone_module::{Error, Result, join_host_port};
 use zone_protocol::identity::Label;
 use zone_protocol::provisioning::{PerPort, Status};
 use zone_protocol::trust::Trust;
 
-use super::Provision;
+use super::arguments::Provision;
 use super::output::{json, line};
 
-/// More than any payload has, bytes.
-const LONGEST_PAYLOAD: u64 = 64 * 1024;
+/// More than any payload has.
+const MAX_PAYLOAD_BYTES: u64 = 64 * 1024;
 
 pub(super) async fn provision(zone: &Zone, wanted: Provision) -> Result<ExitCode> {
     let mut report = |step: provision::Step| {
@@ -66,7 +65,7 @@ fn read_standard_input() -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     input
         .lock()
-        .take(LONGEST_PAYLOAD)
+        .take(MAX_PAYLOAD_BYTES)
         .read_to_string(&mut text)
         .map_err(|source| Error::Local { what: "reading the payload from standard input", source })?;
     if text.trim().is_empty() {

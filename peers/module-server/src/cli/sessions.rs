@@ -19,8 +19,8 @@ use zone_protocol::identity::Target;
 
 use super::output::line;
 
-/// For both directions to end after a hang-up.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long both directions may take to end after a hang-up.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn connect(zone: &Zone, target: &Target, policy: EndToEnd) -> Result<ExitCode> {
     send_trust_meanwhile(zone);
@@ -30,7 +30,7 @@ pub(super) async fn connect(zone: &Zone, target: &Target, policy: EndToEnd) -> R
         ended = &mut joined => ended?,
         hung_up = hang_up() => {
             hung_up?;
-            timeout(FAREWELL, joined).await.unwrap_or_else(|_| Err(local(io::ErrorKind::TimedOut.into())))?
+            timeout(SHUTDOWN_TIMEOUT, joined).await.unwrap_or_else(|_| Err(local(io::ErrorKind::TimedOut.into())))?
         }
     };
     Ok(ExitCode::SUCCESS)

@@ -10,8 +10,8 @@ use zone_module::{Result, zone::LEAF_LIFETIME};
 use zone_protocol::identity::{Label, Role};
 use zone_protocol::trust::Denied;
 
+use super::arguments::{Issue, Revoke};
 use super::output::line;
-use super::{Issue, Revoke};
 
 pub(super) fn init(directory: &Path, name: Label, module_server: Label) -> Result<ExitCode> {
     let zone = Zone::init(directory, name, module_server)?;

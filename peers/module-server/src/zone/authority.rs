@@ -18,14 +18,14 @@ pub const BACKDATING: Duration = Duration::hours(1);
 /// How long a leaf is good.
 pub const LEAF_LIFETIME: Duration = Duration::days(365);
 /// How long an authority is good.
-pub const AUTHORITY_LIFETIME: Duration = Duration::days(3652);
+const AUTHORITY_LIFETIME: Duration = Duration::days(3652);
 
 /// From when until when a certificate is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// notBefore.
+    /// Its first second (notBefore).
     pub not_before: OffsetDateTime,
-    /// notAfter.
+    /// Its last second (notAfter).
     pub not_after: OffsetDateTime,
 }
 
@@ -39,18 +39,18 @@ impl Validity {
 /// A certificate and its private key, PEM.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// The leaf.
+    /// The certificate, PEM.
     pub certificate: String,
-    /// PKCS #8.
+    /// Its private key, PKCS #8 in PEM.
     pub key: Zeroizing<String>,
 }
 
 /// A host that a certificate names beside its SPIFFE identity; curl and its like refuse one without.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostName {
-    /// By address.
+    /// A host by its address.
     Address(IpAddr),
-    /// By DNS name.
+    /// A host by its DNS name.
     Dns(String),
 }
 
@@ -170,19 +170,19 @@ impl Authority {
 /// One line of `issued.jsonl`: what a certificate says, and when it was signed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AuditEntry {
-    /// By our clock.
+    /// When it was signed, by our clock.
     #[serde(with = "time::serde::rfc3339")]
     pub issued_at: OffsetDateTime,
-    /// For whom.
+    /// The party that it was signed for.
     pub identity: Identity,
     /// SHA-256 over the issuer's distinguished name; with the serial what a deny-list entry needs.
     pub issuer: String,
-    /// Hex.
+    /// The serial number, hex.
     pub serial: String,
-    /// From when it is good.
+    /// Its first second.
     #[serde(with = "time::serde::rfc3339")]
     pub not_before: OffsetDateTime,
-    /// Until when.
+    /// Its last second.
     #[serde(with = "time::serde::rfc3339")]
     pub not_after: OffsetDateTime,
 }

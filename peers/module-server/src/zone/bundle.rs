@@ -5,8 +5,9 @@ use std::path::Path;
 
 use zone_protocol::identity::{Label, Role};
 
+use super::authority::Validity;
+use super::directory::Zone;
 use super::files::{self, Mode};
-use super::{Validity, Zone};
 use crate::error::{Error, Result};
 
 impl Zone {

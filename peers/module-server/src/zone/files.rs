@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, Result};
 
-/// Who may read a file.
+/// Whether anybody or its owner alone may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Anyone who gets into the directory.

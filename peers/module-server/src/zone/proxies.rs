@@ -9,8 +9,9 @@ use zone_protocol::identity::Label;
 use zone_protocol::ports;
 use zone_protocol::provisioning::{PerPort, Provisioned};
 
+use super::authority::HostName;
+use super::directory::Zone;
 use super::files;
-use super::{HostName, Zone};
 use crate::error::{Error, Result};
 
 /// What a proxy is told at provisioning, besides certificates and trust.
@@ -55,17 +56,6 @@ impl Settings {
     }
 }
 
-/// Port numbers of a proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ports {
-    /// 17488; a test may use another.
-    pub control: u16,
-    /// Where endpoints park.
-    pub endpoint: u16,
-    /// Where we connect.
-    pub module_server: u16,
-}
-
 /// One proxy of the zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyEntry {
@@ -75,7 +65,7 @@ pub struct ProxyEntry {
     pub addresses: Vec<String>,
     /// The fixed port of provisioning and status.
     pub control_port: u16,
-    /// What it was told.
+    /// The settings that it was told at provisioning.
     pub settings: Settings,
     /// Id of the provisioning in force.
     pub provisioning: String,
@@ -111,24 +101,18 @@ impl ProxyEntry {
         }
     }
 
-    /// Its three port numbers.
-    pub fn ports(&self) -> Ports {
-        let PerPort { endpoint, module_server } = self.settings.ports;
-        Ports { control: self.control_port, endpoint, module_server }
-    }
-
     /// Hosts where endpoints find it.
-    pub fn endpoint_hosts(&self) -> Vec<String> {
+    pub(crate) fn endpoint_hosts(&self) -> Vec<String> {
         self.hosts(&self.settings.listen.endpoint)
     }
 
     /// Hosts where Module Servers find it.
-    pub fn module_server_hosts(&self) -> Vec<String> {
+    pub(crate) fn module_server_hosts(&self) -> Vec<String> {
         self.hosts(&self.settings.listen.module_server)
     }
 
     /// Every host that its certificates should name.
-    pub fn certificate_hosts(&self) -> Vec<HostName> {
+    pub(crate) fn certificate_hosts(&self) -> Vec<HostName> {
         host_names(&self.addresses, &self.settings)
     }
 

@@ -3,7 +3,19 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zone_protocol::tls::certificate::Leaf;
 use zone_protocol::tls::verifier::DenyList;
 
-use super::*;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use time::{Duration, OffsetDateTime};
+use zone_protocol::identity::{Label, Role};
+use zone_protocol::provisioning::SigningRequests;
+use zone_protocol::tls::certificate::{KeyKind, certified_key, facts};
+use zone_protocol::tls::policy::Versions;
+
+use super::files::{self, Mode};
+use super::{BACKDATING, HostName, Issued, Validity, Zone, authority};
+use crate::error::Error;
 
 fn zone() -> (tempfile::TempDir, Zone) {
     let scratch = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use crate::identity::Role;
 use crate::tls::config::{Leaves, client, server};
 use crate::tls::policy::Versions;
 use crate::tls::refusal::Refusal;
-use crate::tls::tickets::{LIFETIME, PortTickets, TicketKeys};
+use crate::tls::tickets::{LIFETIME_SECONDS, PortTickets, TicketKeys};
 use crate::trust::Denied;
 
 const ENDPOINT: &str = "spiffe://plant-7/endpoint/host-7";
@@ -158,5 +158,5 @@ fn two_tickets_for_the_same_session_differ_and_are_good_for_a_day() {
     let tickets = PortTickets::new("p", &TicketKeys::generate().unwrap()).unwrap();
     assert_ne!(tickets.encrypt(b"x"), tickets.encrypt(b"x"));
     assert!(tickets.enabled());
-    assert_eq!((tickets.lifetime(), LIFETIME), (86_400, 86_400));
+    assert_eq!((tickets.lifetime(), LIFETIME_SECONDS), (86_400, 86_400));
 }

@@ -1,20 +1,12 @@
-//! What can be typed, and which part of the library does it.
-
-mod endpoints;
-mod output;
-mod proxies;
-mod sessions;
-mod zone;
+//! What can be typed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
-use zone_module::Result;
 use zone_module::session::EndToEnd;
-use zone_module::zone::{DEFAULT_MODULE_SERVER, Zone};
+use zone_module::zone::DEFAULT_MODULE_SERVER;
 use zone_protocol::identity::{Label, Target};
 
 /// The inside peer of a zone: its authorities, its proxies, and sessions to its endpoints.
@@ -23,13 +15,13 @@ use zone_protocol::identity::{Label, Target};
 pub(crate) struct Arguments {
     /// The zone directory.
     #[arg(long, global = true, env = "ZONE_DIR", default_value = "./zone", value_name = "DIR")]
-    zone: PathBuf,
+    pub(super) zone: PathBuf,
     #[command(subcommand)]
-    command: Command,
+    pub(super) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// Make a zone directory with its authorities and a certificate for this Module Server.
     Init {
         /// The zone's name, a DNS label.
@@ -86,7 +78,7 @@ enum Command {
         #[command(flatten)]
         policy: Policy,
         /// Sessions at a time; further connections wait.
-        #[arg(long, default_value_t = zone_module::forward::DEFAULT_SESSIONS, value_name = "N",
+        #[arg(long, default_value_t = zone_module::forward::DEFAULT_MAX_SESSIONS, value_name = "N",
               value_parser = sessions_at_a_time)]
         sessions: usize,
     },
@@ -107,45 +99,45 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct Provision {
+pub(super) struct Provision {
     /// The proxy's name in the zone.
     #[arg(long)]
-    name: Label,
+    pub(super) name: Label,
     /// Addresses that both relay ports listen on (default: all IPv4 addresses).
     #[arg(long, num_args = 1.., value_name = "IP")]
-    listen: Vec<IpAddr>,
+    pub(super) listen: Vec<IpAddr>,
     /// The port for endpoints (default: 17486).
     #[arg(long, value_name = "N")]
-    endpoint_port: Option<u16>,
+    pub(super) endpoint_port: Option<u16>,
     /// The port for Module Servers (default: 17487).
     #[arg(long, value_name = "N")]
-    module_server_port: Option<u16>,
+    pub(super) module_server_port: Option<u16>,
     /// Networks that endpoints may come from (default: any).
     #[arg(long, num_args = 1.., value_name = "CIDR")]
-    allow_endpoints: Vec<IpNet>,
+    pub(super) allow_endpoints: Vec<IpNet>,
     /// Networks that Module Servers may come from (default: any).
     #[arg(long, num_args = 1.., value_name = "CIDR")]
-    allow_module_servers: Vec<IpNet>,
+    pub(super) allow_module_servers: Vec<IpNet>,
     /// A limit by name; none can be above the host's own.
     #[arg(long = "limit", num_args = 1.., value_name = "NAME=N", value_parser = limit)]
-    limits: Vec<(String, u64)>,
+    pub(super) limits: Vec<(String, u64)>,
     /// Where the proxy's port 17488 is, if not where the payload says.
     #[arg(long, value_name = "HOST")]
-    address: Option<String>,
+    pub(super) address: Option<String>,
     /// Provision a member of the zone anew, without a token; what is not given stays as it is.
     #[arg(long, conflicts_with = "address")]
-    again: bool,
+    pub(super) again: bool,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
-struct Policy {
+pub(super) struct Policy {
     /// Insist on TLS up to the endpoint, or do without for a service that brings its own security.
     #[arg(long, default_value_t, value_name = "required|off")]
-    end_to_end: EndToEnd,
+    pub(super) end_to_end: EndToEnd,
 }
 
 #[derive(Debug, Subcommand)]
-enum Issue {
+pub(super) enum Issue {
     /// A directory with everything that zone-endpoint needs.
     Endpoint {
         /// The endpoint's id, a DNS label.
@@ -168,7 +160,7 @@ enum Issue {
 }
 
 #[derive(Debug, Subcommand)]
-enum Revoke {
+pub(super) enum Revoke {
     /// An endpoint.
     Endpoint {
         /// Its id.
@@ -182,29 +174,9 @@ enum Revoke {
 }
 
 #[derive(Debug, Subcommand)]
-enum Trust {
+pub(super) enum Trust {
     /// Send it to every proxy that has an older one.
     Push,
-}
-
-pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let open = || Zone::open(&arguments.zone);
-    match arguments.command {
-        Command::Init { zone_name, module_server } => zone::init(&arguments.zone, zone_name, module_server),
-        Command::Provision(wanted) => proxies::provision(&open()?, wanted).await,
-        Command::Unprovision { name, forget } => proxies::unprovision(&open()?, &name, forget).await,
-        Command::Status { name, json } => proxies::status(&open()?, name.as_ref(), json).await,
-        Command::Endpoints { watch: true, .. } => endpoints::watch(&open()?).await,
-        Command::Endpoints { json, .. } => endpoints::list(&open()?, json).await,
-        Command::Connect { target, policy } => sessions::connect(&open()?, &target, policy.end_to_end).await,
-        Command::Forward { local, target, policy, sessions } => {
-            sessions::forward(&open()?, local, target, policy.end_to_end, sessions).await
-        }
-        Command::Issue(what) => zone::issue(&open()?, &what),
-        Command::Rotate { name } => proxies::rotate(&open()?, &name).await,
-        Command::Revoke(whom) => zone::revoke(&open()?, whom).await,
-        Command::Trust(Trust::Push) => zone::push_trust(&open()?).await,
-    }
 }
 
 fn limit(text: &str) -> Result<(String, u64), String> {

@@ -1,0 +1,28 @@
+//! The zone directory: its name, its three authorities, its trust document, its proxies.
+//!
+//! ```text
+//! zone.toml            the zone's name and this Module Server's
+//! ca/<role>.{key,crt}  one authority per role
+//! own.{key,crt}        this Module Server's certificate
+//! trust.json           the trust document in force, with its version
+//! proxies.json         the zone's proxies, and which trust version each was last sent
+//! issued.jsonl         every certificate that was ever signed
+//! ```
+
+mod authority;
+mod bundle;
+mod certificates;
+mod directory;
+mod files;
+mod init;
+mod proxies;
+
+pub use authority::{AuditEntry, BACKDATING, HostName, Issued, LEAF_LIFETIME, Validity};
+pub use certificates::Credentials;
+pub use directory::Zone;
+pub use init::DEFAULT_MODULE_SERVER;
+pub(crate) use proxies::host_names;
+pub use proxies::{ProxyEntry, Settings};
+
+#[cfg(test)]
+mod tests;

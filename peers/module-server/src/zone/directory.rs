@@ -1,0 +1,125 @@
+//! An opened zone directory: its names, its trust document and its record of what was signed.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+use zone_protocol::identity::{Identity, Label, Role};
+use zone_protocol::trust::Trust;
+
+use super::authority::{AuditEntry, Authority};
+use super::files::{self, Lock, Mode};
+use crate::error::{Error, Result};
+
+/// An opened zone directory.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    pub(super) directory: PathBuf,
+    pub(super) names: Names,
+}
+
+/// What `zone.toml` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Names {
+    pub(super) version: u32,
+    pub(super) zone: Label,
+    pub(super) module_server: Label,
+}
+
+impl Zone {
+    /// Opens a zone directory.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join("zone.toml");
+        if !path.exists() {
+            return Err(Error::NoZone(directory.to_owned()));
+        }
+        let text = files::read(&path)?;
+        let names: Names = toml::from_str(&text)
+            .map_err(|e| Error::Malformed { path: path.clone(), why: e.message().to_owned() })?;
+        if names.version != 1 {
+            let why = format!("version {} is not known here, only 1", names.version);
+            return Err(Error::Malformed { path, why });
+        }
+        Ok(Self { directory: directory.to_owned(), names })
+    }
+
+    /// The zone's name.
+    pub fn name(&self) -> &Label {
+        &self.names.zone
+    }
+
+    /// This Module Server's name.
+    pub fn module_server(&self) -> &Label {
+        &self.names.module_server
+    }
+
+    /// The path of the directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The identity of a party of this zone.
+    pub fn identity(&self, role: Role, name: &Label) -> Identity {
+        Identity { zone: self.names.zone.clone(), role, name: name.clone() }
+    }
+
+    /// The certificate (PEM) of the authority for a role.
+    pub fn anchor(&self, role: Role) -> Result<String> {
+        files::read(&self.authority_paths(role).1)
+    }
+
+    /// The trust document in force.
+    pub fn trust(&self) -> Result<Trust> {
+        let path = self.path("trust.json");
+        serde_json::from_str(&files::read(&path)?).map_err(|e| Error::Malformed { path, why: e.to_string() })
+    }
+
+    /// Everything that was ever signed, oldest first. A last line that a crash cut off is left out.
+    pub fn audit(&self) -> Result<Vec<AuditEntry>> {
+        let path = self.path("issued.jsonl");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        Ok(files::read(&path)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    pub(super) fn record(&self, certificate: &str) -> Result<()> {
+        let path = self.path("issued.jsonl");
+        let entry = AuditEntry::of(certificate, OffsetDateTime::now_utc())?;
+        let line = serde_json::to_string(&entry)
+            .map_err(|e| Error::Malformed { path: path.clone(), why: e.to_string() })?;
+        files::append_line(&path, &line)
+    }
+
+    pub(super) fn authority(&self, role: Role) -> Result<Authority> {
+        let (key, certificate) = self.authority_paths(role);
+        let pem = Zeroizing::new(files::read(&key)?);
+        Authority::from_pem(&files::read(&certificate)?, &pem, &key.display().to_string())
+    }
+
+    pub(super) fn authority_paths(&self, role: Role) -> (PathBuf, PathBuf) {
+        (self.path(&format!("ca/{role}.key")), self.path(&format!("ca/{role}.crt")))
+    }
+
+    pub(super) fn write_trust(&self, trust: &Trust) -> Result<()> {
+        self.write_json("trust.json", trust)
+    }
+
+    pub(super) fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.path(name);
+        let mut text = serde_json::to_vec_pretty(value)
+            .map_err(|e| Error::Malformed { path: path.clone(), why: e.to_string() })?;
+        text.push(b'\n');
+        files::replace(&path, &text, Mode::Public)
+    }
+
+    pub(super) fn lock(&self) -> Result<Lock> {
+        Lock::take(&self.directory)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
