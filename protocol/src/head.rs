@@ -1,6 +1,22 @@
 //! Request and response heads of HTTP/1.1 (RFC 9112), as both relay ports read and write them.
 //!
 //! The tokenizing is `httparse`'s. The limits, and what a CONNECT may look like here, are ours.
+//!
+//! ```
+//! use zone_protocol::head::{HeadLimits, parse_request, write_request};
+//!
+//! let sent = write_request("CONNECT", "host-7:ssh", &[("Host", "host-7:ssh")]);
+//! assert_eq!(sent, "CONNECT host-7:ssh HTTP/1.1\r\nHost: host-7:ssh\r\n\r\n");
+//!
+//! // A head comes in pieces: `None` until it is complete.
+//! let received = format!("{sent}early bytes");
+//! let limits = HeadLimits::default();
+//! assert_eq!(parse_request(&received.as_bytes()[..20], limits)?, None);
+//! let (head, length) = parse_request(received.as_bytes(), limits)?.expect("a whole head");
+//! assert_eq!(head.connect_target().unwrap().endpoint.as_str(), "host-7");
+//! assert_eq!(&received[length..], "early bytes");
+//! # Ok::<(), zone_protocol::head::HeadError>(())
+//! ```
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,19 @@
 //! Who a party is: labels, roles, SPIFFE identities, and what a session asks for.
+//!
+//! ```
+//! use zone_protocol::identity::{Identity, Role, Service, Target};
+//!
+//! let endpoint: Identity = "spiffe://plant-7/endpoint/host-7".parse()?;
+//! assert_eq!((endpoint.zone.as_str(), endpoint.role), ("plant-7", Role::Endpoint));
+//!
+//! let target: Target = "host-7:22".parse()?;
+//! assert_eq!(target.endpoint, endpoint.name);
+//! assert_eq!(target.service, Service::Port(22));
+//!
+//! let error = "Host-7:22".parse::<Target>().unwrap_err();
+//! assert_eq!(error.to_string(), "'Host-7' is not a label: 1 to 63 of a-z, 0-9 and '-', with no '-' at either end");
+//! # Ok::<(), zone_protocol::identity::IdentityError>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;

@@ -3,6 +3,26 @@
 //! A proof is HMAC-SHA256 (RFC 2104) under the token's secret over: the prover's label, 32 bytes exported
 //! from the TLS connection (RFC 5705), and a digest of the message. Nothing that crosses the wire can be used
 //! again, and a man in the middle, who has two TLS connections, can't pass a proof from one to the other.
+//!
+//! ```
+//! use zone_protocol::proof::{Proof, Prover};
+//! use zone_protocol::token::Token;
+//!
+//! let token = Token::new([7; 32], [9; 20]);
+//! // What rustls' `export_keying_material` gives both sides of one connection.
+//! let exported = &[3; 32];
+//! let request = Proof {
+//!     token: &token,
+//!     prover: Prover::ModuleServer,
+//!     exported,
+//!     method: "POST",
+//!     path: "/v1/provisioning",
+//!     body: b"{}",
+//! };
+//! let field = request.make();
+//! assert!(request.verify(&field));
+//! assert!(!Proof { exported: &[4; 32], ..request }.verify(&field), "on another connection");
+//! ```
 
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};

@@ -1,4 +1,15 @@
 //! `Proxy-Status` (RFC 9209): why a CONNECT was refused, by whom.
+//!
+//! ```
+//! use zone_protocol::proxy_status::{ProxyStatus, Reason};
+//!
+//! let proxy = "p1".parse().unwrap();
+//! let field = ProxyStatus::new(&proxy, Reason::Refused, Some(403), "not for you").to_field();
+//! assert_eq!(field, r#"p1; error=connection_refused; received-status=403; details="not for you""#);
+//!
+//! let status = ProxyStatus::from_field(&field).expect("one of ours");
+//! assert_eq!((status.error.as_str(), status.received_status), (Reason::Refused.error(), Some(403)));
+//! ```
 
 use std::fmt::Write as _;
 

@@ -2,6 +2,21 @@
 //!
 //! `zp1-` and the lower-case base32 (RFC 4648, no padding) of 56 bytes:
 //! SHA-256 over both bootstrap leaves' public keys (32), a secret (20), and a checksum (4).
+//!
+//! ```
+//! use zone_protocol::token::{Token, TokenError, pin};
+//!
+//! // The proxy makes a token of both public keys and a secret; a person carries its text.
+//! let pinned = pin(b"the RSA leaf's public key", b"the P-256 leaf's public key");
+//! let text = Token::new(pinned, [0x2a; 20]).reveal();
+//! assert!(text.starts_with("zp1-"));
+//!
+//! // The Module Server reads it, and finds a slip before anything is dialed.
+//! let token: Token = text.parse()?;
+//! assert_eq!(*token.pin(), pinned);
+//! assert_eq!(text[..40].parse::<Token>(), Err(TokenError::Length(40)));
+//! # Ok::<(), TokenError>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;

@@ -8,6 +8,33 @@
 //! [`Endpoint::from_config`] makes what the `zone-endpoint` program runs. [`Endpoint::new`] is for programs
 //! that bring their own TLS configuration, serve sessions themselves ([`Service`]) or watch what happens
 //! ([`Event`]).
+//!
+//! A program that serves sessions itself, until it is interrupted:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+//! use zone_endpoint::{Config, Credentials, Endpoint, Protection, SessionStream, service_fn};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::load(Path::new("zone-endpoint.toml"))?;
+//! let credentials = Credentials::read(&config)?;
+//! let greet = service_fn(|mut session: SessionStream| async move {
+//!     let mut name = String::new();
+//!     session.read_to_string(&mut name).await?;
+//!     session.write_all(format!("good morning, {name}").as_bytes()).await?;
+//!     session.finish().await
+//! });
+//! let protection = Protection::EndToEnd(credentials.end_to_end_server()?);
+//! Endpoint::new(config.id, &config.proxies, credentials.client()?)
+//!     .with_service("greet".parse()?, None, protection, greet)?
+//!     .run(async { drop(tokio::signal::ctrl_c().await) })
+//!     .await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod back_off;
 mod config;

@@ -5,6 +5,28 @@
 //!   17488 afterwards, and [`trust`] keeps its trust document up to date.
 //! - [`proxy::ProxyClient`] reaches endpoints through 17487; [`proxies`] picks the proxy where one is parked.
 //! - [`session::Session`] is the byte stream that results; [`copy`] joins it to local streams.
+//!
+//! A program that asks an endpoint something, through whichever proxy of the zone can reach it:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use zone_module::copy::join;
+//! use zone_module::proxies;
+//! use zone_module::session::EndToEnd;
+//! use zone_module::zone::Zone;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let zone = Zone::open(Path::new("zone"))?;
+//! let target = "host-7:greet".parse()?;
+//! let session = proxies::connect(&proxies::clients(&zone)?, &target, EndToEnd::Required).await?;
+//! let mut answer = Vec::new();
+//! join(session, &b"module-1"[..], &mut answer).await?;
+//! println!("{}", String::from_utf8_lossy(&answer));
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod control;
 pub mod copy;

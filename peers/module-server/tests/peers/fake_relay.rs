@@ -41,9 +41,9 @@ impl FakeRelay {
         Self::start_after(std::future::ready(()), scratch, name, script).await
     }
 
-    /// The same, with no handshake before `gate` is done.
+    /// The same, with no handshake before `signal` is done.
     pub(crate) async fn start_after<F>(
-        gate: impl Future<Output = ()> + Send + 'static,
+        signal: impl Future<Output = ()> + Send + 'static,
         scratch: &Scratch,
         name: &'static str,
         script: impl Fn(Stream) -> F + Send + Sync + 'static,
@@ -56,7 +56,7 @@ impl FakeRelay {
         let tls = tls(scratch, name);
         let script = Arc::new(script);
         let accepting = tokio::spawn(async move {
-            gate.await;
+            signal.await;
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let (tls, script) = (TlsAcceptor::from(Arc::clone(&tls)), Arc::clone(&script));

@@ -408,8 +408,8 @@ async fn a_proxy_that_lets_us_wait_does_not_keep_us_from_another() {
         }
     })
     .await;
-    let gate = async move { asking.recv().await.unwrap() };
-    let right = FakeRelay::start_after(gate, &scratch, "p2", |stream| async {
+    let signal = async move { asking.recv().await.unwrap() };
+    let right = FakeRelay::start_after(signal, &scratch, "p2", |stream| async {
         answer_at_the_end(off_then(stream).await).await;
     })
     .await;
