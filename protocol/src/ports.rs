@@ -8,13 +8,13 @@ pub const ENDPOINT: u16 = 17486;
 pub const MODULE_SERVER: u16 = 17487;
 
 /// The lowest port that a provisioning document may name: those below need privileges that the proxy has not.
-pub const LOWEST: u16 = 1024;
+pub const MIN_RELAY_PORT: u16 = 1024;
 
 /// Why `port` can't be a relay port, or `None` where it can.
 pub fn reserved(port: u16) -> Option<&'static str> {
     match port {
         CONTROL => Some("17488 is the provisioning port and can't carry anything else"),
-        p if p < LOWEST => Some("ports below 1024 need privileges that the proxy does not have"),
+        p if p < MIN_RELAY_PORT => Some("ports below 1024 need privileges that the proxy does not have"),
         _ => None,
     }
 }
