@@ -8,6 +8,7 @@ mod lab;
 mod package;
 mod parts;
 mod report;
+mod structure;
 mod test;
 mod tools;
 mod workspace;
@@ -55,6 +56,8 @@ enum Task {
         #[arg(long)]
         strict: bool,
     },
+    /// Check what the compiler does not: circles between files, who depends on whom, words and names
+    Structure,
     /// Feed the parsers what nobody would send
     Fuzz {
         /// One target; without it, each in turn
@@ -149,6 +152,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let counts = lab::run(&lab::Wishes { suites, only, keep, long, strict, no_build })?;
             let good = counts.failed == 0 && (counts.skipped == 0 || !strict);
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Task::Structure => {
+            let counts = structure::run()?;
+            say(&format!("{} passed, {} failed", counts.passed, counts.failed));
+            Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     }

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::report::{Context, Result, Row, headline, say, seconds, table};
-use crate::{children, fuzz, lab, package, parts, tools, workspace};
+use crate::{children, fuzz, lab, package, parts, structure, tools, workspace};
 
 /// How long each fuzz target runs as a part of the tests.
 const FUZZ_SECONDS: u32 = 20;
@@ -80,6 +80,10 @@ impl Run {
             "clippy",
             workspace::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         );
+        self.stage("structure", |_| {
+            let counts = structure::run()?;
+            Ok(Count { passed: counts.passed, failed: counts.failed, ignored: 0 })
+        });
         let mut docs = workspace::cargo(&["doc", "--workspace", "--no-deps"]);
         docs.env("RUSTDOCFLAGS", "-D warnings");
         self.check("docs", docs);
