@@ -11,9 +11,7 @@ use nix::sys::signal::{self, Signal};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdout, getppid};
 
-use super::GRACE;
-use super::plan::Plan;
-use super::story::ENDPOINT;
+use super::plan::{END_TIMEOUT, ENDPOINT, Plan};
 use crate::children;
 use crate::report::{Context, Result, say};
 use crate::workspace;
@@ -27,7 +25,7 @@ pub(crate) fn follow_parent(plan: &Plan) {
         while !STAYS.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(200));
             if getppid() != parent && !STAYS.load(Ordering::SeqCst) {
-                children::end_all(GRACE);
+                children::end_all(END_TIMEOUT);
                 let _ = fs::remove_dir_all(&dir);
                 std::process::exit(1);
             }
@@ -108,7 +106,7 @@ fn end(pid: Pid, dir: &Path) {
     if !alive() {
         return;
     }
-    children::end_below(pid, GRACE);
+    children::end_below(pid, END_TIMEOUT);
     for _ in 0..50 {
         if !alive() {
             return;

@@ -11,6 +11,10 @@ pub(crate) const PROVISIONING: u16 = 17488;
 pub(crate) const ENDPOINTS: u16 = 17486;
 /// Where the Module Server asks for sessions.
 pub(crate) const SESSIONS: u16 = 17487;
+/// The endpoint of the story.
+pub(crate) const ENDPOINT: &str = "outpost-7";
+/// How long programs get to end by themselves.
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(3);
 const SSHD: u16 = 2222;
 const WEB: u16 = 8080;
 

@@ -4,8 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::plan::Plan;
-use super::story::ENDPOINT;
+use super::plan::{ENDPOINT, Plan};
 use crate::report::{Context, Result};
 
 /// Makes keys and configuration for both sides and returns the command that starts the server.

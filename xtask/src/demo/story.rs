@@ -7,19 +7,18 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::plan::{ENDPOINTS, PROVISIONING, Plan, Port, SESSIONS};
-use super::{GRACE, at, ssh};
+use super::plan::{END_TIMEOUT, ENDPOINT, ENDPOINTS, PROVISIONING, Plan, Port, SESSIONS};
+use super::ssh;
 use crate::children::{self, Errors};
-use crate::report::{Context, Result, Row, headline, say, say_over};
+use crate::report::{Context, Failure, Result, Row, headline, say, say_over};
 
-/// The endpoint of the story.
-pub(crate) const ENDPOINT: &str = "outpost-7";
 const PROXY: &str = "proxy1";
 const SERVER: &str = "demo";
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 256 * MIB;
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For each single thing that a step waits for.
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Plays all steps. With `keep`, what the last one would end stays up.
 pub(crate) fn tell(plan: &Plan, login: &str, keep: bool) -> Result<()> {
@@ -161,7 +160,7 @@ impl Story<'_> {
         let mut endpoint = self.program("zone-endpoint");
         endpoint.arg("run").arg("--config").arg(config);
         self.start("zone-endpoint", endpoint)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STEP_TIMEOUT;
         loop {
             let mut list = self.module();
             list.args(["endpoints", "--json"]);
@@ -170,7 +169,7 @@ impl Story<'_> {
             }
             self.check_programs()?;
             if Instant::now() > deadline {
-                return Err(format!("{ENDPOINT} did not park within {} s", PATIENCE.as_secs()).into());
+                return Err(format!("{ENDPOINT} did not park within {} s", STEP_TIMEOUT.as_secs()).into());
             }
             thread::sleep(Duration::from_millis(100));
         }
@@ -191,7 +190,7 @@ impl Story<'_> {
         let command = "echo \"user $(id -un) on $(uname -nsr)\"; id; cut -d' ' -f1 /proc/uptime | sed 's/^/seconds up: /'";
         let mut seen = String::new();
         let status =
-            children::lines(quiet(ssh::client(self.plan, command)), Errors::Merged, PATIENCE, |line| {
+            children::lines(quiet(ssh::client(self.plan, command)), Errors::Merged, STEP_TIMEOUT, |line| {
                 say(&format!("   {line}"));
                 seen += line;
             })?;
@@ -282,7 +281,7 @@ impl Story<'_> {
 
     fn end(&mut self) -> Result<String> {
         explain("All programs are told to end, the relay among them, which outlives its parent on purpose.");
-        let ended = children::end_all(GRACE);
+        let ended = children::end_all(END_TIMEOUT);
         self.programs.clear();
         say(&format!("   ended: {}", ended.join(", ")));
         let closed = self.plan.all_ports().map(|port| (port, false));
@@ -344,7 +343,7 @@ impl Story<'_> {
     fn run_shown(&self, words: &str, command: Command) -> Result<()> {
         let mut log = self.log("zone-module")?;
         let mut last = String::new();
-        let status = children::lines(command, Errors::Merged, PATIENCE, |line| {
+        let status = children::lines(command, Errors::Merged, STEP_TIMEOUT, |line| {
             say(&format!("     {line}"));
             let _ = writeln!(log, "{line}");
             line.clone_into(&mut last);
@@ -358,7 +357,7 @@ impl Story<'_> {
         let status = children::lines(
             command,
             Errors::To(self.log(words.split(' ').next().unwrap_or(words))?),
-            PATIENCE,
+            STEP_TIMEOUT,
             |line| {
                 text += line;
                 text.push('\n');
@@ -417,7 +416,7 @@ impl Story<'_> {
 
     /// Waits until each port listens or not as wanted, by connecting to it.
     fn expect(&mut self, wanted: &[(Port, bool)]) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STEP_TIMEOUT;
         loop {
             let Some((port, open)) = wanted.iter().find(|(port, open)| port.listens() != *open) else {
                 return Ok(());
@@ -425,7 +424,7 @@ impl Story<'_> {
             self.check_programs()?;
             if Instant::now() > deadline {
                 let not = if *open { "does not listen" } else { "still listens" };
-                return Err(format!("{port} {not} after {} s", PATIENCE.as_secs()).into());
+                return Err(format!("{port} {not} after {} s", STEP_TIMEOUT.as_secs()).into());
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -457,4 +456,9 @@ fn page() -> String {
     format!(
         "<title>{ENDPOINT}</title>\n<p>A page that no port of this machine shows to anybody outside.</p>\n"
     )
+}
+
+/// Failures of the story say at which step.
+fn at(step: &str, failure: &Failure) -> Failure {
+    format!("\"{step}\": {failure}").into()
 }

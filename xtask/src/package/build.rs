@@ -9,14 +9,17 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::contents::PROGRAMS;
-use super::{elf, empty, place, write};
+use super::elf;
+use super::files::{empty, fill, place, write};
 use crate::report::{Context, Result, say};
 use crate::{children, tools, workspace};
 
 /// The oldest glibc that the packages run on: EL8's.
 pub(crate) const GLIBC: &str = "2.28";
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The programs that are built for the packages.
+pub(crate) const PROGRAMS: [&str; 5] =
+    ["zone-proxy", "zone-relay", "zone-firewall", "zone-installer", "zone-installer-helper"];
 /// What is packaged, what writes its manual, and the peers that it is tested with.
 const PACKAGES: [&str; 7] = [
     "zone-proxy",
@@ -69,7 +72,7 @@ pub(crate) fn manual() -> Result<()> {
     empty(&dir)?;
     children::succeed(Command::new(built("zone-generate")).arg(&dir))?;
     for page in ["zone-relay.8", "zone-menu.8"] {
-        let text = super::fill(&format!("man/{page}"), &[("VERSION", env!("CARGO_PKG_VERSION"))])?;
+        let text = fill(&format!("man/{page}"), &[("VERSION", env!("CARGO_PKG_VERSION"))])?;
         write(&dir.join("man").join(page), &text, 0o644)?;
     }
     Ok(())

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::contents::{PROGRAMS, Package};
-use super::{build, elf, empty, name_of, place, sign};
+use super::build::PROGRAMS;
+use super::contents::Package;
+use super::files::{empty, name_of, place};
+use super::{build, elf, sign};
 use crate::report::{Context, Result, say};
 use crate::{children, workspace};
 

@@ -5,13 +5,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::{build, place, write};
+use super::build;
+use super::files::{empty, place, write};
 use crate::report::{Context, Result};
 use crate::{children, workspace};
-
-/// The programs that are built for the packages.
-pub(crate) const PROGRAMS: [&str; 5] =
-    ["zone-proxy", "zone-relay", "zone-firewall", "zone-installer", "zone-installer-helper"];
 
 /// A package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,7 +237,7 @@ pub(crate) struct Staged {
 
 /// Puts everything of a package below `root` as it will lie on a host, and says what is there.
 pub(crate) fn stage(package: Package, format: Format, root: &Path) -> Result<Vec<Staged>> {
-    super::empty(root)?;
+    empty(root)?;
     let mut staged = Vec::new();
     for entry in package.entries(format) {
         put(&entry, root)?;

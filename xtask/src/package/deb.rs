@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::contents::{self, Format, Kind, Package, Staged};
-use super::{MAINTAINER, Release, date, fill, place, write};
+use super::files::{fill, place, write};
+use super::release::{MAINTAINER, Release, date};
 use crate::report::Result;
 use crate::{children, workspace};
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{build, place, write};
+use super::build;
+use super::files::{place, write};
 use crate::report::{Context, Result};
 use crate::{children, workspace};
 
@@ -14,8 +15,8 @@ use crate::{children, workspace};
 const SHIPPED: [&str; 4] = ["zone-proxy", "zone-relay", "zone-firewall", "zone-installer"];
 /// How files with licences are called, in lower case.
 const NAMES: [&str; 5] = ["license", "licence", "copying", "notice", "copyright"];
-/// No licence is longer; what is, is something else.
-const LONGEST: u64 = 256 * 1024;
+/// A file that is longer holds more than a licence.
+const MAX_LICENCE_BYTES: u64 = 256 * 1024;
 
 /// A crate that is linked in.
 struct Crate {
@@ -115,7 +116,7 @@ fn texts(folder: &Path) -> Vec<String> {
         .filter(|entry| {
             let name = entry.file_name().to_string_lossy().to_lowercase();
             let size = entry.metadata().map_or(0, |meta| meta.len());
-            NAMES.iter().any(|start| name.starts_with(start)) && size > 0 && size <= LONGEST
+            NAMES.iter().any(|start| name.starts_with(start)) && size > 0 && size <= MAX_LICENCE_BYTES
         })
         .map(|entry| entry.path())
         .collect();

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::contents::{self, Format, Kind, Package, Staged};
-use super::{MAINTAINER, Release, date, fill, place, write};
+use super::files::{fill, place, write};
+use super::release::{MAINTAINER, Release, date};
 use crate::children;
 use crate::report::{Context, Result};
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{packages_in, write};
+use super::files::{name_of, packages_in, write};
 use crate::report::{Context, Result, say};
 use crate::{children, workspace};
 
@@ -19,7 +19,7 @@ pub(crate) const PUBLIC_KEY: &str = "development-key.pub";
 
 /// Sums up and signs what is in the folder.
 pub(crate) fn all(out: &Path, version: &str, epoch: u64) -> Result<()> {
-    let files: Vec<_> = packages_in(out)?.iter().map(|path| super::name_of(path)).collect();
+    let files: Vec<_> = packages_in(out)?.iter().map(|path| name_of(path)).collect();
     let sums = children::output(Command::new("sha256sum").args(&files).current_dir(out))?;
     write(&out.join("SHA256SUMS"), &sums, 0o644)?;
     let key = key()?;

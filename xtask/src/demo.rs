@@ -12,18 +12,15 @@ mod surroundings;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::unistd::mkdtemp;
 
 pub(crate) use self::keep::stop;
-use self::plan::{Plan, Port};
+use self::plan::{END_TIMEOUT, Plan, Port};
 use crate::children::{self, Ended, Signals};
-use crate::report::{Context, Failure, Result, Row, headline, say, seconds, table};
+use crate::report::{Context, Result, Row, headline, say, seconds, table};
 use crate::{parts, tools, workspace};
-
-/// How long programs get to end by themselves.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// Gets what is needed, builds, plays the demo, cleans up and sums up.
 pub(crate) fn run(keep: bool, no_build: bool) -> Result<ExitCode> {
@@ -71,7 +68,7 @@ pub(crate) fn play(dir: PathBuf, net: u8, keep: bool) -> Result<ExitCode> {
     keep::follow_parent(&plan);
     let login = surroundings::enter(&plan.dir)?;
     if let Err(failure) = story::tell(&plan, &login, keep) {
-        children::end_all(GRACE);
+        children::end_all(END_TIMEOUT);
         fs::write(plan.failure(), failure.to_string()).or_fail(|| "can't report a failure".to_owned())?;
         return Ok(ExitCode::FAILURE);
     }
@@ -150,7 +147,7 @@ fn read_rows(plan: &Plan) -> Vec<Row> {
 /// Removes every trace and looks whether that worked.
 fn sweep(plan: &Plan, keep_logs: bool) -> Result<Row> {
     let begin = Instant::now();
-    children::end_all(GRACE);
+    children::end_all(END_TIMEOUT);
     if keep_logs {
         save_logs(plan)?;
     }
@@ -193,9 +190,4 @@ fn save_logs(plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Failures of the story say at which step.
-fn at(step: &str, failure: &Failure) -> Failure {
-    format!("\"{step}\": {failure}").into()
 }
