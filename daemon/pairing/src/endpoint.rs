@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{CallId, InstanceId, ParkCounts, ParkId, ParkState, Time, registry::Park};
+use crate::{CallId, InstanceId, ParkCounts, ParkId, ParkState, Time, park::Park};
 
 /// Instances without connections that are kept in mind per endpoint.
-const GONE_INSTANCES: usize = 8;
+const MAX_GONE_INSTANCES: usize = 8;
 
 /// Orders the parks of an endpoint: the greatest is used first, the least is evicted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,8 +28,8 @@ pub(crate) struct Endpoint {
     /// By order of arrival.
     pub(crate) waiting: BTreeMap<u64, CallId>,
     pub(crate) instances: Instances,
-    /// The numbers of parks and sessions that were told last.
-    pub(crate) told: (usize, usize),
+    /// The numbers of parks and sessions that were announced last.
+    pub(crate) announced: (usize, usize),
     /// Whether it is on the registry's list of what may have changed.
     pub(crate) touched: bool,
     /// Set when the last connection goes.
@@ -100,13 +100,14 @@ fn take<T: Ord>(set: &mut BTreeSet<T>, entry: &T) {
 #[derive(Debug)]
 struct Instance {
     id: InstanceId,
-    /// Higher for those met later.
+    /// Higher for those seen later.
     rank: u64,
     parks: usize,
     sessions: usize,
     /// Whether it was named as one of two.
     raised: bool,
-    met: Time,
+    /// When a park of it arrived last.
+    seen: Time,
 }
 
 /// The processes that run, or ran lately, under one endpoint id.
@@ -120,7 +121,7 @@ pub(crate) struct Instances {
 impl Instances {
     /// A park of `id` arrives: its rank, and the older and the newer of two instances if there are
     /// two and this has not been told.
-    pub(crate) fn meet(
+    pub(crate) fn note(
         &mut self,
         id: InstanceId,
         now: Time,
@@ -137,12 +138,12 @@ impl Instances {
                 parks: 0,
                 sessions: 0,
                 raised: false,
-                met: now,
+                seen: now,
             });
             self.next_rank += 1;
             self.all.len() - 1
         });
-        self.all[at].met = now;
+        self.all[at].seen = now;
         (self.all[at].rank, self.tell_apart(at))
     }
 
@@ -183,11 +184,11 @@ impl Instances {
         Some((self.all[at.min(other)].id, self.all[at.max(other)].id))
     }
 
-    /// Drops those that hold nothing and were met too long ago, or are too many.
+    /// Drops those that hold nothing and were seen too long ago, or are too many.
     fn forget(&mut self, now: Time, remember: Duration) {
-        self.all.retain(|instance| instance.holds() || instance.met.saturating_add(remember) > now);
+        self.all.retain(|instance| instance.holds() || instance.seen.saturating_add(remember) > now);
         let gone = self.all.iter().filter(|instance| !instance.holds()).count();
-        let mut surplus = gone.saturating_sub(GONE_INSTANCES);
+        let mut surplus = gone.saturating_sub(MAX_GONE_INSTANCES);
         self.all.retain(|instance| {
             let drop = surplus > 0 && !instance.holds();
             surplus -= usize::from(drop);

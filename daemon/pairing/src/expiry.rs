@@ -1,21 +1,9 @@
 //! What is due when: calls past their deadline, silent parks, parks let go by a drain, endpoints
 //! to forget.
 
-use std::collections::VecDeque;
-
 use crate::{
-    Action, CallError, CallId, CloseReason, Machine, ParkId, ParkState, Stage, Time, registry::Park,
+    Action, CallError, CallId, CloseReason, Machine, ParkId, ParkState, Stage, Time, drain::Drain, park::Park,
 };
-
-/// Lets the parks without a call go, evenly spread until the end.
-#[derive(Debug)]
-pub(crate) struct Drain {
-    end: Time,
-    /// When to let the next one go; `None` while there is none.
-    next: Option<Time>,
-    /// Holds at least all parks that are to go; may hold others, and some twice.
-    queue: VecDeque<ParkId>,
-}
 
 enum Due {
     Call(CallId),
@@ -51,18 +39,18 @@ impl Machine {
     pub(crate) fn begin_drain(&mut self, end: Time) {
         let free = |(id, park): (ParkId, &Park)| is_free(park.state).then_some(id);
         let queue = match self.drain.take() {
-            Some(drain) => drain.queue,
+            Some(drain) => drain.into_queue(),
             None => self.registry.parks().filter_map(free).collect(),
         };
-        self.drain = Some(Drain { end, next: None, queue });
+        self.drain = Some(Drain::new(end, queue));
         self.plan_release();
     }
 
     /// Has a park that came back from its call let go as well, if the machine drains.
     pub(crate) fn drain_returned(&mut self, park: ParkId) {
         if let Some(drain) = &mut self.drain {
-            drain.queue.push_back(park);
-            if drain.next.is_none() {
+            drain.add(park);
+            if drain.next().is_none() {
                 self.plan_release();
             }
         }
@@ -71,7 +59,7 @@ impl Machine {
     fn first_due(&self) -> Option<(Time, Due)> {
         let call = self.calls.first_due().map(|(time, call)| (time, Due::Call(call)));
         let park = self.registry.first_due().map(|(time, park)| (time, Due::Park(park)));
-        let release = self.drain.as_ref().and_then(|drain| drain.next).map(|time| (time, Due::Release));
+        let release = self.drain.as_ref().and_then(Drain::next).map(|time| (time, Due::Release));
         let forget = self.registry.first_forgetting().map(|time| (time, Due::Forget));
         [call, park, release, forget].into_iter().flatten().min_by_key(|(time, _)| *time)
     }
@@ -114,7 +102,7 @@ impl Machine {
     }
 
     fn release_one(&mut self) {
-        while let Some(id) = self.drain.as_mut().and_then(|drain| drain.queue.pop_front()) {
+        while let Some(id) = self.drain.as_mut().and_then(Drain::pop) {
             if self.registry.park(id).is_some_and(|park| is_free(park.state)) {
                 self.close(id, CloseReason::Draining);
                 break;
@@ -126,10 +114,7 @@ impl Machine {
     fn plan_release(&mut self) {
         let totals = self.registry.totals();
         if let Some(drain) = &mut self.drain {
-            let left = drain.end.saturating_sub(self.now);
-            let free = u32::try_from(totals.idle + totals.pinging).unwrap_or(u32::MAX);
-            let step = left.checked_div(free).filter(|_| !drain.queue.is_empty());
-            drain.next = step.map(|step| self.now.saturating_add(step));
+            drain.plan(self.now, totals.idle + totals.pinging);
         }
     }
 }

@@ -44,6 +44,35 @@
 //! * It never reuses a [`ParkId`] or a [`CallId`]. Events about ended or unknown ids are ignored,
 //!   because connections end while messages are on the way.
 //!
+//! # Example
+//!
+//! An endpoint parks, a call comes for it, and the two become a session:
+//!
+//! ```
+//! use std::time::Duration;
+//! use zone_pairing::{Action, CallId, Event, Limits, Machine, ParkId, Presence};
+//!
+//! let at = Duration::from_millis;
+//! let mut machine = Machine::new(at(0), Limits::default());
+//! let (park, call, endpoint) = (ParkId(1), CallId(1), "host-7".into());
+//!
+//! let parked = Event::Parked { park, endpoint: std::sync::Arc::clone(&endpoint), instance: 0x5b0c };
+//! let joined = Presence::Joined { endpoint: std::sync::Arc::clone(&endpoint) };
+//! assert_eq!(machine.handle(at(10), parked), [Action::Presence(joined)]);
+//!
+//! // The shell tells the park's connection, which writes CONNECT for the call that it is told now.
+//! let called = Event::Called { call, endpoint, deadline: at(15_000) };
+//! assert_eq!(machine.handle(at(20), called), [Action::Assign { park, call }]);
+//! assert_eq!(machine.take_up(at(21), park), Some(call));
+//!
+//! // If the endpoint says nothing, this is when the call goes to another park.
+//! assert_eq!(machine.next_deadline(), Some(at(3_021)));
+//!
+//! assert_eq!(machine.handle(at(30), Event::FirstByte { park }), []);
+//! assert_eq!(machine.handle(at(31), Event::Accepted { park })[0], Action::Join { park, call });
+//! assert_eq!(machine.counts().parks.sessions, 1);
+//! ```
+//!
 //! # Guarantees
 //!
 //! Every call gets exactly one of [`Action::Join`] and [`Action::Fail`], unless
@@ -52,11 +81,13 @@
 //! call after its `Join`, `Fail` or `CallGone`.
 
 mod calls;
+mod drain;
 mod endpoint;
 mod expiry;
 mod limits;
 mod machine;
 mod outcomes;
+mod park;
 mod registry;
 mod types;
 

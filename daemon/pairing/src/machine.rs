@@ -6,9 +6,10 @@ use crate::{
     Action, CallError, CallId, CloseReason, Counts, EndpointView, Event, InstanceId, Limits, ParkId,
     ParkState, ParkView, Stage, Time,
     calls::{Call, Calls},
+    drain::Drain,
     endpoint::Endpoint,
-    expiry::Drain,
-    registry::{Park, Registry},
+    park::Park,
+    registry::Registry,
 };
 
 /// Parks, calls and their pairing; see the crate's documentation for how to drive it.
@@ -140,12 +141,12 @@ impl Machine {
             self.actions.push(Action::Close { park: id, reason: CloseReason::Draining });
             return;
         }
-        let met = if self.registry.open(endpoint) {
-            self.registry.meet(endpoint, instance, self.now)
+        let noted = if self.registry.open(endpoint) {
+            self.registry.note_instance(endpoint, instance, self.now)
         } else {
             None
         };
-        let Some((rank, clones)) = met else {
+        let Some((rank, clones)) = noted else {
             self.actions.push(Action::Close { park: id, reason: CloseReason::TooManyEndpoints });
             return;
         };
@@ -173,7 +174,7 @@ impl Machine {
 
     fn gone(&mut self, id: ParkId) {
         if let Some(park) = self.remove_park(id) {
-            self.orphan(&park);
+            self.retry_call_of(&park);
         }
     }
 
@@ -249,13 +250,13 @@ impl Machine {
         let Some(entry) = self.registry.endpoint(endpoint) else { return };
         let Some(rank) = entry.instances.rank(instance) else { return };
         let of_instance = |id: &ParkId| self.registry.park(*id).is_some_and(|park| park.rank == rank);
-        let mut orphans = Vec::new();
+        let mut ended = Vec::new();
         for id in entry.all().filter(of_instance).collect::<Vec<_>>() {
-            orphans.extend(self.remove_park(id));
+            ended.extend(self.remove_park(id));
             self.actions.push(Action::Close { park: id, reason: CloseReason::Revoked });
         }
-        for park in orphans {
-            self.orphan(&park);
+        for park in ended {
+            self.retry_call_of(&park);
         }
     }
 
@@ -307,7 +308,7 @@ impl Machine {
     pub(crate) fn close(&mut self, id: ParkId, reason: CloseReason) {
         if let Some(park) = self.remove_park(id) {
             self.actions.push(Action::Close { park: id, reason });
-            self.orphan(&park);
+            self.retry_call_of(&park);
         }
     }
 
@@ -335,7 +336,7 @@ impl Machine {
     }
 
     /// Retries the call of a park that has ended, or fails it.
-    fn orphan(&mut self, park: &Park) {
+    fn retry_call_of(&mut self, park: &Park) {
         let ParkState::Assigned { call: id, stage } = park.state else { return };
         let Some(call) = self.calls.get_mut(id) else { return };
         call.park = None;

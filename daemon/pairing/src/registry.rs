@@ -6,19 +6,9 @@ use std::{
 };
 
 use crate::{
-    CallId, InstanceId, Limits, ParkCounts, ParkId, ParkState, ParkView, Presence, Stage, Time,
-    endpoint::Endpoint,
+    CallId, InstanceId, Limits, ParkCounts, ParkId, ParkState, ParkView, Presence, Time, endpoint::Endpoint,
+    park::Park,
 };
-
-#[derive(Debug)]
-pub(crate) struct Park {
-    pub(crate) endpoint: Arc<str>,
-    /// Stands for its instance; see [`Instances`](crate::endpoint::Instances).
-    pub(crate) rank: u64,
-    pub(crate) state: ParkState,
-    pub(crate) since: Time,
-    pub(crate) proved: Time,
-}
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -66,15 +56,15 @@ impl Registry {
         true
     }
 
-    /// Notes that a park of this instance arrives; see `Instances::meet`.
-    pub(crate) fn meet(
+    /// Notes that a park of this instance arrives; see `Instances::note`.
+    pub(crate) fn note_instance(
         &mut self,
         endpoint: &str,
         instance: InstanceId,
         now: Time,
     ) -> Option<(u64, Option<(InstanceId, InstanceId)>)> {
         let entry = self.endpoints.get_mut(endpoint)?;
-        Some(entry.instances.meet(instance, now, self.limits.remember_endpoint))
+        Some(entry.instances.note(instance, now, self.limits.remember_endpoint))
     }
 
     pub(crate) fn insert(&mut self, id: ParkId, park: Park) {
@@ -149,11 +139,11 @@ impl Registry {
         for endpoint in touched.drain(..) {
             let Some(entry) = self.endpoints.get_mut(&endpoint) else { continue };
             entry.touched = false;
-            let before = entry.told;
-            entry.told = (entry.counts().parks(), entry.counts().sessions);
+            let before = entry.announced;
+            entry.announced = (entry.counts().parks(), entry.counts().sessions);
             let holds = entry.counts().live() > 0 || !entry.waiting.is_empty();
             let remembered = entry.remembered_until.filter(|until| *until > now);
-            let presence = match (before, entry.told) {
+            let presence = match (before, entry.announced) {
                 (before, after) if before == after => None,
                 ((0, 0), _) => Some(Presence::Joined { endpoint: endpoint.clone() }),
                 (_, (0, 0)) => Some(Presence::Left { endpoint: endpoint.clone() }),
@@ -264,20 +254,6 @@ impl Registry {
             }
             self.touched.push(endpoint.clone());
         }
-    }
-}
-
-impl Park {
-    /// When something is to be done about it, if nothing happens before.
-    pub(crate) fn due(&self, limits: &Limits) -> Option<Time> {
-        let (from, within) = match self.state {
-            ParkState::Idle => (self.proved, limits.ping_after),
-            ParkState::Pinging => (self.since, limits.pong_within),
-            ParkState::Assigned { stage: Stage::Answering, .. } => (self.since, limits.answer_within),
-            ParkState::Assigned { .. } => (self.since, limits.first_byte_within),
-            ParkState::Session { .. } => return None,
-        };
-        Some(from.saturating_add(within))
     }
 }
 

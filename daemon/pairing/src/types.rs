@@ -157,7 +157,7 @@ pub enum Action {
     Close {
         /// The park.
         park: ParkId,
-        /// Why.
+        /// What made the machine end it.
         reason: CloseReason,
     },
     /// Have a park's connection call [`Machine::take_up`](crate::Machine::take_up).
@@ -171,7 +171,7 @@ pub enum Action {
     Fail {
         /// The call.
         call: CallId,
-        /// Why.
+        /// What kept it from getting a session.
         error: CallError,
     },
     /// Join a park's connection and the caller's to a session. The call has ended.
@@ -225,7 +225,7 @@ pub struct ParkCounts {
     pub pinging: usize,
     /// Parks that have been given a call.
     pub assigned: usize,
-    /// Sessions.
+    /// Connections that carry a session.
     pub sessions: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Draining.
+//! A machine that drains lets its parks go, and keeps its sessions.
 
 use super::*;
 
