@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use crate::record::{Level, Record, Source};
 
 /// Records that wait for the writer; further ones are dropped and counted.
-pub const MOST_QUEUED: usize = 8_192;
+pub(crate) const MAX_QUEUED_RECORDS: usize = 8_192;
 /// Bytes of memory that waiting records may take together.
-pub const MOST_QUEUED_BYTES: usize = 8 * 1024 * 1024;
+pub const MAX_QUEUED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Where records end up. It is called by one thread only, and may take its time: the queue takes the load meanwhile.
 pub trait Sink: Send {
@@ -28,20 +28,20 @@ pub trait Sink: Send {
 /// Whose records are pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Share {
-    /// This process' own.
-    Own,
-    /// Another process', whose flood must leave room for the own ones.
-    Other,
+    /// Those of this process.
+    ThisProcess,
+    /// Those of another process, whose flood must leave room for this one's.
+    OtherProcess,
 }
 
 impl Share {
     /// Eighths of the queue: audit lines are the last to be dropped.
     fn eighths(self, audit: bool) -> usize {
         match (self, audit) {
-            (Self::Own, true) => 8,
-            (Self::Own, false) => 7,
-            (Self::Other, true) => 5,
-            (Self::Other, false) => 4,
+            (Self::ThisProcess, true) => 8,
+            (Self::ThisProcess, false) => 7,
+            (Self::OtherProcess, true) => 5,
+            (Self::OtherProcess, false) => 4,
         }
     }
 }
@@ -77,8 +77,8 @@ impl Queue {
     pub(crate) fn push(&self, record: Record, share: Share) {
         let mut state = self.lock();
         let (share, size) = (share.eighths(record.is_audit()), record.size());
-        let full = state.records.len() >= MOST_QUEUED / 8 * share
-            || state.bytes + size > MOST_QUEUED_BYTES / 8 * share;
+        let full = state.records.len() >= MAX_QUEUED_RECORDS / 8 * share
+            || state.bytes + size > MAX_QUEUED_BYTES / 8 * share;
         if full || state.closed {
             state.dropped = state.dropped.saturating_add(1);
             return;
@@ -111,18 +111,18 @@ impl Queue {
 
     /// What the writer thread does until the queue is closed.
     pub(crate) fn drain_into(self: Arc<Self>, mut sink: Box<dyn Sink>, own: &Source) {
-        let mut patience = sink.idle();
+        let mut timeout = sink.idle();
         loop {
-            match self.next(patience) {
+            match self.next(timeout) {
                 Work::Write { dropped, record } => {
                     if dropped > 0 {
                         sink.write(&lost(dropped, own));
                     }
                     sink.write(&record);
                     // The sink is asked again once the queue is empty.
-                    patience = Some(Duration::ZERO);
+                    timeout = Some(Duration::ZERO);
                 }
-                Work::Nothing => patience = sink.idle(),
+                Work::Nothing => timeout = sink.idle(),
                 Work::Flush { number, by } => {
                     sink.flush(by);
                     self.lock().flushes_done = number;
@@ -133,15 +133,15 @@ impl Queue {
         }
     }
 
-    fn next(&self, patience: Option<Duration>) -> Work {
+    fn next(&self, timeout: Option<Duration>) -> Work {
         let nothing = |state: &mut State| {
             state.records.is_empty() && state.flushes_done == state.flushes_wanted && !state.closed
         };
         let state = self.lock();
-        let mut state = match patience {
-            Some(patience) => {
+        let mut state = match timeout {
+            Some(timeout) => {
                 self.work
-                    .wait_timeout_while(state, patience, nothing)
+                    .wait_timeout_while(state, timeout, nothing)
                     .unwrap_or_else(PoisonError::into_inner)
                     .0
             }
@@ -182,27 +182,27 @@ mod tests {
     use super::*;
     use crate::record::AUDIT;
 
-    /// A sink that passes records on, and waits at a gate before each.
-    struct Gated {
-        gate: mpsc::Receiver<()>,
+    /// A sink that passes records on, and waits for a permit before each.
+    struct Throttled {
+        permits: mpsc::Receiver<()>,
         seen: mpsc::Sender<Record>,
     }
 
-    impl Sink for Gated {
+    impl Sink for Throttled {
         fn write(&mut self, record: &Record) {
-            // A gate that is gone stands open.
-            let _ = self.gate.recv();
+            // Nobody is left to give permits: everything passes.
+            let _ = self.permits.recv();
             let _ = self.seen.send(record.clone());
         }
     }
 
-    fn gated() -> (Arc<Queue>, mpsc::Sender<()>, mpsc::Receiver<Record>) {
-        let (open, gate) = mpsc::channel();
+    fn throttled() -> (Arc<Queue>, mpsc::Sender<()>, mpsc::Receiver<Record>) {
+        let (open, permits) = mpsc::channel();
         let (seen, written) = mpsc::channel();
         let queue = Arc::new(Queue::default());
         let own = Source::own("test");
         let writer = Arc::clone(&queue);
-        std::thread::spawn(move || writer.drain_into(Box::new(Gated { gate, seen }), &own));
+        std::thread::spawn(move || writer.drain_into(Box::new(Throttled { permits, seen }), &own));
         (queue, open, written)
     }
 
@@ -212,16 +212,16 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_dropped_and_counted_in_the_next_line() {
-        let (queue, open, written) = gated();
+        let (queue, open, written) = throttled();
         let pushed = 100_000;
         for n in 0..pushed {
-            queue.push(record(&n.to_string()), Share::Own);
+            queue.push(record(&n.to_string()), Share::ThisProcess);
             let (records, bytes) = queue.waiting();
-            assert!(records <= MOST_QUEUED && bytes <= MOST_QUEUED_BYTES);
+            assert!(records <= MAX_QUEUED_RECORDS && bytes <= MAX_QUEUED_BYTES);
         }
         drop(open);
         assert!(queue.flush(Duration::from_secs(20)));
-        queue.push(record("after"), Share::Own);
+        queue.push(record("after"), Share::ThisProcess);
         assert!(queue.flush(Duration::from_secs(20)));
         let (lost, kept): (Vec<_>, Vec<_>) =
             written.try_iter().partition(|r| r.message().contains("were dropped"));
@@ -234,17 +234,17 @@ mod tests {
 
     #[test]
     fn another_process_flood_leaves_room_for_the_own_records_and_any_flood_for_audit_lines() {
-        let (queue, open, written) = gated();
+        let (queue, open, written) = throttled();
         let relay = Source { process: "zone-relay".into(), pid: 1 };
         let audit = |text: &str| Record::new(Level::Info, AUDIT, text);
-        for _ in 0..2 * MOST_QUEUED {
-            queue.push(record("flood").from_source(relay.clone()), Share::Other);
+        for _ in 0..2 * MAX_QUEUED_RECORDS {
+            queue.push(record("flood").from_source(relay.clone()), Share::OtherProcess);
         }
-        queue.push(audit("of the relay").from_source(relay.clone()), Share::Other);
-        for _ in 0..2 * MOST_QUEUED {
-            queue.push(record("own flood"), Share::Own);
+        queue.push(audit("of the relay").from_source(relay.clone()), Share::OtherProcess);
+        for _ in 0..2 * MAX_QUEUED_RECORDS {
+            queue.push(record("own flood"), Share::ThisProcess);
         }
-        queue.push(audit("own"), Share::Own);
+        queue.push(audit("own"), Share::ThisProcess);
         drop(open);
         assert!(queue.flush(Duration::from_secs(20)));
         let audited: Vec<_> =
@@ -254,17 +254,17 @@ mod tests {
 
     #[test]
     fn long_records_are_bounded_by_their_bytes() {
-        let (queue, _open, _written) = gated();
-        for _ in 0..MOST_QUEUED {
-            queue.push(record(&"x".repeat(4_000)), Share::Own);
+        let (queue, _open, _written) = throttled();
+        for _ in 0..MAX_QUEUED_RECORDS {
+            queue.push(record(&"x".repeat(4_000)), Share::ThisProcess);
         }
-        assert!(queue.waiting().1 <= MOST_QUEUED_BYTES);
+        assert!(queue.waiting().1 <= MAX_QUEUED_BYTES);
     }
 
     #[test]
     fn a_flush_does_not_wait_for_a_stuck_writer_for_ever() {
-        let (queue, _open, _written) = gated();
-        queue.push(record("stuck"), Share::Own);
+        let (queue, _open, _written) = throttled();
+        queue.push(record("stuck"), Share::ThisProcess);
         assert!(!queue.flush(Duration::from_millis(20)));
     }
 }

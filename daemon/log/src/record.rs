@@ -14,17 +14,17 @@ use crate::escape::escaped;
 pub const AUDIT: &str = "audit";
 
 /// Bytes of a target; the rest is cut off.
-pub const LONGEST_TARGET: usize = 64;
+pub(crate) const MAX_TARGET_BYTES: usize = 64;
 /// Bytes of a message; the rest is cut off.
-pub const LONGEST_MESSAGE: usize = 4 * 1024;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 /// Fields of a record; further ones are left out.
-pub const MOST_FIELDS: usize = 32;
+pub(crate) const MAX_FIELDS: usize = 32;
 /// Bytes of a field's name; the rest is cut off.
-pub const LONGEST_NAME: usize = 48;
+pub const MAX_NAME_BYTES: usize = 48;
 /// Bytes of a field's value; the rest is cut off.
-pub const LONGEST_VALUE: usize = 2 * 1024;
+pub(crate) const MAX_VALUE_BYTES: usize = 2 * 1024;
 /// Bytes of all names and values of a record together.
-pub const LONGEST_RECORD: usize = 16 * 1024;
+pub(crate) const MAX_RECORD_BYTES: usize = 16 * 1024;
 
 /// What stands for the part of a text that was cut off.
 const CUT: &str = "...";
@@ -44,7 +44,7 @@ pub enum Level {
     Info,
     /// What happens inside.
     Debug,
-    /// Everything.
+    /// Everything, down to single steps.
     Trace,
 }
 
@@ -189,8 +189,8 @@ impl Record {
         Self {
             microseconds: microseconds.min(LAST_MICROSECOND),
             level,
-            target: cut(target, LONGEST_TARGET),
-            message: cut(message, LONGEST_MESSAGE),
+            target: cut(target, MAX_TARGET_BYTES),
+            message: cut(message, MAX_MESSAGE_BYTES),
             fields: Vec::new(),
             source: Source::default(),
         }
@@ -295,21 +295,21 @@ impl Record {
 
     fn push(&mut self, name: &str, value: &str, quoted: bool) {
         let taken: usize = self.fields.iter().map(|field| field.name.len() + field.value.len()).sum();
-        let room = LONGEST_RECORD.saturating_sub(taken + LONGEST_NAME);
-        if self.fields.len() >= MOST_FIELDS || room == 0 {
+        let room = MAX_RECORD_BYTES.saturating_sub(taken + MAX_NAME_BYTES);
+        if self.fields.len() >= MAX_FIELDS || room == 0 {
             return;
         }
         let name = name.strip_prefix("r#").unwrap_or(name);
         let good = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        let name: String = name.chars().take(LONGEST_NAME).map(good).collect();
-        self.fields.push(Stored { name, value: cut(value, LONGEST_VALUE.min(room)), quoted });
+        let name: String = name.chars().take(MAX_NAME_BYTES).map(good).collect();
+        self.fields.push(Stored { name, value: cut(value, MAX_VALUE_BYTES.min(room)), quoted });
     }
 }
 
 impl From<Raw> for Record {
     fn from(raw: Raw) -> Self {
         let mut record = Self::at(raw.microseconds, raw.level, &raw.target, &raw.message);
-        for field in raw.fields.iter().take(MOST_FIELDS) {
+        for field in raw.fields.iter().take(MAX_FIELDS) {
             record.push(&field.name, &field.value, field.quoted);
         }
         record
@@ -321,7 +321,7 @@ struct Facts<'a>(&'a mut Record);
 impl Facts<'_> {
     fn take(&mut self, field: &tracing::field::Field, value: fmt::Arguments<'_>, quoted: bool) {
         if field.name() == "message" {
-            self.0.message = cut(&limited(value), LONGEST_MESSAGE);
+            self.0.message = cut(&limited(value), MAX_MESSAGE_BYTES);
         } else {
             self.0.push(field.name(), &limited(value), quoted);
         }
@@ -348,7 +348,7 @@ fn limited(value: fmt::Arguments<'_>) -> String {
 
     impl fmt::Write for Limited {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            let room = LONGEST_MESSAGE + CUT.len() - self.0.len();
+            let room = MAX_MESSAGE_BYTES + CUT.len() - self.0.len();
             let fits = start(text, room);
             self.0.push_str(fits);
             if fits.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
@@ -396,13 +396,13 @@ mod tests {
         });
         let record: Record = serde_json::from_value(text).unwrap();
         assert!(
-            record.size() <= LONGEST_RECORD + LONGEST_MESSAGE + MOST_FIELDS * size_of::<Stored>() + 1_024
+            record.size() <= MAX_RECORD_BYTES + MAX_MESSAGE_BYTES + MAX_FIELDS * size_of::<Stored>() + 1_024
         );
         assert_eq!(record.timestamp(), "9999-12-31T23:59:59.999999Z");
         assert!(record.message().ends_with("é..."));
-        assert_eq!(record.target().len(), LONGEST_TARGET);
+        assert_eq!(record.target().len(), MAX_TARGET_BYTES);
         assert_eq!(record.fields().next().unwrap().name, "a_b__");
-        assert!(record.fields().count() <= MOST_FIELDS);
+        assert!(record.fields().count() <= MAX_FIELDS);
     }
 
     #[test]
@@ -431,7 +431,7 @@ mod tests {
             }
         }
         let record = Record::new(Level::Info, "t", "m").with("endless", Endless);
-        assert_eq!(record.fields().next().unwrap().value().len(), LONGEST_VALUE);
+        assert_eq!(record.fields().next().unwrap().value().len(), MAX_VALUE_BYTES);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::queue::{Queue, Share, Sink};
 use crate::record::{AUDIT, Level, Record, Source};
 
 /// How far back another process may date its records: it may have had to hold them for a while.
-const OLDEST: Duration = Duration::from_secs(60);
+const MAX_RECORD_AGE: Duration = Duration::from_secs(60);
 
 /// The queue of this process' log, for records that other processes send.
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
@@ -37,7 +37,7 @@ pub struct Log {
 }
 
 /// For what waits to be written when a log is dropped.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts the log of this process with a thread of its own, so drop privileges first: they belong to threads. What
 /// goes to [`AUDIT`] is written at every level. A second log in one process (tests) is refused, and the first stays.
@@ -60,9 +60,9 @@ pub fn stderr(level: Level) {
 /// Takes in a record of another process, which gets at most half of the queue and no say in who it is. Where no
 /// log was started, it goes to standard error.
 pub fn submit(record: Record, source: Source) {
-    let record = record.within(OLDEST).from_source(source);
+    let record = record.within(MAX_RECORD_AGE).from_source(source);
     match QUEUE.get() {
-        Some(queue) => queue.push(record, Share::Other),
+        Some(queue) => queue.push(record, Share::OtherProcess),
         None => Stderr::new().put(&record),
     }
 }
@@ -94,7 +94,7 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.flush(LAST_WORDS);
+        self.flush(FLUSH_TIMEOUT);
         self.queue.close();
     }
 }
@@ -124,7 +124,7 @@ struct Feed {
 
 impl<S: Subscriber> Layer<S> for Feed {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.queue.push(Record::from_event(event, self.own.clone()), Share::Own);
+        self.queue.push(Record::from_event(event, self.own.clone()), Share::ThisProcess);
     }
 }
 

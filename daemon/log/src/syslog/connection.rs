@@ -11,14 +11,14 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use super::{Server, SyslogError, Transport};
+use super::server::{Server, SyslogError, Transport};
 
 /// For the kernel to have a message acknowledged before it gives a connection up (tcp(7)), in milliseconds.
-const UNACKNOWLEDGED: u32 = 30_000;
+const UNACKNOWLEDGED_TIMEOUT_MS: u32 = 30_000;
 /// Silence after which the kernel asks whether the server is still there; firewalls forget idle connections.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// What a server says is read and forgotten; after so many reads at a time it is left for later.
-const MOST_READS: usize = 16;
+const MAX_READS_AT_ONCE: usize = 16;
 
 /// Reaches a server.
 #[derive(Debug)]
@@ -89,8 +89,8 @@ impl Dialer {
         let stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
         stream.set_nodelay(true)?;
         sockopt::set_socket_keepalive(&stream, true)?;
-        sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE)?;
-        sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED)?;
+        sockopt::set_tcp_keepidle(&stream, KEEPALIVE_INTERVAL)?;
+        sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_TIMEOUT_MS)?;
         match &self.tls {
             None => Ok(Way::Tcp(stream)),
             Some((config, name)) => {
@@ -176,7 +176,7 @@ impl Tls {
 
     /// Tickets and alerts are taken in; what a server says beside them is forgotten.
     fn listen(&mut self) -> io::Result<()> {
-        for _ in 0..MOST_READS {
+        for _ in 0..MAX_READS_AT_ONCE {
             match self.session.read_tls(&mut WithoutWaiting(&self.stream)) {
                 Ok(0) => return Err(ended()),
                 Ok(_) => {}
@@ -232,7 +232,7 @@ impl Read for WithoutWaiting<'_> {
 /// Fails if the server has ended the connection; the next write would vanish.
 fn listen(stream: &TcpStream) -> io::Result<()> {
     let mut said = [0; 512];
-    for _ in 0..MOST_READS {
+    for _ in 0..MAX_READS_AT_ONCE {
         match WithoutWaiting(stream).read(&mut said) {
             Ok(0) => return Err(ended()),
             Ok(_) => {}

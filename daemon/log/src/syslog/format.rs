@@ -9,24 +9,24 @@ use crate::line::text;
 use crate::record::Record;
 
 /// Bytes of one datagram: every receiver should take so much (RFC 5426 section 3.2).
-pub const LONGEST_DATAGRAM: usize = 2_048;
+pub const MAX_DATAGRAM_BYTES: usize = 2_048;
 /// Bytes of one message over TCP and TLS. RFC 5425 has servers take 8,192 at least.
-pub const LONGEST_FRAME: usize = 8_192;
+pub(super) const MAX_FRAME_BYTES: usize = 8_192;
 
 /// The element of structured data that holds a record's facts. 32473 is the enterprise number for examples and the
 /// like (RFC 5612); this project has none of its own.
 const ELEMENT: &str = "zone@32473";
 /// Bytes left for the words when the facts are long.
-const LEAST_WORDS: usize = 512;
+const MIN_TEXT_BYTES: usize = 512;
 
-const LONGEST_HOST: usize = 255;
-const LONGEST_PROCESS: usize = 48;
-const LONGEST_MESSAGE_ID: usize = 32;
-const LONGEST_PARAMETER: usize = 32;
+const MAX_HOST_CHARS: usize = 255;
+const MAX_PROCESS_CHARS: usize = 48;
+const MAX_MESSAGE_ID_CHARS: usize = 32;
+const MAX_PARAMETER_CHARS: usize = 32;
 
 /// The name of this host as it stands in messages.
 pub(super) fn host() -> String {
-    printable(&rustix::system::uname().nodename().to_string_lossy(), LONGEST_HOST)
+    printable(&rustix::system::uname().nodename().to_string_lossy(), MAX_HOST_CHARS)
 }
 
 /// The message, at most so long: facts are left out and words cut where they do not fit.
@@ -36,12 +36,12 @@ pub(super) fn message(record: &Record, host: &str, longest: usize) -> Vec<u8> {
         "<{}>1 {} {host} {} {} {} ",
         Facility::LOG_DAEMON as u8 | record.severity() as u8,
         record.timestamp(),
-        printable(&source.process, LONGEST_PROCESS),
+        printable(&source.process, MAX_PROCESS_CHARS),
         source.pid,
-        printable(&record.target(), LONGEST_MESSAGE_ID),
+        printable(&record.target(), MAX_MESSAGE_ID_CHARS),
     );
     let facts = facts(record, &source.process, source.pid);
-    message.push_str(if message.len() + facts.len() + LEAST_WORDS <= longest { &facts } else { "-" });
+    message.push_str(if message.len() + facts.len() + MIN_TEXT_BYTES <= longest { &facts } else { "-" });
     // Writing to a String can't fail.
     let _ = write!(message, " {}", text(record));
     let mut end = message.len().min(longest);
@@ -55,7 +55,7 @@ pub(super) fn message(record: &Record, host: &str, longest: usize) -> Vec<u8> {
 fn facts(record: &Record, process: &str, pid: u32) -> String {
     let facts: BTreeMap<_, _> = record
         .fields()
-        .map(|field| (printable(field.name, LONGEST_PARAMETER), field.value().into_owned()))
+        .map(|field| (printable(field.name, MAX_PARAMETER_CHARS), field.value().into_owned()))
         .collect();
     if facts.is_empty() {
         return "-".to_owned();
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_message_has_every_part_that_the_rfc_wants() {
         let record = Record::new(Level::Info, AUDIT, "done").with("who", "a]\"b\\").from_source(source());
-        let text = shown(&record, LONGEST_FRAME);
+        let text = shown(&record, MAX_FRAME_BYTES);
         let parts: Vec<_> = text.splitn(7, ' ').collect();
         assert_eq!(
             (parts[0], parts[2], parts[3], parts[4], parts[5]),
@@ -110,20 +110,20 @@ mod tests {
         let record = Record::new(Level::Warn, forged, forged)
             .with("who", forged)
             .from_source(Source { process: forged.into(), pid: 1 });
-        assert!(!message(&record, "host", LONGEST_FRAME).contains(&b'\n'));
+        assert!(!message(&record, "host", MAX_FRAME_BYTES).contains(&b'\n'));
     }
 
     #[test]
     fn a_message_is_cut_to_what_the_transport_takes() {
         let long = Record::new(Level::Info, "t", &"é".repeat(4_000)).with("why", "y".repeat(3_000));
-        for longest in [LONGEST_DATAGRAM, LONGEST_FRAME] {
+        for longest in [MAX_DATAGRAM_BYTES, MAX_FRAME_BYTES] {
             let text = shown(&long, longest);
             assert!((longest - 1..=longest).contains(&text.len()), "{}", text.len());
         }
         assert!(
-            shown(&long, LONGEST_DATAGRAM).contains(" t - t: é"),
+            shown(&long, MAX_DATAGRAM_BYTES).contains(" t - t: é"),
             "facts that do not fit are left out whole"
         );
-        assert!(shown(&long, LONGEST_FRAME).contains("[zone@32473 why=\"yyy"));
+        assert!(shown(&long, MAX_FRAME_BYTES).contains("[zone@32473 why=\"yyy"));
     }
 }

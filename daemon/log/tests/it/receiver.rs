@@ -13,7 +13,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Nothing that a test waits for takes longer, unless something is wrong.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A message, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,10 +122,10 @@ impl Receiver {
 
     /// A server that lets connections in and reads nothing until [`Receiver::read_on`].
     pub(crate) fn stuck(listener: TcpListener) -> (Self, mpsc::Sender<()>) {
-        let (open, gate) = mpsc::channel();
-        let mut gate = Some(gate);
-        let receiver = Self::accept(listener, move |stream| match gate.take() {
-            Some(gate) => Box::new(Gated { gate: Some(gate), stream }),
+        let (open, permit) = mpsc::channel();
+        let mut permit = Some(permit);
+        let receiver = Self::accept(listener, move |stream| match permit.take() {
+            Some(permit) => Box::new(Stuck { permit: Some(permit), stream }),
             None => Box::new(stream),
         });
         (receiver, open)
@@ -153,7 +153,7 @@ impl Receiver {
 
     /// The next message.
     pub(crate) fn next(&self) -> Message {
-        self.messages.recv_timeout(PATIENCE).expect("no message arrives")
+        self.messages.recv_timeout(TEST_TIMEOUT).expect("no message arrives")
     }
 
     /// The next message with these words.
@@ -168,7 +168,7 @@ impl Receiver {
 
     /// Waits for a connection.
     pub(crate) fn connected(&self) -> TcpStream {
-        self.connections.recv_timeout(PATIENCE).expect("nobody connects")
+        self.connections.recv_timeout(TEST_TIMEOUT).expect("nobody connects")
     }
 
     /// Ends as a server that is stopped: no connection is left, and the port is closed.
@@ -180,7 +180,7 @@ impl Receiver {
         drop(self);
         // The accepting thread finds out with one more connection.
         drop(TcpStream::connect(address));
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + TEST_TIMEOUT;
         while TcpStream::connect(address).is_ok() {
             assert!(std::time::Instant::now() < deadline, "the port stays open");
             thread::yield_now();
@@ -213,16 +213,16 @@ fn frames(mut stream: Box<dyn Read + Send>, arrived: &mpsc::Sender<Message>) {
 }
 
 /// Reads nothing before it is let.
-struct Gated {
-    gate: Option<mpsc::Receiver<()>>,
+struct Stuck {
+    permit: Option<mpsc::Receiver<()>>,
     stream: TcpStream,
 }
 
-impl Read for Gated {
+impl Read for Stuck {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        if let Some(gate) = self.gate.take() {
-            // A gate that is gone stands open.
-            let _ = gate.recv();
+        if let Some(permit) = self.permit.take() {
+            // Nobody is left to give the permit: everything is read.
+            let _ = permit.recv();
         }
         self.stream.read(space)
     }

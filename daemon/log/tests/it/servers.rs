@@ -2,10 +2,10 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use zone_log::syslog::{LONGEST_DATAGRAM, Pace, Server, Syslog, Transport, check};
-use zone_log::{AUDIT, Level, Log, MOST_QUEUED_BYTES, Record, Sink, Source, text};
+use zone_log::syslog::{MAX_DATAGRAM_BYTES, Pace, Server, Syslog, Transport, check};
+use zone_log::{AUDIT, Level, Log, MAX_QUEUED_BYTES, Record, Sink, Source, text};
 
-use crate::receiver::{Authority, PATIENCE, Receiver};
+use crate::receiver::{Authority, Receiver, TEST_TIMEOUT};
 
 /// A local sink that a test can read.
 struct Local(mpsc::Sender<String>);
@@ -51,7 +51,7 @@ impl Bench {
 
     fn says_locally(&self, words: &str) -> String {
         loop {
-            let line = self.local.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never '{words}'"));
+            let line = self.local.recv_timeout(TEST_TIMEOUT).unwrap_or_else(|_| panic!("never '{words}'"));
             if line.contains(words) {
                 return line;
             }
@@ -85,7 +85,7 @@ fn a_datagram_is_never_longer_than_its_bound() {
     let bench = Bench::new(receiver.address.port(), Transport::Udp);
     bench.logs(&format!("long {}", "x".repeat(10_000)));
     let message = receiver.until("long x");
-    assert!(message.text.len() < LONGEST_DATAGRAM && message.text.len() > LONGEST_DATAGRAM - 200);
+    assert!(message.text.len() < MAX_DATAGRAM_BYTES && message.text.len() > MAX_DATAGRAM_BYTES - 200);
 }
 
 ///
@@ -149,7 +149,7 @@ fn a_server_that_never_shakes_hands_is_given_up() {
     let (seen, local) = mpsc::channel();
     let sink = Syslog::new(server, Source::own("t"), Box::new(Local(seen))).unwrap();
     let (_log, _dispatch) = Log::detached(Source::own("t"), Level::Info, Box::new(sink)).unwrap();
-    let line = local.recv_timeout(PATIENCE).unwrap();
+    let line = local.recv_timeout(TEST_TIMEOUT).unwrap();
     assert!(line.contains("is away") && line.contains("the server took too long"), "{line}");
 }
 
@@ -199,10 +199,10 @@ fn a_flood_at_a_stuck_server_takes_bounded_memory_and_holds_nobody_up() {
         while bench.local.try_recv().is_ok() {}
     }
     let (took, grown) = (began.elapsed(), resident().saturating_sub(before));
-    assert!(took < PATIENCE, "logging waits for the server: {took:?}");
-    assert!(grown < 8 * MOST_QUEUED_BYTES, "memory grew by {grown} bytes");
+    assert!(took < TEST_TIMEOUT, "logging waits for the server: {took:?}");
+    assert!(grown < 8 * MAX_QUEUED_BYTES, "memory grew by {grown} bytes");
     drop(open);
-    bench.log.flush(PATIENCE);
+    bench.log.flush(TEST_TIMEOUT);
     let told = |message: &crate::receiver::Message| {
         message.text.contains("dropped=") || message.text.contains("were dropped")
     };

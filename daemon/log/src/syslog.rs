@@ -5,9 +5,9 @@
 
 mod connection;
 mod format;
+mod server;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,93 +15,23 @@ use std::time::{Duration, Instant};
 use crate::queue::Sink;
 use crate::record::{Level, Record, Source};
 use connection::{Connection, Dialer};
-pub use format::{LONGEST_DATAGRAM, LONGEST_FRAME};
+pub use format::MAX_DATAGRAM_BYTES;
+use format::MAX_FRAME_BYTES;
+pub use server::{Pace, Server, SyslogError, Transport};
 
 /// The port of syslog over UDP, and by custom over TCP (RFC 5426).
 pub const PORT: u16 = 514;
 /// The port of syslog over TLS (RFC 5425).
 pub const TLS_PORT: u16 = 6514;
 /// Messages that wait for the server; beyond it the oldest are dropped and counted.
-pub const MOST_WAITING: usize = 8_192;
+const MAX_WAITING_MESSAGES: usize = 8_192;
 /// Bytes of messages that wait for the server.
-pub const MOST_WAITING_BYTES: usize = 4 * 1024 * 1024;
+const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 
 /// Between two looks at a dialler that is at work.
-const DIALLING: Duration = Duration::from_millis(50);
+const DIAL_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A connection that lasted so long starts the back-off anew.
-const STEADY: Duration = Duration::from_secs(10);
-
-/// A syslog server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    /// Name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// How it is spoken to.
-    pub transport: Transport,
-    /// How patiently.
-    pub pace: Pace,
-}
-
-/// How a server is spoken to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transport {
-    /// One datagram for each record; nobody notices one that is lost.
-    Udp,
-    /// In the clear.
-    Tcp,
-    /// TLS 1.2 or 1.3; the server's certificate is checked against these authorities and its name.
-    Tls {
-        /// PEM file.
-        ca: PathBuf,
-    },
-}
-
-/// Deadlines and back-off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// For a connection, TLS included.
-    pub connect: Duration,
-    /// For the server to take one message; it counts as away afterwards.
-    pub write: Duration,
-    /// Before the second attempt to reach it; each further one waits twice as long.
-    pub first_delay: Duration,
-    /// The longest wait between two attempts.
-    pub longest_delay: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            write: Duration::from_secs(5),
-            first_delay: Duration::from_secs(1),
-            longest_delay: Duration::from_secs(60),
-        }
-    }
-}
-
-/// Why a server can't be used as configured.
-#[derive(Debug, thiserror::Error)]
-pub enum SyslogError {
-    /// The file of authorities.
-    #[error(
-        "{path}: {why}; it must hold the certificate (PEM) of the authority that vouches for the syslog server"
-    )]
-    Authority {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The host's name.
-    #[error("'{0}' is neither a host name nor an address, so no certificate can be checked against it")]
-    Name(String),
-    /// The TLS library.
-    #[error("TLS can't be set up: {0}")]
-    Tls(#[from] rustls::Error),
-}
+const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// Checks what can be checked of a server without dialling it.
 pub fn check(server: &Server) -> Result<(), SyslogError> {
@@ -189,7 +119,7 @@ impl Syslog {
 
     fn send(&mut self) {
         let Link::Up { connection, since } = &mut self.link else { return };
-        let steady = since.elapsed() >= STEADY;
+        let steady = since.elapsed() >= STEADY_AFTER;
         while let Some(message) = self.backlog.messages.front() {
             match connection.send(message) {
                 Ok(()) => self.backlog.sent(),
@@ -235,7 +165,7 @@ impl Sink for Syslog {
         self.pump();
         match &self.link {
             Link::Down { until } => Some(until.saturating_duration_since(Instant::now())),
-            Link::Dialling(_) => Some(DIALLING),
+            Link::Dialling(_) => Some(DIAL_POLL_INTERVAL),
             Link::Up { .. } => None,
         }
     }
@@ -264,7 +194,7 @@ impl Backlog {
         let message = Self::message(server, host, record);
         self.bytes += message.len();
         self.messages.push_back(message);
-        while self.messages.len() > MOST_WAITING || self.bytes > MOST_WAITING_BYTES {
+        while self.messages.len() > MAX_WAITING_MESSAGES || self.bytes > MAX_WAITING_BYTES {
             self.sent();
             self.dropped = self.dropped.saturating_add(1);
         }
@@ -277,7 +207,7 @@ impl Backlog {
     }
 
     fn message(server: &Server, host: &str, record: &Record) -> Vec<u8> {
-        let longest = if server.transport == Transport::Udp { LONGEST_DATAGRAM } else { LONGEST_FRAME };
+        let longest = if server.transport == Transport::Udp { MAX_DATAGRAM_BYTES } else { MAX_FRAME_BYTES };
         format::message(record, host, longest)
     }
 
@@ -298,13 +228,13 @@ mod tests {
         for n in 0..100_000 {
             backlog.push(&server, "h", &Record::new(Level::Info, "t", &format!("number {n}")));
         }
-        assert_eq!(backlog.messages.len(), MOST_WAITING);
-        assert_eq!(backlog.dropped, 100_000 - MOST_WAITING as u64);
+        assert_eq!(backlog.messages.len(), MAX_WAITING_MESSAGES);
+        assert_eq!(backlog.dropped, 100_000 - MAX_WAITING_MESSAGES as u64);
         assert!(backlog.messages.back().unwrap().ends_with(b"number 99999"));
         for _ in 0..1_000 {
             backlog.push(&server, "h", &Record::new(Level::Info, "t", &"long ".repeat(800)));
         }
-        assert!(backlog.bytes <= MOST_WAITING_BYTES);
+        assert!(backlog.bytes <= MAX_WAITING_BYTES);
         assert_eq!(backlog.bytes, backlog.messages.iter().map(Vec::len).sum::<usize>());
     }
 }
