@@ -4,7 +4,7 @@ use std::io;
 
 use nix::unistd::User;
 
-use crate::PrivilegeError;
+use crate::error::PrivilegeError;
 
 /// An ordinary user, as the host knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! afterwards must not serve.
 
 mod account;
+mod error;
 mod held;
 
 use std::fs;
@@ -15,6 +16,7 @@ use nix::unistd::{Gid, Uid, geteuid, getresuid, setgroups, setresgid, setresuid}
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits, set_no_new_privs};
 
 pub use account::Account;
+pub use error::PrivilegeError;
 pub use held::{Facts, Strictness};
 
 /// Root's powers are gone for this process and all that it executes, and no bit of that can be taken back.
@@ -25,43 +27,6 @@ const SECURE_BITS: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
     .union(CapabilitiesSecureBits::KEEP_CAPS_LOCKED)
     .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE)
     .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED);
-
-/// Why a process is not as powerless as it must be.
-#[derive(Debug, thiserror::Error)]
-pub enum PrivilegeError {
-    /// Nobody of that name.
-    #[error(
-        "there is no user '{0}' on this host: create it (`systemd-sysusers` does, once the package is installed), or name another one"
-    )]
-    NoSuchUser(String),
-    /// The user database failed.
-    #[error("user '{name}' can't be looked up: {source}")]
-    Lookup {
-        /// Whom.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Root can't be dropped to.
-    #[error("user '{0}' is root: name an ordinary user, one that owns nothing else")]
-    IsRoot(String),
-    /// A step was refused.
-    #[error(
-        "privileges can't be dropped: {step}: {why}; start it as root with CAP_SETUID, CAP_SETGID and CAP_SETPCAP, or as an ordinary user"
-    )]
-    Step {
-        /// Which.
-        step: &'static str,
-        /// Why.
-        why: String,
-    },
-    /// What the kernel shows is not what was meant.
-    #[error("not served with privileges: {}", .0.join("; "))]
-    Held(Vec<String>),
-    /// The kernel does not show it.
-    #[error("what this process holds can't be read from /proc ({0}): mount it")]
-    Unreadable(io::Error),
-}
 
 /// Whether this process was started as root, by any of its user ids.
 pub fn is_root() -> bool {

@@ -20,7 +20,7 @@ use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::verifier::{Expectation, Pinned};
 use zone_protocol::token::Token;
 
-use crate::PATIENCE;
+use crate::TEST_TIMEOUT;
 use crate::host::Host;
 use crate::zone::Zone;
 
@@ -63,8 +63,8 @@ impl Client {
         let config = config::client(expected, own, Versions::Tls12).expect("a TLS configuration");
         let name = ServerName::IpAddress(std::net::IpAddr::from(host.address).into());
         let tls = ClientConnection::new(config, name).expect("a TLS client");
-        let tcp = TcpStream::connect_timeout(&host.port(17488), PATIENCE)?;
-        tcp.set_read_timeout(Some(PATIENCE))?;
+        let tcp = TcpStream::connect_timeout(&host.port(17488), TEST_TIMEOUT)?;
+        tcp.set_read_timeout(Some(TEST_TIMEOUT))?;
         let mut tls = StreamOwned::new(tls, tcp);
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;

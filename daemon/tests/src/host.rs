@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{Process, run, succeed};
-use crate::{PATIENCE, USER, address, program_for_others, until};
+use crate::{TEST_TIMEOUT, USER, address, program_for_others, until};
 
 /// A host with a proxy on it. Dropped, everything on it ends.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Host {
 
     /// Whether a TCP connection to a port is accepted.
     pub fn answers(&self, port: u16) -> bool {
-        TcpStream::connect_timeout(&self.port(port), PATIENCE).is_ok()
+        TcpStream::connect_timeout(&self.port(port), TEST_TIMEOUT).is_ok()
     }
 
     /// `zone-proxy` on this host, with these words before `--config`.

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Nothing that a test waits for takes longer, unless something is wrong.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A loopback address that no other test uses at the same time.
 pub fn address() -> Ipv4Addr {
@@ -88,7 +88,7 @@ pub fn as_daemon(command: &mut Command) -> &mut Command {
 
 /// Waits until `done`, looking again and again; for what nobody can be told of.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !done() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(10));

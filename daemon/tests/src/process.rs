@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::until;
 
 /// For the pipe of a program that has ended to be read to its end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running program. Dropped, it is killed.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Process {
         until(&format!("{} ends:\n{}", self.name, self.said()), || !self.runs());
         // Its last words are read, unless a process that it started still holds the pipe.
         let read = || self.collectors.iter().all(JoinHandle::is_finished);
-        let deadline = Instant::now() + LAST_WORDS;
+        let deadline = Instant::now() + OUTPUT_TIMEOUT;
         while !read() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }

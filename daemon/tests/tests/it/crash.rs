@@ -27,7 +27,7 @@ const FILES: &str = "mkdir,mkdirat,openat,write,pwrite64,ftruncate,fsync,fdatasy
 const SOCKETS: &str = "socket,socketpair,setsockopt,bind,listen,connect,sendto,sendmsg,writev,shutdown,clone,\
                        clone3,fork,vfork";
 /// For a call that comes after the client has its answer.
-const AFTER_THE_ANSWER: Duration = Duration::from_millis(500);
+const LATE_CALL_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[test]
 fn control_killed_at_any_change_of_a_file_leaves_the_old_state_or_the_new_one() {
@@ -111,7 +111,7 @@ impl Scene {
             for n in 1..=count {
                 let mut victim = self.victim();
                 let (mut client, payload) = (self.provision_command(&victim), victim.payload.clone());
-                let (call, output) = victim.struck(&name, n, &mut client, payload.as_bytes());
+                let (call, output) = victim.run_and_kill(&name, n, &mut client, payload.as_bytes());
                 let Some(call) = call else {
                     tally.missed.push(format!("{name} {n}"));
                     assert!(output.status.success(), "{name} {n}: {output:?}");
@@ -151,7 +151,7 @@ impl Scene {
                 let mut victim = self.victim();
                 self.provision(&victim);
                 let mut client = self.zone.cli(&["unprovision", &victim.name]);
-                let (call, output) = victim.struck(&name, n, &mut client, b"");
+                let (call, output) = victim.run_and_kill(&name, n, &mut client, b"");
                 let Some(call) = call else {
                     tally.missed.push(format!("{name} {n}"));
                     assert!(output.status.success(), "{name} {n}: {output:?}");
@@ -246,12 +246,18 @@ impl Scene {
 impl Victim {
     /// Runs a client while control is to be killed at the N-th call of a name, and says at which call that
     /// happened; `None` where there were fewer.
-    fn struck(&mut self, name: &str, n: usize, client: &mut Command, input: &[u8]) -> (Option<Call>, Output) {
+    fn run_and_kill(
+        &mut self,
+        name: &str,
+        n: usize,
+        client: &mut Command,
+        input: &[u8],
+    ) -> (Option<Call>, Output) {
         let control = &mut self.host.control;
         let inject = format!("inject={name}:signal=SIGKILL:when={n}");
         let trace = Trace::start(control, &[&format!("trace={name}"), &inject]).expect("it attached before");
         let output = run(client, input);
-        let deadline = Instant::now() + AFTER_THE_ANSWER;
+        let deadline = Instant::now() + LATE_CALL_TIMEOUT;
         while control.runs() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -371,7 +377,7 @@ impl fmt::Display for Call {
 struct Tally {
     /// All calls of a transaction that nobody disturbs.
     undisturbed: Vec<Call>,
-    struck: Vec<Call>,
+    killed: Vec<Call>,
     missed: Vec<String>,
     old: usize,
     new: usize,
@@ -393,20 +399,20 @@ impl Tally {
     }
 
     fn add(&mut self, call: Call, new: bool) {
-        self.struck.push(call);
+        self.killed.push(call);
         if new { self.new += 1 } else { self.old += 1 }
     }
 
     /// Kills at calls that change something.
     fn changes(&self) -> usize {
-        self.struck.iter().filter(|call| call.changes).count()
+        self.killed.iter().filter(|call| call.changes).count()
     }
 
     /// Nothing that an undisturbed transaction changes was left out.
     fn reached_everything(&self) {
         let of = |calls: &[Call]| calls.iter().filter(|call| call.changes).cloned().collect::<BTreeSet<_>>();
-        let (all, struck) = (of(&self.undisturbed), of(&self.struck));
-        let left_out: Vec<_> = all.difference(&struck).map(Call::to_string).collect();
+        let (all, killed) = (of(&self.undisturbed), of(&self.killed));
+        let left_out: Vec<_> = all.difference(&killed).map(Call::to_string).collect();
         assert!(left_out.is_empty(), "never killed at {left_out:?}\n{self}");
     }
 }
@@ -414,15 +420,15 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for name in self.counts().keys() {
-            let struck: Vec<_> = self.struck.iter().filter(|call| call.name == *name).collect();
+            let killed: Vec<_> = self.killed.iter().filter(|call| call.name == *name).collect();
             let about: Vec<_> =
-                struck.iter().filter(|call| call.changes).map(|call| call.about.as_str()).collect();
-            writeln!(f, "  {name:<11} {:>2} kills: {}", struck.len(), about.join(" "))?;
+                killed.iter().filter(|call| call.changes).map(|call| call.about.as_str()).collect();
+            writeln!(f, "  {name:<11} {:>2} kills: {}", killed.len(), about.join(" "))?;
         }
         if !self.missed.is_empty() {
             writeln!(f, "  not called that often: {}", self.missed.join(", "))?;
         }
-        let (kills, changes) = (self.struck.len(), self.changes());
+        let (kills, changes) = (self.killed.len(), self.changes());
         write!(f, "  {kills} kills, {changes} of them at a change; {} ended old, {} new", self.old, self.new)
     }
 }

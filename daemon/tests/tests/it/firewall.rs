@@ -16,7 +16,7 @@ use zone_tests::{folder, program, skip};
 const FOREIGN: &str = "table inet filter { chain input { type filter hook input priority 0; policy drop; \
                        ct state established,related accept; tcp dport 17488 accept; }; }";
 /// For an answer on the loopback interface; a dropped packet brings none.
-const SOON: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A broker within a ceiling, and a host that asks it. `None` where that can't be had.
 struct Scene {
@@ -48,7 +48,7 @@ impl Scene {
     }
 
     fn reaches(&self, port: u16) -> bool {
-        TcpStream::connect_timeout(&self.host.port(port), SOON).is_ok()
+        TcpStream::connect_timeout(&self.host.port(port), ANSWER_TIMEOUT).is_ok()
     }
 
     fn words(&self) -> Vec<String> {

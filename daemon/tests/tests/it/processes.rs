@@ -21,7 +21,7 @@ use zone_tests::host::Host;
 use zone_tests::process::Process;
 use zone_tests::session::Session;
 use zone_tests::zone::{Service, Zone};
-use zone_tests::{PATIENCE, target, until};
+use zone_tests::{TEST_TIMEOUT, target, until};
 
 /// A host in a zone, an endpoint with a service that sends everything back, and a session to it.
 struct Scene {
@@ -96,7 +96,7 @@ impl Knocking {
         let counting = thread::spawn(move || {
             let (mut connections, mut refused) = (0, 0);
             while !until_then.load(Ordering::Relaxed) {
-                let result = TcpStream::connect_timeout(&ports[connections % 2], PATIENCE);
+                let result = TcpStream::connect_timeout(&ports[connections % 2], TEST_TIMEOUT);
                 connections += 1;
                 refused +=
                     usize::from(result.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));

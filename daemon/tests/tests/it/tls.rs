@@ -13,7 +13,7 @@ use zone_protocol::tls::certificate::{KeyKind, chain_from_pem, facts};
 use zone_tests::host::Host;
 use zone_tests::process::{run, succeed};
 use zone_tests::zone::Zone;
-use zone_tests::{PATIENCE, skip};
+use zone_tests::{TEST_TIMEOUT, skip};
 
 /// The four suites of R-21 by OpenSSL's names, each with the leaf that it is served with.
 const SUITES: [(&str, KeyKind); 4] = [
@@ -36,7 +36,7 @@ const ALL_SUITES_13: [&str; 5] = [
 const WIDEST: &str = "ALL:COMPLEMENTOFALL:@SECLEVEL=0";
 const OLDER: [&str; 2] = ["-tls1", "-tls1_1"];
 /// A greeting that is not answered within this time is taken as ignored.
-const UNANSWERED: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// OpenSSL processes at a time.
 const CLIENTS: usize = 4;
 
@@ -130,7 +130,7 @@ fn a_client_without_extended_master_secret_is_refused() {
 fn nothing_is_renegotiated() {
     let Some(ports) = Ports::open("nothing_is_renegotiated", "") else { return };
     for door in &ports.doors {
-        let mut client = door.client_within(UNANSWERED, &Offer::new("-tls1_2", SUITES[0].0));
+        let mut client = door.client_within(ANSWER_TIMEOUT, &Offer::new("-tls1_2", SUITES[0].0));
         client.arg("-msg").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut client = client.spawn().expect("openssl");
         let mut stdin = client.stdin.take().expect("a pipe");
@@ -223,7 +223,7 @@ struct Door {
 
 impl Door {
     fn client(&self, offer: &Offer) -> Command {
-        self.client_within(PATIENCE, offer)
+        self.client_within(TEST_TIMEOUT, offer)
     }
 
     fn client_within(&self, time: Duration, offer: &Offer) -> Command {
@@ -404,7 +404,7 @@ enum Reply {
 impl Hello {
     fn send(&self, to: SocketAddr) -> Reply {
         let mut stream = TcpStream::connect(to).expect("the port is open");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a socket");
         stream.write_all(&self.record()).expect("the greeting goes out");
         let mut head = [0; 5];
         stream.read_exact(&mut head).expect("a record");

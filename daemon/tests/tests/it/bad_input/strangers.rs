@@ -4,12 +4,12 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use nix::sys::resource::Resource;
+use rustix::process::{Resource, getrlimit};
 use zone_tests::control::Client;
 use zone_tests::host::Host;
 use zone_tests::process::succeed;
 use zone_tests::zone::Zone;
-use zone_tests::{PATIENCE, as_daemon, until};
+use zone_tests::{TEST_TIMEOUT, as_daemon, until};
 
 use super::Snapshot;
 
@@ -63,7 +63,7 @@ fn a_request_head_that_never_ends_is_cut_at_its_deadline() {
     client.send(b"GET /v1/status HTTP/1.1\r\nHost: pro");
     let began = Instant::now();
     assert!(client.is_closed());
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < TEST_TIMEOUT);
     assert_eq!(host.status()["state"], "unprovisioned");
 }
 
@@ -185,7 +185,7 @@ fn a_lack_of_descriptors_is_survived() {
         let mut prlimit = std::process::Command::new("prlimit");
         succeed(as_daemon(prlimit.args(["--pid", &pid.to_string(), &limit])), b"");
     };
-    let (soft, _) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE).expect("limits");
+    let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     prlimit(held + 8);
     let crowd: Vec<_> = (0..64).map(|_| connect(&host)).collect();
     host.control.says("17488 can't accept for a moment");
@@ -206,6 +206,6 @@ fn process_time(pid: i32) -> f64 {
 
 fn connect(host: &Host) -> TcpStream {
     let tcp = TcpStream::connect(host.port(17488)).expect("17488 listens");
-    tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    tcp.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
     tcp
 }

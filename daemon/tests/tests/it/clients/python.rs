@@ -12,7 +12,7 @@ use zone_tests::zone::Zone;
 
 use super::{is_parked, open};
 
-const LONGEST: usize = 120;
+const MAX_EXAMPLE_LINES: usize = 120;
 
 #[test]
 fn the_examples_are_short_and_need_nothing_but_pythons_standard_library() {
@@ -24,7 +24,7 @@ fn the_examples_are_short_and_need_nothing_but_pythons_standard_library() {
         print(*(name for name in names if name.split('.')[0] not in sys.stdlib_module_names))";
     for name in ["endpoint.py", "module_connect.py"] {
         let lines = std::fs::read_to_string(example(name)).expect("the example").lines().count();
-        assert!(lines < LONGEST, "{name} has {lines} lines");
+        assert!(lines < MAX_EXAMPLE_LINES, "{name} has {lines} lines");
         let foreign = succeed(Command::new("python3").args(["-c", imports]).arg(example(name)), b"");
         assert_eq!(foreign.trim(), "", "{name} imports what is not in the standard library");
         println!("{name}: {lines} lines");
@@ -72,7 +72,7 @@ fn each_direction_ends_by_itself(zone: &Zone, endpoints: &dyn Endpoints, connect
     assert!(session.runs(), "only one direction has ended");
     session.send(&data);
     session.end();
-    let heard = hears.recv_timeout(zone_tests::PATIENCE).expect("the target hears the end");
+    let heard = hears.recv_timeout(zone_tests::TEST_TIMEOUT).expect("the target hears the end");
     assert!(heard == data, "what was heard is not what was sent");
     assert!(session.ends().0.success());
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::Receiver;
 
-use zone_tests::PATIENCE;
+use zone_tests::TEST_TIMEOUT;
 use zone_tests::host::Host;
 use zone_tests::process::{Process, run, succeed};
 use zone_tests::target::ends_first;
@@ -125,12 +125,12 @@ fn forward(zone: &Zone, service: &str, policy: &str) -> (Process, SocketAddr) {
 
 fn dial(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("forward listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
     stream
 }
 
 fn next(receipts: &Receiver<Vec<u8>>) -> String {
-    String::from_utf8(receipts.recv_timeout(PATIENCE).expect("a receipt")).expect("text")
+    String::from_utf8(receipts.recv_timeout(TEST_TIMEOUT).expect("a receipt")).expect("text")
 }
 
 fn receipt(received: &[u8]) -> String {

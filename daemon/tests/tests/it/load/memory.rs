@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use zone_tests::PATIENCE;
+use zone_tests::TEST_TIMEOUT;
 
 /// Resident memory in KiB, as `/proc/PID/smaps_rollup` (proc(5)) sums it up.
 pub(super) fn resident(process: Pid) -> u64 {
@@ -17,7 +17,7 @@ pub(super) fn resident(process: Pid) -> u64 {
 /// The same once it has not moved for `quiet`.
 pub(super) async fn settled(process: Pid, quiet: Duration) -> u64 {
     const STILL: u64 = 64;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     let (mut figure, mut since) = (resident(process), Instant::now());
     while since.elapsed() < quiet {
         assert!(Instant::now() < deadline, "the memory of {process} never settles: {figure} KiB");

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use zone_endpoint::{Event, Observer};
 use zone_module::session::Session;
-use zone_tests::PATIENCE;
+use zone_tests::TEST_TIMEOUT;
 use zone_tests::host::Host;
 use zone_tests::process::succeed;
 use zone_tests::zone::Zone;
@@ -19,7 +19,7 @@ use zone_tests::zone::Zone;
 use super::peers::{Inside, echo, round_trip, run, serving};
 
 /// What a revocation may take, from typing it to the end of everything that the endpoint has.
-const MOST: Duration = Duration::from_secs(1);
+const REVOCATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Round trips that the other endpoint makes at least while the first one is revoked.
 const ROUND_TRIPS: usize = 200;
@@ -86,7 +86,7 @@ async fn revoking_an_endpoint_ends_what_it_has_at_once_and_nothing_of_others() {
     let trips = trips.load(Ordering::SeqCst);
     println!("another endpoint meanwhile: {trips} round trips, the slowest {:.1} ms", millis(slowest));
     for (what, after) in [("caller", caller), ("session", session), ("parks", parks)] {
-        assert!(after < MOST, "{what}: {after:?}");
+        assert!(after < REVOCATION_TIMEOUT, "{what}: {after:?}");
     }
     let mut events = std::iter::from_fn(|| kept_happens.try_recv().ok());
     assert!(events.all(|(_, event)| matches!(event, Event::SessionEnded { .. })), "the other lost a park");
@@ -103,7 +103,7 @@ fn watched() -> (Observer, UnboundedReceiver<Happened>) {
 
 /// When a session breaks off for the caller.
 async fn ended(session: &mut Session, since: Instant) -> Duration {
-    let end = timeout(PATIENCE, session.read_u8()).await.expect("the session goes on");
+    let end = timeout(TEST_TIMEOUT, session.read_u8()).await.expect("the session goes on");
     let after = since.elapsed();
     assert!(end.is_err(), "more payload");
     after
@@ -113,7 +113,8 @@ async fn ended(session: &mut Session, since: Instant) -> Duration {
 async fn everything_ended(events: &mut UnboundedReceiver<Happened>, since: Instant) -> (Duration, Duration) {
     let (mut session, mut parks) = (None, Vec::new());
     while session.is_none() || parks.len() < 2 {
-        let happened = timeout(PATIENCE, events.recv()).await.expect("something is left").expect("it runs");
+        let happened =
+            timeout(TEST_TIMEOUT, events.recv()).await.expect("something is left").expect("it runs");
         match happened {
             (at, Event::SessionEnded { broken, .. }) => {
                 assert!(broken.is_some(), "it looks like a proper end");
@@ -128,7 +129,7 @@ async fn everything_ended(events: &mut UnboundedReceiver<Happened>, since: Insta
 }
 
 async fn passed(trips: &AtomicUsize, wanted: usize) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while trips.load(Ordering::SeqCst) < wanted {
         assert!(Instant::now() < deadline, "the other session stands still");
         tokio::time::sleep(Duration::from_millis(1)).await;

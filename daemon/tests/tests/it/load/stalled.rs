@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zone_endpoint::{Service, SessionStream, service_fn};
 use zone_module::session::Session;
-use zone_tests::PATIENCE;
+use zone_tests::TEST_TIMEOUT;
 use zone_tests::host::Host;
 use zone_tests::zone::Zone;
 
@@ -194,7 +194,7 @@ async fn converse(sessions: Vec<Session>) -> (Vec<Session>, Percentiles) {
             (session, times)
         });
     }
-    let (sessions, times): (Vec<_>, Vec<_>) = timeout(PATIENCE, tasks.join_all())
+    let (sessions, times): (Vec<_>, Vec<_>) = timeout(TEST_TIMEOUT, tasks.join_all())
         .await
         .expect("a session waits for a stalled one")
         .into_iter()
@@ -266,7 +266,7 @@ impl Stalling {
     async fn fill(&self) -> u64 {
         const STILL: Duration = Duration::from_secs(1);
         self.stage.send_replace(Stage::Pushing);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let (mut pushed, mut since) = (0, Instant::now());
         while pushed == 0 || since.elapsed() < STILL {
             assert!(Instant::now() < deadline, "it never fills up: {pushed} bytes");

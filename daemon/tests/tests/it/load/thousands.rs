@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 use zone_endpoint::{Event, Observer};
 use zone_tests::host::Host;
 use zone_tests::process::succeed;
 use zone_tests::zone::Zone;
-use zone_tests::{PATIENCE, address, as_daemon, skip};
+use zone_tests::{TEST_TIMEOUT, address, as_daemon, skip};
 
 use super::memory::settled;
 use super::peers::Inside;
@@ -39,11 +39,13 @@ const PING_AFTER: Duration = Duration::from_secs(4);
 /// The relay starts with a soft limit of 1,024 descriptors, as systemd and most shells set it.
 #[test]
 fn five_thousand_endpoints_cost_little_and_all_come_back_after_they_were_cut() {
-    let most = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit").1;
+    // No limit at all is told as none.
+    let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     if most < 2 * MANY as u64 {
         return skip("five_thousand_endpoints", "fewer than 10,000 descriptors may be opened here");
     }
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the hard limit can be asked for");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) })
+        .expect("the hard limit can be asked for");
     let host = Host::start(&format!("[timeouts]\nping_after = {}\n", PING_AFTER.as_secs()));
     lower_descriptor_limit(&host, most);
     let zone = Zone::with(&host);
@@ -197,7 +199,7 @@ impl Tally {
     }
 
     async fn until(&self, wanted: usize, done: impl Fn(usize) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !done(self.parked()) {
             let parked = self.parked();
             assert!(Instant::now() < deadline, "{parked} parked, not {wanted}: {:?}", self.complaints());

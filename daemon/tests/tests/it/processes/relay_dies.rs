@@ -8,7 +8,7 @@ use zone_module::zone::Zone;
 use zone_tests::host::Host;
 use zone_tests::process::succeed;
 use zone_tests::session::{Session, random};
-use zone_tests::{PATIENCE, until};
+use zone_tests::{TEST_TIMEOUT, until};
 
 use super::{Knocking, Scene, serving};
 
@@ -87,7 +87,7 @@ fn kill_relay(scene: &Scene) -> Duration {
     kill(relay, Signal::SIGKILL).expect("the relay is there");
     runtime.block_on(async {
         while let Err(error) = clients[0].endpoints().await {
-            assert!(killed.elapsed() < PATIENCE, "{error}");
+            assert!(killed.elapsed() < TEST_TIMEOUT, "{error}");
         }
         killed.elapsed()
     })
