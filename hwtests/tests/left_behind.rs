@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 /// How long the kernel, and the lab's janitor, may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A word on the command line of every process of the lab, so that this test sees no other lab.
 fn marker() -> String {
@@ -45,7 +45,7 @@ fn a_lab_that_is_killed_leaves_no_process_no_mount_and_no_control_group() {
     kill(Pid::from_raw(starter.id().cast_signed()), Signal::SIGKILL).expect("it runs");
     starter.wait().expect("its end");
 
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + CLEANUP_TIMEOUT;
     let left = || (processes(), groups(&group), mounts(&lab));
     while left() != (vec![], vec![], vec![]) {
         assert!(Instant::now() < deadline, "left behind: {:?}", left());

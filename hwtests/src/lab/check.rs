@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::target::{Probe, Target};
 
 /// How long a connection attempt waits for an answer. One lost packet is sent again after a second (RFC 6298).
-pub const PROBE: Duration = Duration::from_millis(1500);
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Connects from a host to an address, really and at once closed again.
 pub fn tcp_probe(from: &dyn Target, to: SocketAddr) -> Probe {
-    from.probe(to, PROBE)
+    from.probe(to, PROBE_TIMEOUT)
 }
 
 /// The same to many addresses at the same time, in their order.

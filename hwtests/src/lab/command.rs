@@ -14,11 +14,11 @@ use nix::unistd::Pid;
 use super::error::{Error, Result};
 
 /// How long a command may take unless it says otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a command's output is kept, bytes per stream.
-pub const OUTPUT: usize = 4 * 1024 * 1024;
+pub const MAX_OUTPUT_BYTES: usize = 4 * 1024 * 1024;
 /// How long a pipe may stay open after its command, in the hands of what the command left running.
-const LINGER: Duration = Duration::from_millis(300);
+const PIPE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A command for a host.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Cmd {
             env: Vec::new(),
             input: Vec::new(),
             user: None,
-            limit: PATIENCE,
+            limit: COMMAND_TIMEOUT,
         }
     }
 
@@ -201,7 +201,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
         let Some(mut pipe) = pipe else { return };
         let (mut kept, mut buffer) = (0, vec![0; 64 * 1024]);
         while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-            let room = OUTPUT.saturating_sub(kept).min(length);
+            let room = MAX_OUTPUT_BYTES.saturating_sub(kept).min(length);
             kept += room;
             if room > 0 && sender.send(buffer[..room].to_vec()).is_err() {
                 return;
@@ -214,7 +214,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
 impl Collected {
     fn text(self) -> String {
         let mut all = Vec::new();
-        let deadline = Instant::now() + LINGER;
+        let deadline = Instant::now() + PIPE_TIMEOUT;
         while let Ok(piece) = self.pieces.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             all.extend(piece);
         }
@@ -261,7 +261,8 @@ mod tests {
 
     #[test]
     fn both_streams_and_the_status_are_kept() {
-        let output = run("here", "it", sh("cat; echo bad >&2; exit 3"), b"good", PATIENCE).expect("it ran");
+        let output =
+            run("here", "it", sh("cat; echo bad >&2; exit 3"), b"good", COMMAND_TIMEOUT).expect("it ran");
         assert_eq!((output.code(), output.text().as_str()), (3, "goodbad\n"));
     }
 
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn what_a_command_leaves_running_does_not_hold_it_up() {
         let begin = Instant::now();
-        let output = run("here", "it", sh("echo done; sleep 20 &"), b"", PATIENCE).expect("it ran");
+        let output = run("here", "it", sh("echo done; sleep 20 &"), b"", COMMAND_TIMEOUT).expect("it ran");
         assert_eq!(output.stdout, "done\n");
         assert!(begin.elapsed() < Duration::from_secs(10));
     }

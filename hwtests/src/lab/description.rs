@@ -14,7 +14,7 @@ use super::error::{Error, Result};
 use super::roots::Root;
 
 /// The longest name of a network interface that Linux takes, bytes (`IFNAMSIZ` without its end, netdevice(7)).
-const INTERFACE_NAME: usize = 15;
+const MAX_INTERFACE_NAME_BYTES: usize = 15;
 
 /// Hosts and the links that connect their NICs.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -74,7 +74,7 @@ impl Topology {
 }
 
 fn is_name(name: &str) -> bool {
-    (1..=INTERFACE_NAME).contains(&name.len())
+    (1..=MAX_INTERFACE_NAME_BYTES).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 

@@ -15,19 +15,19 @@ pub enum Error {
     /// A program did not even start.
     #[error("{host}: can't start `{}`: {source}", short(command))]
     Start {
-        /// Where.
+        /// The host that it was for.
         host: String,
-        /// What.
+        /// The command as it would be typed.
         command: String,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
     /// A command that had to succeed did not.
     #[error("{host}: `{}` ended with {status}: {said}", short(command))]
     Failed {
-        /// Where.
+        /// The host that it ran on.
         host: String,
-        /// What.
+        /// The command as it would be typed.
         command: String,
         /// Its exit status in words.
         status: String,
@@ -37,9 +37,9 @@ pub enum Error {
     /// Something took too long.
     #[error("{host}: {what} took longer than {} s", limit.as_secs_f32())]
     Overdue {
-        /// Where.
+        /// The host that was waited for.
         host: String,
-        /// What.
+        /// What was waited for.
         what: String,
         /// How long it may take.
         limit: Duration,
@@ -49,7 +49,7 @@ pub enum Error {
     System {
         /// What was tried.
         what: String,
-        /// Why not.
+        /// What the system said.
         source: io::Error,
     },
     /// Anything else.
@@ -70,12 +70,12 @@ impl Error {
 
 /// A command as a part of one line.
 fn short(command: &str) -> String {
-    const LONGEST: usize = 160;
+    const MAX_COMMAND_CHARS: usize = 160;
     let line = command.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= LONGEST {
+    if line.chars().count() <= MAX_COMMAND_CHARS {
         line
     } else {
-        line.chars().take(LONGEST).collect::<String>() + " ..."
+        line.chars().take(MAX_COMMAND_CHARS).collect::<String>() + " ..."
     }
 }
 

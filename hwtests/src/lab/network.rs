@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
-use super::command::{PATIENCE, succeed};
+use super::command::{COMMAND_TIMEOUT, succeed};
 use super::description::{Host, Topology};
 use super::error::{Error, Result};
 use super::target::Probe;
@@ -91,7 +91,7 @@ impl Namespace {
     fn set(&self, key: &str, value: &str) -> Result<()> {
         let mut command = self.enter();
         command.args(["sh", "-c", "echo \"$2\" > \"/proc/sys/net/$1\"", "sh", key, value]);
-        succeed(&format!("set net/{key}"), command, b"", PATIENCE).map(|_| ())
+        succeed(&format!("set net/{key}"), command, b"", COMMAND_TIMEOUT).map(|_| ())
     }
 
     /// The file that stands for it.
@@ -147,10 +147,10 @@ fn ip(namespace: Option<&str>, batch: &str) -> Result<()> {
     let shown = format!("ip -batch: {}", batch.trim().replace('\n', "; "));
     if batch.starts_with("netns ") {
         command.args(batch.split_whitespace());
-        succeed(batch.trim(), command, b"", PATIENCE)?;
+        succeed(batch.trim(), command, b"", COMMAND_TIMEOUT)?;
     } else {
         command.args(["-batch", "-"]);
-        succeed(&shown, command, batch.as_bytes(), PATIENCE)?;
+        succeed(&shown, command, batch.as_bytes(), COMMAND_TIMEOUT)?;
     }
     Ok(())
 }

@@ -22,12 +22,12 @@ use super::error::{Context, Error, Result};
 use super::files::Overlay;
 use super::netns::ENVIRONMENT;
 use super::network::Namespace;
-use super::process::{GLANCE, Process};
+use super::process::{POLL_INTERVAL, Process};
 use super::target::{Probe, Target};
 use super::terminal::Terminal;
 
 /// How long a root may take to boot.
-pub(crate) const BOOT: Duration = Duration::from_secs(60);
+pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// nspawn's exit status where the machine asked for a reboot (systemd-nspawn(1), --keep-unit).
 const REBOOT: i32 = 133;
 
@@ -36,7 +36,7 @@ pub(crate) struct Nspawn {
     host: Host,
     namespace: Arc<Namespace>,
     machine: Arc<Machine>,
-    keeper: Option<JoinHandle<()>>,
+    supervisor: Option<JoinHandle<()>>,
     dir: PathBuf,
     _cgroup: Cgroup,
     _files: Arc<Overlay>,
@@ -80,18 +80,18 @@ impl Nspawn {
         if !host.enabled.is_empty() {
             let mut enable = Command::new("chroot");
             enable.arg(root).args(["systemctl", "--quiet", "enable"]).args(&host.enabled);
-            super::command::succeed("systemctl enable", enable, b"", BOOT)?;
+            super::command::succeed("systemctl enable", enable, b"", BOOT_TIMEOUT)?;
         }
         fs::create_dir_all(dir.join("log")).during(|| format!("can't make {}", dir.display()))?;
         let cgroup = Cgroup::make(machine_name)?;
         let machine = Arc::new(Machine { state: Mutex::default(), changed: Condvar::new() });
         let start = start(host, &namespace, &files, dir, machine_name, &cgroup);
-        let keeper = keep_running(&machine, start)?;
+        let supervisor = keep_running(&machine, start)?;
         Ok(Self {
             host: host.clone(),
             namespace,
             machine,
-            keeper: Some(keeper),
+            supervisor: Some(supervisor),
             dir: dir.to_owned(),
             _cgroup: cgroup,
             _files: files,
@@ -275,8 +275,8 @@ impl Target for Nspawn {
         let before = self.boots();
         // The command may not live to see its own end.
         let _ = self.run(&Cmd::new("systemctl").arg("reboot"))?;
-        self.wait_started_after(before, BOOT)?;
-        self.wait_booted(BOOT).map(|_| ())
+        self.wait_started_after(before, BOOT_TIMEOUT)?;
+        self.wait_booted(BOOT_TIMEOUT).map(|_| ())
     }
 
     fn wait_booted(&self, limit: Duration) -> Result<String> {
@@ -296,7 +296,7 @@ impl Target for Nspawn {
                     let what = "booting".to_owned();
                     return Err(Error::Overdue { host: self.host.name.clone(), what, limit });
                 }
-                _ => thread::sleep(GLANCE),
+                _ => thread::sleep(POLL_INTERVAL),
             }
         }
     }
@@ -317,8 +317,8 @@ impl Drop for Nspawn {
             // The end of its process 1 is the machine's end, whatever runs in it.
             let _ = kill(first_process_below(nspawn).unwrap_or(nspawn), Signal::SIGKILL);
         }
-        if let Some(keeper) = self.keeper.take() {
-            let _ = keeper.join();
+        if let Some(supervisor) = self.supervisor.take() {
+            let _ = supervisor.join();
         }
     }
 }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::error::{Context, Error, Result};
 
 /// How often something is looked at that gives no event.
-pub(crate) const GLANCE: Duration = Duration::from_millis(20);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running program. It and what it started in its process group end with this handle.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Process {
                 let what = format!("{} to say {text:?} (it said: {})", self.name, last_line(&self.log()));
                 return Err(Error::Overdue { host: self.host.clone(), what, limit });
             }
-            thread::sleep(GLANCE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -75,7 +75,7 @@ impl Process {
                 let what = format!("the end of {}", self.name);
                 return Err(Error::Overdue { host: self.host.clone(), what, limit });
             }
-            thread::sleep(GLANCE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 

@@ -9,66 +9,11 @@ use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 
 use super::description::{Host, Kind, Nic, Topology};
 use super::error::{Context, Error, Result};
+use super::record::{Entry, Outcome};
 use super::suite::Case;
 
-/// How much of a command's output goes into the report, bytes.
-const SHOWN: usize = 6000;
-
-/// Something that was done or seen.
-#[derive(Debug, Clone)]
-pub enum Entry {
-    /// A step; what belongs to it follows.
-    Step {
-        /// What it is for.
-        title: String,
-        /// How long it took.
-        time: Duration,
-        /// Why it failed, if it did.
-        error: Option<String>,
-    },
-    /// A command.
-    Command {
-        /// Where.
-        host: String,
-        /// As it would be typed.
-        shown: String,
-        /// Its exit code.
-        code: i32,
-        /// Both its streams.
-        said: String,
-        /// How long it took.
-        time: Duration,
-    },
-    /// A check.
-    Check {
-        /// What must be.
-        sentence: String,
-        /// Whether it was.
-        held: bool,
-        /// The evidence.
-        seen: String,
-    },
-    /// Anything worth reading.
-    Note(String),
-}
-
-impl Entry {
-    /// Whether it is a check that failed.
-    pub fn is_failed(&self) -> bool {
-        matches!(self, Self::Check { held: false, .. })
-    }
-}
-
-/// How a case ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It went to its end and each check held.
-    Passed,
-    /// A check or a step failed.
-    Failed(String),
-    /// Something that it needs was not there.
-    NotRun(String),
-}
+/// How much of a command's output goes into the report.
+const MAX_SHOWN_BYTES: usize = 6000;
 
 /// A case that is over.
 #[derive(Debug, Clone)]
@@ -371,22 +316,22 @@ fn drawing(topology: &Topology) -> String {
 }
 
 fn cut(text: &str) -> String {
-    if text.len() <= SHOWN {
+    if text.len() <= MAX_SHOWN_BYTES {
         return text.to_owned();
     }
-    let half = SHOWN / 2;
+    let half = MAX_SHOWN_BYTES / 2;
     let head = (0..=half).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let tail = (text.len() - half..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
     format!("{}\n[... {} bytes ...]\n{}", &text[..head], tail - head, &text[tail..])
 }
 
 fn one_line(text: &str) -> String {
-    const LONGEST: usize = 300;
+    const MAX_LINE_CHARS: usize = 300;
     let line = text.replace('\n', " ");
-    if line.chars().count() <= LONGEST {
+    if line.chars().count() <= MAX_LINE_CHARS {
         line
     } else {
-        line.chars().take(LONGEST).collect::<String>() + " ..."
+        line.chars().take(MAX_LINE_CHARS).collect::<String>() + " ..."
     }
 }
 
@@ -443,8 +388,8 @@ mod tests {
 
     #[test]
     fn long_output_is_cut_in_the_middle() {
-        let text = format!("start{}end", "\u{e9}".repeat(SHOWN));
+        let text = format!("start{}end", "\u{e9}".repeat(MAX_SHOWN_BYTES));
         let cut = cut(&text);
-        assert!(cut.starts_with("start") && cut.ends_with("end") && cut.len() < SHOWN + 50);
+        assert!(cut.starts_with("start") && cut.ends_with("end") && cut.len() < MAX_SHOWN_BYTES + 50);
     }
 }

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::command::{PATIENCE, run, succeed};
+use super::command::{COMMAND_TIMEOUT, run, succeed};
 use super::error::{Context, Result};
 
 const SUITE: &str = "bookworm";
 /// Changes when a root is made otherwise than before, so that no old one is taken.
 const RECIPE: &str = "1";
 /// How long making one may take: some hundred packages are fetched.
-const MAKING: Duration = Duration::from_secs(900);
+const MAKE_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// What a root holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -97,8 +97,8 @@ impl Root {
         fs::create_dir_all(roots).during(|| format!("can't make {}", roots.display()))?;
         let lock_path = roots.join(format!("{}.lock", self.name));
         let file = fs::File::create(&lock_path).during(|| format!("can't make {}", lock_path.display()))?;
-        let _lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
+        // It is let go with the file.
+        flock(&file, FlockOperation::LockExclusive)
             .during(|| format!("can't lock {}", lock_path.display()))?;
         if path.is_dir() {
             return Ok(path);
@@ -125,7 +125,7 @@ impl Root {
         command.arg("--customize-hook=rm -f \"$1/etc/machine-id\" \"$1/etc/hostname\"");
         command.arg("--customize-hook=echo 127.0.0.1 localhost > \"$1/etc/hosts\"");
         command.arg(SUITE).arg(draft).args(apt_sources()?);
-        succeed(&format!("mmdebstrap for the root {}", self.name), command, b"", MAKING)?;
+        succeed(&format!("mmdebstrap for the root {}", self.name), command, b"", MAKE_TIMEOUT)?;
         fs::remove_file(&transport).during(|| format!("can't remove {}", transport.display()))
     }
 }
@@ -134,7 +134,7 @@ impl Root {
 fn apt_transport() -> Result<String> {
     let mut command = Command::new("apt-config");
     command.arg("dump");
-    let all = succeed("apt-config dump", command, b"", PATIENCE)?.stdout;
+    let all = succeed("apt-config dump", command, b"", COMMAND_TIMEOUT)?.stdout;
     let wanted = ["Acquire::http", "Acquire::https", "Acquire::Check", "Acquire::Retries"];
     let lines = all.lines().filter(|line| wanted.iter().any(|start| line.starts_with(start)));
     Ok(lines.fold(String::new(), |text, line| text + line + "\n"))
@@ -145,7 +145,7 @@ fn apt_sources() -> Result<Vec<String>> {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"]);
     command.args(["Created-By: Packages", "Origin: Debian"]);
-    let all = run("this machine", "apt-get indextargets", command, b"", PATIENCE)?.stdout;
+    let all = run("this machine", "apt-get indextargets", command, b"", COMMAND_TIMEOUT)?.stdout;
     let ours = |line: &&str| line.split(' ').nth(2).is_some_and(|release| release.starts_with(SUITE));
     Ok(all.lines().filter(ours).map(str::to_owned).collect())
 }

@@ -9,9 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
-use super::report::{CaseReport, Outcome, Report};
+use super::places::Places;
+use super::play::play;
+use super::record::Outcome;
+use super::report::{CaseReport, Report};
 use super::roots::Root;
-use super::suite::{Case, Places, Suite, play};
+use super::suite::{Case, Suite};
 
 /// How a run goes.
 #[derive(Debug, Clone)]

@@ -11,9 +11,9 @@ use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::command::OUTPUT;
+use super::command::MAX_OUTPUT_BYTES;
 use super::error::{Context, Error, Result};
-use super::process::GLANCE;
+use super::process::POLL_INTERVAL;
 
 const SIZE: Winsize = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
 
@@ -58,7 +58,7 @@ impl Terminal {
             // The end of the last program at it reads as EIO.
             while let Ok(length @ 1..) = reader.read(&mut buffer) {
                 let mut transcript = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = OUTPUT.saturating_sub(transcript.bytes.len()).min(length);
+                let room = MAX_OUTPUT_BYTES.saturating_sub(transcript.bytes.len()).min(length);
                 transcript.bytes.extend_from_slice(&buffer[..room]);
                 shared.1.notify_all();
             }
@@ -131,7 +131,7 @@ impl Terminal {
                 let what = format!("the end of a program at a terminal ({})", last_lines(&self.text(), 3));
                 return Err(Error::Overdue { host: self.host.clone(), what, limit });
             }
-            thread::sleep(GLANCE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }
@@ -179,7 +179,7 @@ pub fn plain(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(10);
+    const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
     #[test]
     fn escape_sequences_are_no_text() {
@@ -191,12 +191,12 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "stty size; printf 'name? '; read name; echo hello $name; exit 4"]);
         let mut terminal = Terminal::start("here", &command).expect("a terminal");
-        terminal.expect("24 80", LIMIT).expect("its size");
-        terminal.expect("name? ", LIMIT).expect("a prompt");
+        terminal.expect("24 80", ANSWER_TIMEOUT).expect("its size");
+        terminal.expect("name? ", ANSWER_TIMEOUT).expect("a prompt");
         terminal.send("you\r").expect("typed");
-        terminal.expect("hello you", LIMIT).expect("a greeting");
-        assert_eq!(terminal.wait(LIMIT).expect("its end").code(), Some(4));
-        assert!(terminal.expect("more", LIMIT).is_err());
+        terminal.expect("hello you", ANSWER_TIMEOUT).expect("a greeting");
+        assert_eq!(terminal.wait(ANSWER_TIMEOUT).expect("its end").code(), Some(4));
+        assert!(terminal.expect("more", ANSWER_TIMEOUT).is_err());
     }
 
     #[test]
@@ -204,8 +204,8 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "trap 'echo caught; exit' INT; echo ready; while :; do sleep 0.1; done"]);
         let mut terminal = Terminal::start("here", &command).expect("a terminal");
-        terminal.expect("ready", LIMIT).expect("it runs");
+        terminal.expect("ready", ANSWER_TIMEOUT).expect("it runs");
         terminal.send("\u{3}").expect("typed");
-        terminal.expect("caught", LIMIT).expect("the signal");
+        terminal.expect("caught", ANSWER_TIMEOUT).expect("the signal");
     }
 }

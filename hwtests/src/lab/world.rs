@@ -12,7 +12,7 @@ use super::error::{Context, Error, Result};
 use super::files::Overlay;
 use super::netns::Netns;
 use super::network::{Links, Namespace};
-use super::nspawn::{BOOT, Nspawn};
+use super::nspawn::{BOOT_TIMEOUT, Nspawn};
 use super::target::Target;
 
 /// Hosts and links that are up. All of it goes down with this handle.
@@ -37,7 +37,7 @@ impl World {
         }
         thread::scope(|scope| {
             let waiting: Vec<_> =
-                world.hosts.values().map(|host| scope.spawn(|| host.wait_booted(BOOT))).collect();
+                world.hosts.values().map(|host| scope.spawn(|| host.wait_booted(BOOT_TIMEOUT))).collect();
             waiting.into_iter().try_for_each(|wait| match wait.join() {
                 Ok(booted) => booted.map(|_| ()),
                 Err(_) => Err(Error::other("waiting for a host panicked")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::lab::{Cmd, Context, Error, Output, Result, Scene, Terminal};
 
 /// How long an installation may take.
-pub(crate) const INSTALLING: Duration = Duration::from_secs(120);
+pub(crate) const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// The drop folder.
 pub(crate) const DROP: &str = "/var/lib/zone-installer/packages";
 /// Where public keys lie that packages may be signed with.
@@ -37,7 +37,7 @@ impl Format {
             Self::Deb => format!("dpkg --install {file}"),
             Self::Rpm => format!("rpm --install --nodeps {file}"),
         };
-        Cmd::sh(words).env("DEBIAN_FRONTEND", "noninteractive").limit(INSTALLING)
+        Cmd::sh(words).env("DEBIAN_FRONTEND", "noninteractive").limit(INSTALL_TIMEOUT)
     }
 }
 
@@ -116,7 +116,7 @@ impl Admin {
 
     /// `ssh proxy WORDS`, whatever its exit status.
     pub(crate) fn verb(&self, scene: &mut Scene<'_>, words: &str, input: &[u8]) -> Result<Output> {
-        let cmd = self.ssh(&[]).arg(words).input(input).limit(INSTALLING);
+        let cmd = self.ssh(&[]).arg(words).input(input).limit(INSTALL_TIMEOUT);
         scene.run(&self.host, &cmd)
     }
 

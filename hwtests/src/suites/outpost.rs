@@ -1,7 +1,7 @@
 //! A managed machine on the internet: an endpoint with an ssh server of its own behind it.
 
 use crate::lab::{Cmd, Context, Process, Result, Scene};
-use crate::suites::parties::{SHARED, UP, module};
+use crate::suites::parties::{SHARED, START_TIMEOUT, module};
 
 /// The machine, and how the Module Server's host gets into it.
 pub(crate) struct Outpost {
@@ -45,7 +45,7 @@ impl Outpost {
 
         let serve = "mkdir -p /run/sshd && exec /usr/sbin/sshd -D -e -o ListenAddress=127.0.0.1 -o UsePAM=no";
         let mut sshd = scene.spawn(host, "sshd", &Cmd::sh(serve))?;
-        sshd.wait_for("Server listening", UP)?;
+        sshd.wait_for("Server listening", START_TIMEOUT)?;
         let issued = format!("{dir}/issued-{host}");
         let issue = module(scene, server, &["issue", "endpoint", host, "--out", &issued, "--proxy", dials])?;
         scene.must(server, &issue)?;

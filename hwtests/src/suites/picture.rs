@@ -9,7 +9,7 @@ use crate::lab::{Case, Cmd, Context, Error, Need, Result, Scene, Suite};
 use crate::suites::appliance::{Admin, Format, prepare};
 
 const COLUMNS: usize = 80;
-const LIMIT: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Takes the picture and writes it to a file.
 pub fn suite(file: PathBuf) -> Suite {
@@ -51,9 +51,9 @@ fn screen(scene: &mut Scene<'_>, admin: &Admin) -> Result<String> {
     let host = scene.host("admin")?;
     let shown = || host.run(&tmux(&["capture-pane", "-p"])).map(|output| output.stdout).unwrap_or_default();
     let there = |text: &str| shown().contains(text) && shown().trim_end().ends_with('>');
-    let first = scene.until(LIMIT, || there("Z  log out"));
+    let first = scene.until(ANSWER_TIMEOUT, || there("Z  log out"));
     scene.must("admin", &tmux(&["send-keys", "A-A", "Enter"]))?;
-    let seen = first && scene.until(LIMIT, || there("Remove"));
+    let seen = first && scene.until(ANSWER_TIMEOUT, || there("Remove"));
     let screen = shown();
     scene.run("admin", &tmux(&["kill-server"]))?;
     if seen { Ok(screen) } else { Err(Error::other(format!("the menu did not come: {screen}"))) }

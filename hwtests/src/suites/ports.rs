@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::appliance::INSTALLING;
+use super::appliance::INSTALL_TIMEOUT;
 use super::parties::{ByHand, init_zone, module, provision};
 use crate::lab::roots::APPLIANCE;
 use crate::lab::{
@@ -17,7 +17,7 @@ const PROVISIONING: u16 = 17488;
 const NOBODYS: u16 = 17489;
 
 /// How long the relay before may still accept after a change.
-const SETTLING: Duration = Duration::from_secs(2);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where somebody may come from, and the NIC of the proxy that they reach.
 const VIEWS: [(&str, &str); 3] = [("internet", "outside"), ("module", "inside"), ("branch", "outside")];
@@ -116,7 +116,7 @@ fn by_hand_inside(scene: &mut Scene<'_>) -> Result<()> {
     scene.must("module", &again)?;
     // The relay before closes its port when it hears of the one after, which the answer does not wait for.
     let (from, old) = (scene.host("module")?, SocketAddr::new(control, ENDPOINTS));
-    let closed = scene.until(SETTLING, || tcp_probe(from, old) != Probe::Open);
+    let closed = scene.until(HANDOVER_TIMEOUT, || tcp_probe(from, old) != Probe::Open);
     scene.check("the port of before closes within two seconds", closed, old.to_string());
     sees(scene, "with another port for endpoints", &[18486, SESSIONS, PROVISIONING])?;
     let unprovision = module(scene, "module", &["unprovision", "proxy1"])?;
@@ -138,9 +138,9 @@ fn installed(scene: &mut Scene<'_>) -> Result<()> {
     let package = scene.places().package("zone-proxy_0.1.0-1")?;
     let bytes = std::fs::read(&package).during(|| format!("can't read {}", package.display()))?;
     scene.host("proxy")?.put("/root/zone-proxy.deb", &bytes, 0o644)?;
-    scene.must("proxy", &Cmd::sh("dpkg --install /root/zone-proxy.deb").limit(INSTALLING))?;
+    scene.must("proxy", &Cmd::sh("dpkg --install /root/zone-proxy.deb").limit(INSTALL_TIMEOUT))?;
     everyone_sees(scene, "with the package, which starts nothing", &[])?;
-    scene.must("proxy", &Cmd::sh(SET_UP).limit(INSTALLING))?;
+    scene.must("proxy", &Cmd::sh(SET_UP).limit(INSTALL_TIMEOUT))?;
     everyone_sees(scene, "installed", &[PROVISIONING])?;
     let payload = scene.host("proxy")?.must(&Cmd::new("zone-proxy").args(["show", "payload"]))?.stdout;
     let control = scene.host("proxy")?.ipv4("inside")?;
@@ -152,7 +152,7 @@ fn installed(scene: &mut Scene<'_>) -> Result<()> {
     let unprovision = module(scene, "module", &["unprovision", "proxy1"])?;
     scene.must("module", &unprovision)?;
     everyone_sees(scene, "un-provisioned", &[PROVISIONING])?;
-    scene.must("proxy", &Cmd::sh("dpkg --purge zone-proxy").limit(INSTALLING))?;
+    scene.must("proxy", &Cmd::sh("dpkg --purge zone-proxy").limit(INSTALL_TIMEOUT))?;
     everyone_sees(scene, "removed", &[])?;
     let rules = scene.must("proxy", &Cmd::new("nft").args(["list", "ruleset"]))?.stdout;
     scene.check("no rule is left after removal", rules.is_empty(), rules);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::lab::roots::APPLIANCE;
 use crate::lab::{Case, Cmd, Error, Expected, Host, Need, Probe, Result, Scene, Suite, Topology};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The suite.
 pub(crate) fn suite() -> Suite {
@@ -58,7 +58,7 @@ fn probes(scene: &mut Scene<'_>) -> Result<()> {
     let addresses = [scene.host("b")?.ipv4("eth0")?, scene.host("b")?.ipv6("eth0")?];
     let server = Cmd::new("python3").args(["-u", "-m", "http.server", "--bind", "::", "8000"]);
     let mut server = scene.spawn("b", "server", &server)?;
-    server.wait_for("Serving", LIMIT)?;
+    server.wait_for("Serving", ANSWER_TIMEOUT)?;
     let rules = "table inet t { chain c { type filter hook input priority 0; tcp dport 8002 drop; tcp dport 8003 reject with icmpx admin-prohibited; }; }";
     scene.must("b", &Cmd::new("nft").args(["-f", "-"]).input(rules))?;
     let expected: Vec<_> = addresses
@@ -75,7 +75,7 @@ fn probes(scene: &mut Scene<'_>) -> Result<()> {
 fn reboots(scene: &mut Scene<'_>) -> Result<()> {
     let root = scene.host("root")?;
     let ssh = [(SocketAddr::new(root.ipv4("eth0")?, 22), Expected::Open)];
-    let state = root.wait_booted(LIMIT)?;
+    let state = root.wait_booted(ANSWER_TIMEOUT)?;
     scene.check("it boots without a failed unit", state == "running", state.as_str());
     scene.check_ports("its ssh server answers on its NIC", "outside", &ssh)?;
     let boot_id = |scene: &mut Scene<'_>| -> Result<String> {

@@ -41,7 +41,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 ];
 
 /// How long looking at every file may take.
-const LOOKING: Duration = Duration::from_secs(120);
+const LISTING_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Every file with its type, mode, owner and contents.
 const FILES: &str = r#"
@@ -78,10 +78,10 @@ impl Snapshot {
             except.extend(["-path", path, "-o"]);
         }
         except.pop();
-        let files = Cmd::sh(FILES).arg("sh").arg("(").args(except).arg(")").limit(LOOKING);
+        let files = Cmd::sh(FILES).arg("sh").arg("(").args(except).arg(")").limit(LISTING_TIMEOUT);
         Ok(Self {
             files: host.must(&files)?.stdout,
-            state: host.must(&Cmd::sh(STATE).limit(LOOKING))?.stdout,
+            state: host.must(&Cmd::sh(STATE).limit(LISTING_TIMEOUT))?.stdout,
             rules: ruleset(&host.must(&Cmd::new("nft").args(["list", "ruleset"]))?.stdout),
         })
     }

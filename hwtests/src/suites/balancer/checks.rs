@@ -6,20 +6,19 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::Times;
 use super::configuration::{Balancer, Header, Product};
-use super::parties::{self, Listed, listed, metric};
 use super::stage::{PARKS, PORT, Path, SERVER, STRANGER, Stage};
-use crate::lab::check::PROBE;
+use super::times::Times;
+use crate::lab::check::PROBE_TIMEOUT;
 use crate::lab::{Cmd, Context, Error, Probe, Process, Result, Scene};
-use crate::suites::parties::module;
+use crate::suites::parties::{self, Listed, listed, metric, module};
 
 /// How late an end may be seen, and a log line come.
-const LATE: Duration = Duration::from_secs(1);
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long endpoints may take to be parked on the other proxy.
-const MOVED: Duration = Duration::from_secs(10);
+const MOVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often logs are looked at for the moment when something happened.
-const GLANCE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The shipped configuration is taken as it is.
 pub(super) fn the_example_is_accepted(
@@ -72,7 +71,7 @@ pub(super) fn probes(scene: &mut Scene<'_>, stage: &Stage) -> Result<()> {
     if stage.paths.iter().any(checking) {
         // HAProxy's check without a header is a handshake that it breaks off (SYN, SYN-ACK, RST): no program sees it.
         let before = count(scene)?;
-        let grew = scene.until(MOVED, || count(scene).is_ok_and(|now| now >= before + 2));
+        let grew = scene.until(MOVE_TIMEOUT, || count(scene).is_ok_and(|now| now >= before + 2));
         let now = count(scene)?;
         scene.check("HAProxy's health checks are counted", grew, format!("{METRIC}: {before}, then {now}"));
     }
@@ -81,10 +80,10 @@ pub(super) fn probes(scene: &mut Scene<'_>, stage: &Stage) -> Result<()> {
     for path in stage.paths.iter().filter(|path| path.cut) {
         let host = scene.host(&path.balancer.host())?;
         for _ in 0..EACH {
-            sent += u64::from(host.probe(SocketAddr::new(proxy.dmz, PORT), PROBE) == Probe::Open);
+            sent += u64::from(host.probe(SocketAddr::new(proxy.dmz, PORT), PROBE_TIMEOUT) == Probe::Open);
         }
     }
-    let grew = scene.until(MOVED, || count(scene).is_ok_and(|now| now >= before + sent));
+    let grew = scene.until(MOVE_TIMEOUT, || count(scene).is_ok_and(|now| now >= before + sent));
     let now = count(scene)?;
     let seen = format!("{sent} connections; {METRIC}: {before}, then {now}");
     scene.check(
@@ -150,7 +149,7 @@ fn refused_by_header(
         proxy.dmz
     );
     let ended = scene.run(host, &Cmd::new("bash").args(["-c", &script]))?.ok();
-    let logged = scene.until(LATE, || lines().len() > before);
+    let logged = scene.until(NOTICE_TIMEOUT, || lines().len() > before);
     let seen = lines().pop().unwrap_or_else(|| "no line in the log".to_owned());
     scene.check(sentence, ended && logged, format!("connection ended: {ended}; {seen}"));
     Ok(())
@@ -169,7 +168,7 @@ fn conversations(scene: &mut Scene<'_>, paths: &[Path], sentence: &str) -> Resul
         let before = ended(path);
         sessions.push((path, start_session(scene, path, "conversation", SCRIPT)?, before));
     }
-    scene.until(MOVED, || {
+    scene.until(MOVE_TIMEOUT, || {
         sessions.iter().all(|(path, caller, before)| caller.log().contains("exit ") && ended(path) > *before)
     });
     for (path, caller, _) in sessions {
@@ -221,7 +220,7 @@ pub(super) fn idle_sessions(scene: &mut Scene<'_>, stage: &Stage, times: &Times)
         && sessions.iter().any(|one| one.caller_saw.is_none() || one.endpoint_saw.is_none())
     {
         sessions.iter_mut().for_each(look);
-        std::thread::sleep(GLANCE);
+        std::thread::sleep(POLL_INTERVAL);
     }
     for session in &sessions {
         ends_in_time(scene, session, times);
@@ -253,8 +252,9 @@ fn look(session: &mut Watched<'_>) {
 
 fn ends_in_time(scene: &mut Scene<'_>, session: &Watched<'_>, times: &Times) {
     let (due, by) = if session.path.cut { (times.short, "balancer") } else { (times.session_idle, "proxy") };
-    let in_time =
-        |seen: Option<Duration>| seen.is_some_and(|seen| seen + LATE / 2 >= due && seen <= due + LATE);
+    let in_time = |seen: Option<Duration>| {
+        seen.is_some_and(|seen| seen + NOTICE_TIMEOUT / 2 >= due && seen <= due + NOTICE_TIMEOUT)
+    };
     let told = |seen: Option<Duration>| {
         seen.map_or("never".to_owned(), |seen| format!("after {:.2} s", seen.as_secs_f64()))
     };
@@ -291,11 +291,12 @@ fn says_why(scene: &mut Scene<'_>, stage: &Stage, session: &Watched<'_>) {
         logs.flat_map(|log| log.lines().filter(ours).map(str::to_owned).collect::<Vec<_>>())
             .collect::<Vec<_>>()
     };
-    let named = scene.until(LATE, || lines().iter().any(|line| line.contains(reason)));
+    let named = scene.until(NOTICE_TIMEOUT, || lines().iter().any(|line| line.contains(reason)));
     scene.check(format!("{}: the proxy's log says {cause}", path.label), named, lines().join("\n"));
     if path.cut {
         let client = path.address.to_string();
-        let said = scene.until(LATE, || path.balancer.product.says_timed_out(&path.process.log(), &client));
+        let said = scene
+            .until(NOTICE_TIMEOUT, || path.balancer.product.says_timed_out(&path.process.log(), &client));
         let log = path.process.log();
         let about: Vec<_> = log.lines().filter(|line| line.contains(&client)).collect();
         scene.check(
@@ -335,14 +336,14 @@ pub(super) fn a_stopped_proxy(scene: &mut Scene<'_>, stage: &mut Stage) -> Resul
     let pid = Pid::from_raw(stopped.process.pid().cast_signed());
     kill(pid, Signal::SIGTERM).during(|| format!("can't stop {}", stopped.name))?;
     let begin = Instant::now();
-    let status = stopped.process.wait(MOVED)?;
+    let status = stopped.process.wait(MOVE_TIMEOUT)?;
     scene.note(format!("{} ended with {status} after {:.1} s", stopped.name, begin.elapsed().as_secs_f64()));
     let there = |scene: &Scene<'_>| -> Result<Vec<Listed>> {
         Ok(listed(scene, SERVER)?.into_iter().filter(|one| one.proxy == other).collect())
     };
     let paths = &stage.paths;
     let parked = |all: &[Listed], path: &Path| all.iter().any(|one| one.id == path.id && one.parks == PARKS);
-    let moved = scene.until(MOVED.saturating_sub(begin.elapsed()), || {
+    let moved = scene.until(MOVE_TIMEOUT.saturating_sub(begin.elapsed()), || {
         there(scene).is_ok_and(|all| paths.iter().all(|path| parked(&all, path)))
     });
     let time = begin.elapsed().as_secs_f64();

@@ -3,12 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::Times;
 use super::configuration::{Balancer, Header};
-use super::parties;
+use super::times::Times;
 use crate::lab::roots::BALANCER;
 use crate::lab::{Cmd, Error, Host, Process, Result, Scene, Topology};
-use crate::suites::parties::{ByHand, init_zone, provision_as};
+use crate::suites::parties::{self, ByHand, init_zone, provision_as};
 
 /// The Module Server's host.
 pub(super) const SERVER: &str = "module";
@@ -21,7 +20,7 @@ pub(super) const PORT: u16 = 17486;
 /// How many connections an endpoint keeps parked unless it is told otherwise.
 pub(super) const PARKS: u64 = 2;
 /// How long everything may take to be connected.
-const CONNECTED: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Endpoints and balancers outside, balancers and proxies in the DMZ, proxies and the Module Server inside.
 pub(super) fn topology(balancers: &[Balancer]) -> Topology {
@@ -114,7 +113,7 @@ impl Stage {
                 paths.push(start_path(scene, *balancer, cut, times)?);
             }
         }
-        let parked = scene.until(CONNECTED, || {
+        let parked = scene.until(CONNECT_TIMEOUT, || {
             parties::listed(scene, SERVER).is_ok_and(|listed| {
                 paths.iter().all(|path| {
                     listed.iter().filter(|one| one.id == path.id).map(|one| one.parks).sum::<u64>() == PARKS
@@ -158,7 +157,7 @@ fn start_path(scene: &mut Scene<'_>, balancer: Balancer, cut: bool, times: &Time
     scene.host(&host)?.put(&file, balancer.configuration(listen, idle)?.as_bytes(), 0o644)?;
     let process = scene.spawn(&host, name, &balancer.product.run(&file))?;
     let listens = Cmd::new("ss").args(["-Hltn", "src", &listen.to_string()]);
-    if !scene.until(CONNECTED, || {
+    if !scene.until(CONNECT_TIMEOUT, || {
         scene.host(&host).and_then(|host| host.run(&listens)).is_ok_and(|seen| !seen.stdout.is_empty())
     }) {
         return Err(Error::other(format!(

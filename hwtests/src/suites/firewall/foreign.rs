@@ -23,12 +23,12 @@ const RULESET: View =
 const CONFIGURATION: View = View { name: NFTABLES_CONF, shown_by: "cat /etc/nftables.conf", lasting: true };
 
 /// How long a firewall may take to start.
-const START: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A host's own firewall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Foreign {
-    /// None.
+    /// No firewall at all.
     Nothing,
     /// A chain that drops what it does not accept, by nftables.service.
     PolicyDrop,
@@ -248,7 +248,7 @@ impl Foreign {
             Self::Firewalld => {
                 let running = Cmd::new("firewall-cmd").arg("--state");
                 let host = scene.host("proxy")?;
-                let up = scene.until(START, || host.run(&running).is_ok_and(|output| output.ok()));
+                let up = scene.until(START_TIMEOUT, || host.run(&running).is_ok_and(|output| output.ok()));
                 return if up { Ok(()) } else { Err(Error::other("firewalld does not run")) };
             }
             Self::Iptables => {

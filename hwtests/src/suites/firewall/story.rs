@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::foreign::{Foreign, View};
-use crate::lab::check::{PROBE, probe_all};
+use crate::lab::check::{PROBE_TIMEOUT, probe_all};
 use crate::lab::{Cmd, Host, Probe, Result, Scene, Topology};
 use crate::suites::appliance::{Admin, Format, prepare};
 use crate::suites::parties::{init_zone, module, provision};
@@ -17,7 +17,7 @@ const SESSIONS: u16 = 17487;
 const PROVISIONING: u16 = 17488;
 
 /// How long rules may take to be back after somebody else's firewall was started again.
-const BACK: Duration = Duration::from_secs(10);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A host between the internet and the inside.
 pub(super) fn place(foreign: Foreign) -> Topology {
@@ -139,7 +139,7 @@ fn are_back(
 ) -> Result<()> {
     let verify = Cmd::new("zone-firewall").arg("verify");
     let host = scene.host("proxy")?;
-    scene.until(BACK, || host.run(&verify).is_ok_and(|output| output.ok()));
+    scene.until(RETURN_TIMEOUT, || host.run(&verify).is_ok_and(|output| output.ok()));
     is_as_desired(scene, when)?;
     answers(scene, foreign, when, Stage::Provisioned)?;
     whole_within(scene, when, before, &Rules::of(scene, foreign)?);
@@ -172,7 +172,7 @@ fn answers(scene: &mut Scene<'_>, foreign: Foreign, when: &str, stage: Stage) ->
             .iter()
             .map(|(_, host, _, wanted)| {
                 let addresses: Vec<_> = wanted.iter().map(|(address, _)| *address).collect();
-                scope.spawn(move || probe_all(*host, &addresses, PROBE))
+                scope.spawn(move || probe_all(*host, &addresses, PROBE_TIMEOUT))
             })
             .collect();
         probing.into_iter().map(|one| one.join().unwrap_or_default()).collect()

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::hands::Hands;
-use super::place;
+use super::place::place;
 use super::story::{CONTROL, answers};
 use crate::lab::{Case, Cmd, Output, Result, Scene};
 use crate::suites::appliance::{Format, prepare};
 use crate::suites::parties::{init_zone, module, provision};
 
 /// How long something may take that should be quick.
-const LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends standard input to the broker's socket and prints the answer.
 const ASK: &str =
@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn ask(scene: &mut Scene<'_>, user: &str, request: &str) -> Result<Output> {
-    let cmd = Cmd::new("perl").args(["-e", ASK]).user(user).input(request).limit(LIMIT);
+    let cmd = Cmd::new("perl").args(["-e", ASK]).user(user).input(request).limit(ANSWER_TIMEOUT);
     scene.run("proxy", &cmd)
 }
 
@@ -106,7 +106,7 @@ fn killed(scene: &mut Scene<'_>) -> Result<()> {
     let killer = Cmd::sh("while :; do pkill -9 -x zone-firewall && echo killed; done");
     let mut killing = scene.spawn("proxy", "killer", &killer)?;
     let output = scene.run("module", &command)?;
-    let killed = killing.wait_for("killed", LIMIT).is_ok();
+    let killed = killing.wait_for("killed", ANSWER_TIMEOUT).is_ok();
     drop(killing);
     scene.must("proxy", &Cmd::sh("pkill -x -f 'sh -c while.*' || true"))?;
     scene.check("the broker was killed meanwhile", killed, "by SIGKILL");

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::lab::{Error, Result, Scene, Terminal};
-use crate::suites::appliance::{Admin, INSTALLING};
+use crate::suites::appliance::{Admin, INSTALL_TIMEOUT};
 
 /// How long the menu may take for anything quick.
-const QUICK: Duration = Duration::from_secs(20);
+const MENU_TIMEOUT: Duration = Duration::from_secs(20);
 /// What the page prompt says where more follows, and where not.
 const MORE: &str = "Enter: more   R: back > ";
 const LAST: &str = "Enter: back > ";
@@ -144,8 +144,8 @@ impl Menu {
     /// Logs in, and waits for the first menu.
     pub(super) fn open(scene: &mut Scene<'_>, admin: &Admin) -> Result<Self> {
         let mut terminal = admin.login(scene)?;
-        terminal.expect("Z  log out", QUICK)?;
-        terminal.expect("> ", QUICK)?;
+        terminal.expect("Z  log out", MENU_TIMEOUT)?;
+        terminal.expect("> ", MENU_TIMEOUT)?;
         Ok(Self { terminal })
     }
 
@@ -158,13 +158,13 @@ impl Menu {
     ) -> Result<String> {
         self.terminal.send(&format!("{path}\r"))?;
         for (prompt, answer) in answers {
-            self.terminal.expect(prompt, QUICK)?;
-            self.terminal.expect("> ", QUICK)?;
+            self.terminal.expect(prompt, MENU_TIMEOUT)?;
+            self.terminal.expect("> ", MENU_TIMEOUT)?;
             self.terminal.send(&format!("{answer}\r"))?;
         }
         let mut all = String::new();
         loop {
-            let (which, text) = self.terminal.expect_any(&[MORE, LAST], INSTALLING)?;
+            let (which, text) = self.terminal.expect_any(&[MORE, LAST], INSTALL_TIMEOUT)?;
             let page = if which == 0 { text.trim_end_matches(MORE) } else { text.trim_end_matches(LAST) };
             all += body(page);
             self.terminal.send("\r")?;
@@ -172,8 +172,8 @@ impl Menu {
                 break;
             }
         }
-        self.terminal.expect("Z  log out", QUICK)?;
-        self.terminal.expect("> ", QUICK)?;
+        self.terminal.expect("Z  log out", MENU_TIMEOUT)?;
+        self.terminal.expect("> ", MENU_TIMEOUT)?;
         let keys: Vec<_> = answers.iter().map(|(_, answer)| *answer).collect();
         scene.note(format!("menu: {path} {}\n{all}", keys.join(" ")));
         Ok(all)
@@ -187,8 +187,8 @@ impl Menu {
     /// Logs out, which ends the login.
     pub(super) fn leave(mut self) -> Result<()> {
         self.terminal.send("Z\r")?;
-        self.terminal.expect("Logged out", QUICK)?;
-        self.terminal.wait(QUICK).map(|_| ())
+        self.terminal.expect("Logged out", MENU_TIMEOUT)?;
+        self.terminal.wait(MENU_TIMEOUT).map(|_| ())
     }
 }
 

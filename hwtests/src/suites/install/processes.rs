@@ -5,7 +5,7 @@ use super::story::{CONTROL, open_session, still_serves};
 use crate::lab::{Cmd, Result, Scene};
 use crate::suites::appliance::{Format, pids, prepare};
 use crate::suites::outpost::Outpost;
-use crate::suites::parties::{UP, init_zone, provision, wait_parked};
+use crate::suites::parties::{START_TIMEOUT, init_zone, provision, wait_parked};
 
 /// `CAP_NET_ADMIN` (capabilities(7)) as a bit of a mask.
 const NET_ADMIN: u64 = 1 << 12;
@@ -43,7 +43,7 @@ pub(super) fn play(scene: &mut Scene<'_>) -> Result<()> {
             scene.must("proxy", &Cmd::sh(command))?;
             let host = scene.host("proxy")?;
             let status = Cmd::new("zone-proxy").args(["status", "--json"]);
-            let back = scene.until(UP, || {
+            let back = scene.until(START_TIMEOUT, || {
                 let now = pids(scene, "zone-proxy").unwrap_or_default();
                 !now.is_empty() && now != before && host.run(&status).is_ok_and(|output| output.ok())
             });

@@ -11,7 +11,7 @@ use crate::suites::parties::{init_zone, provision, wait_parked};
 use crate::suites::snapshot::Snapshot;
 
 /// How long a keystroke may take through the proxy and back, or a parked endpoint to come back.
-const LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// 17488 on the inner NIC only, for the inside only.
 pub(super) const CONTROL: Control = Control { listen: "10.20.0.10", networks: "10.20.0.0/24" };
 
@@ -76,7 +76,7 @@ fn first_session(scene: &mut Scene<'_>, payload: &str) -> Result<Outpost> {
 /// An endpoint is parked, and ssh goes through the proxy to it.
 fn serves(scene: &mut Scene<'_>, outpost: &Outpost, when: &str) -> Result<()> {
     wait_parked(scene, "module", "outpost")?;
-    let ssh = outpost.ssh(&[]).arg("echo \"on $(cat /root/name)\"").limit(LIMIT);
+    let ssh = outpost.ssh(&[]).arg("echo \"on $(cat /root/name)\"").limit(ANSWER_TIMEOUT);
     let output = scene.run("module", &ssh)?;
     scene.check(
         format!("{when}, ssh through the proxy reaches the endpoint"),
@@ -111,13 +111,13 @@ pub(super) fn open_session(scene: &mut Scene<'_>, outpost: &Outpost) -> Result<T
     let ssh = outpost.ssh(&["-tt"]).arg("while read -r line; do echo \"heard $line\"; done");
     let mut session = scene.terminal("module", &ssh)?;
     session.send("one\r")?;
-    session.expect("heard one", LIMIT)?;
+    session.expect("heard one", ANSWER_TIMEOUT)?;
     Ok(session)
 }
 
 /// Checks that such a session still does.
 pub(super) fn still_serves(scene: &mut Scene<'_>, session: &mut Terminal, sentence: &str) -> bool {
-    let heard = session.send("two\r").and_then(|()| session.expect("heard two", LIMIT));
+    let heard = session.send("two\r").and_then(|()| session.expect("heard two", ANSWER_TIMEOUT));
     let seen = heard.as_ref().map_or_else(ToString::to_string, Clone::clone);
     scene.check(sentence, heard.is_ok(), seen)
 }

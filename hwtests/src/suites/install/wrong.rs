@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use super::hands::{Hands, Menu, json};
-use super::place;
+use super::place::place;
 use super::story::{CONTROL, answers, open_session, still_serves};
 use crate::lab::{Case, Cmd, Output, Result, Scene};
-use crate::suites::appliance::{Admin, DROP, Format, INSTALLING, KEYS, fill_drop_folder, prepare};
+use crate::suites::appliance::{Admin, DROP, Format, INSTALL_TIMEOUT, KEYS, fill_drop_folder, prepare};
 use crate::suites::outpost::Outpost;
 use crate::suites::parties::{init_zone, provision, wait_parked};
 use crate::suites::snapshot::Snapshot;
 
 /// How long something wrong may take to be noticed.
-const LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is thrown at a prompt, bytes.
 const GARBAGE: usize = 10 * 1024 * 1024;
 const INSTALL: &str = "install 0.1.0-1 --listen 10.20.0.10 --allow 10.20.0.0/24";
@@ -130,7 +130,7 @@ fn bad_upgrade(scene: &mut Scene<'_>) -> Result<()> {
     let outpost = Outpost::start(scene, "module", "outpost", "203.0.113.10:17486")?;
     wait_parked(scene, "module", "outpost")?;
     let mut session = open_session(scene, &outpost)?;
-    scene.must("proxy", &Cmd::sh(BROKEN).args(["sh", DROP]).limit(INSTALLING))?;
+    scene.must("proxy", &Cmd::sh(BROKEN).args(["sh", DROP]).limit(INSTALL_TIMEOUT))?;
     let key = sign_anew(scene)?;
     scene.host("proxy")?.put(&format!("{KEYS}/lab.pub"), &key, 0o644)?;
     let output = admin.verb(scene, "upgrade 0.1.0-3", b"")?;
@@ -140,7 +140,7 @@ fn bad_upgrade(scene: &mut Scene<'_>) -> Result<()> {
     scene.check("the old version is back", version.contains("zone-proxy 0.1.0-1"), version);
     still_serves(scene, &mut session, "the session that was open goes on");
     answers(scene, "after the way back", &[17486, 17487, 17488], &[17486, 17487])?;
-    let ssh = outpost.ssh(&[]).arg("cat /root/name").limit(LIMIT);
+    let ssh = outpost.ssh(&[]).arg("cat /root/name").limit(ANSWER_TIMEOUT);
     let output = scene.run("module", &ssh)?;
     scene.check("a new session opens", output.stdout.trim() == "outpost", output.text());
     let verdict = hands.firewall(scene, &admin)?;
@@ -156,7 +156,7 @@ fn not_ready(scene: &mut Scene<'_>) -> Result<()> {
             // Any program that listens will do.
             let cmd = Cmd::new("/usr/sbin/sshd").args(["-D", "-e", "-p", &port.to_string()]);
             let mut somebody = scene.spawn("proxy", "somebody", &cmd)?;
-            somebody.wait_for("Server listening", LIMIT)?;
+            somebody.wait_for("Server listening", ANSWER_TIMEOUT)?;
             let before = Snapshot::of(scene, "proxy")?;
             let output = admin.verb(scene, INSTALL, b"")?;
             refused(scene, &what, &output, &[&port.to_string()], &before)
@@ -251,27 +251,27 @@ fn wrong_answers(scene: &mut Scene<'_>, admin: &Admin) -> Result<()> {
     for keys in ["X\r", "A-A-99\r", "$(id)\r", "\u{1b}[A\u{1b}[B\r", "\u{3}", "\u{1a}", "\u{1c}"] {
         let terminal = menu.terminal();
         terminal.send(keys)?;
-        terminal.expect("Z  log out", LIMIT)?;
-        terminal.expect("> ", LIMIT)?;
+        terminal.expect("Z  log out", ANSWER_TIMEOUT)?;
+        terminal.expect("> ", ANSWER_TIMEOUT)?;
     }
     // At a question: a wrong version twice, then Ctrl-C.
     let terminal = menu.terminal();
     terminal.send("A-A-2\r")?;
     for keys in ["9.9.9-9\r", &format!("{}\r", "x".repeat(3000)), "\u{3}"] {
-        terminal.expect("Version [", LIMIT)?;
-        terminal.expect("> ", LIMIT)?;
+        terminal.expect("Version [", ANSWER_TIMEOUT)?;
+        terminal.expect("> ", ANSWER_TIMEOUT)?;
         terminal.send(keys)?;
     }
-    terminal.expect("Interrupted", LIMIT)?;
-    terminal.expect("> ", LIMIT)?;
+    terminal.expect("Interrupted", ANSWER_TIMEOUT)?;
+    terminal.expect("> ", ANSWER_TIMEOUT)?;
     // The removal of nothing, not confirmed.
     terminal.send("A-A-0\r")?;
-    terminal.expect("Type yes to go on", LIMIT)?;
+    terminal.expect("Type yes to go on", ANSWER_TIMEOUT)?;
     terminal.send("YES\r")?;
-    terminal.expect("Nothing was done", LIMIT)?;
-    terminal.expect("> ", LIMIT)?;
+    terminal.expect("Nothing was done", ANSWER_TIMEOUT)?;
+    terminal.expect("> ", ANSWER_TIMEOUT)?;
     terminal.send("\u{4}")?;
-    let ended = terminal.wait(LIMIT);
+    let ended = terminal.wait(ANSWER_TIMEOUT);
     let text = terminal.text();
     scene.check("every wrong answer leads back to the menu", !text.contains("uid="), text);
     scene.check("end of file logs out", ended.is_ok(), format!("{ended:?}"));
@@ -280,7 +280,7 @@ fn wrong_answers(scene: &mut Scene<'_>, admin: &Admin) -> Result<()> {
 
 fn other_ways(scene: &mut Scene<'_>, admin: &Admin) -> Result<()> {
     let config = admin.config().to_owned();
-    let ssh = |words: &[&str]| admin.ssh(words).limit(LIMIT);
+    let ssh = |words: &[&str]| admin.ssh(words).limit(ANSWER_TIMEOUT);
     let attempts = [
         ("scp", Cmd::new("scp").args(["-F", &config, "/etc/hostname", "proxy:/tmp/scp"])),
         (
@@ -292,7 +292,7 @@ fn other_ways(scene: &mut Scene<'_>, admin: &Admin) -> Result<()> {
         ("a subsystem", ssh(&["-s"]).arg("sftp")),
     ];
     for (what, cmd) in attempts {
-        let output = scene.run("admin", &cmd.limit(LIMIT))?;
+        let output = scene.run("admin", &cmd.limit(ANSWER_TIMEOUT))?;
         scene.check(format!("{what} is refused"), !output.ok(), output.text());
     }
     let sudo = "sudo -n -u root id; sudo -n /bin/sh -c id; sudo -n /usr/libexec/zone-installer/zone-installer-helper sh";

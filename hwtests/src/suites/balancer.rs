@@ -6,14 +6,13 @@
 
 mod checks;
 mod configuration;
-mod parties;
 mod stage;
-
-use std::time::Duration;
+mod times;
 
 use crate::lab::{Case, Need, Result, Scene, Suite};
 use configuration::{Balancer, Header, Product};
 use stage::Stage;
+use times::{SCALED, TRUE, Times};
 
 /// The suite.
 pub(crate) fn suite() -> Suite {
@@ -48,41 +47,6 @@ pub(crate) fn suite() -> Suite {
         ],
     }
 }
-
-/// The times that matter between a balancer and a proxy.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    /// After how much silence a proxy pings a park; its default if none is given.
-    ping_after: Option<Duration>,
-    /// After how much silence a proxy ends a session.
-    session_idle: Duration,
-    /// The time-out of the balancer that is shorter than that.
-    short: Duration,
-    /// The time-out of the balancer that is longer than that.
-    long: Duration,
-}
-
-impl Times {
-    /// For how long parks are watched: several of the shorter time-outs, or at least one of the true ones.
-    fn watched(&self) -> Duration {
-        (self.short * 4).min(self.short + Duration::from_secs(30))
-    }
-}
-
-const SCALED: Times = Times {
-    ping_after: Some(Duration::from_secs(1)),
-    session_idle: Duration::from_secs(8),
-    short: Duration::from_secs(3),
-    long: Duration::from_secs(20),
-};
-
-/// The product's defaults, and what gateways and balancers in the field cut after.
-const TRUE: Times = Times {
-    ping_after: None,
-    session_idle: Duration::from_secs(300),
-    short: Duration::from_secs(270),
-    long: Duration::from_secs(350),
-};
 
 fn play(scene: &mut Scene<'_>, balancers: &[Balancer], times: &Times) -> Result<()> {
     let products = [Product::HaProxy, Product::Nginx];

@@ -2,15 +2,14 @@
 
 mod broker;
 mod hands;
+mod place;
 mod processes;
 mod story;
 mod wrong;
 
-use crate::lab::cleanup::PROGRAMS;
-use crate::lab::roots::APPLIANCE;
-use crate::lab::{Case, Host, Need, Suite, Topology};
+use crate::lab::{Case, Need, Suite};
 use crate::suites::appliance::Format;
-use crate::suites::parties::SHARED;
+pub(crate) use place::{deb_needs, place};
 
 /// The suite.
 pub(crate) fn suite() -> Suite {
@@ -48,38 +47,4 @@ pub(crate) fn suite() -> Suite {
     cases.extend(broker::cases().into_iter().map(|case| case.needs(&deb)));
     cases.extend(wrong::cases().into_iter().map(|case| case.needs(&deb)));
     Suite { name: "install", about: "the appliance, from a bare host to a first session and back", cases }
-}
-
-/// What a case with Debian packages needs.
-pub(crate) fn deb_needs() -> [Need; 7] {
-    [
-        Need::Package("zone-installer_0.1.0-1"),
-        Need::Package("zone-proxy_0.1.0-1"),
-        Need::Package("zone-proxy_0.1.0-2"),
-        Need::Package("development-key.pub"),
-        Need::Program("zone-module"),
-        Need::Program("zone-endpoint"),
-        Need::Tool("ssh"),
-    ]
-}
-
-/// A bare appliance between the internet, with an endpoint on it, and the inside, with the Module Server and the admin.
-pub(crate) fn place() -> Topology {
-    Topology::new()
-        .link("outside")
-        .link("inside")
-        .host(
-            Host::booted("proxy", APPLIANCE)
-                .nic("outside", "outside", &["203.0.113.10/24", "2001:db8:113::10/64"])
-                .nic("inside", "inside", &["10.20.0.10/24", "fd00:20::10/64"])
-                .enable(&["ssh.service"]),
-        )
-        .host(Host::netns("internet").nic("eth0", "outside", &["203.0.113.2/24", "2001:db8:113::2/64"]))
-        .host(
-            Host::chroot("outpost", APPLIANCE)
-                .nic("eth0", "outside", &["203.0.113.7/24", "2001:db8:113::7/64"])
-                .share(PROGRAMS, SHARED),
-        )
-        .host(Host::netns("module").nic("eth0", "inside", &["10.20.0.2/24", "fd00:20::2/64"]))
-        .host(Host::netns("admin").nic("eth0", "inside", &["10.20.0.3/24", "fd00:20::3/64"]))
 }
