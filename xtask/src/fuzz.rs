@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: libFuzzer on stable Rust, for the parsers in `protocol`.
+//! `cargo xtask fuzz`: libFuzzer on stable Rust, for what reads bytes from strangers.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,22 +14,35 @@ use crate::{tools, workspace};
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
                      -Cllvm-args=-sanitizer-coverage-pc-table -Ccodegen-units=1";
-const SILENCE: Duration = Duration::from_secs(5);
+/// How often a target that runs says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// The crates with targets, from the checkout's top. Seeds are all in the first one's `corpus`.
+pub(crate) const CRATES: [&str; 2] = ["protocol/fuzz", "protocol/fuzz/tls"];
+
+/// A program that feeds a parser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Its name.
+    pub(crate) name: String,
+    /// The crate that it is in, one of [`CRATES`].
+    folder: &'static str,
+}
 
 /// Fuzzes one target or all, and fails if one of them found something.
 pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<ExitCode> {
     tools::ensure(tools::FUZZ)?;
     let mut chosen = targets()?;
     if let Some(target) = target {
-        if !chosen.iter().any(|one| one == target) {
-            return Err(format!("no fuzz target '{target}'; there are {}", chosen.join(", ")).into());
+        if !chosen.iter().any(|one| one.name == target) {
+            let names: Vec<_> = chosen.iter().map(|one| one.name.as_str()).collect();
+            return Err(format!("no fuzz target '{target}'; there are {}", names.join(", ")).into());
         }
-        chosen.retain(|one| one == target);
+        chosen.retain(|one| one.name == target);
     }
-    build()?;
+    build(&chosen)?;
     let mut code = ExitCode::SUCCESS;
     for target in chosen {
-        headline(&format!("fuzz {target}"));
+        headline(&format!("fuzz {}", target.name));
         if let Err(failure) = play(&target, seconds) {
             say(&format!("error: {failure}"));
             code = ExitCode::FAILURE;
@@ -38,33 +51,41 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// The names of the fuzz crate's programs.
-pub(crate) fn targets() -> Result<Vec<String>> {
-    let manifest = crate_dir().join("Cargo.toml");
-    let text = fs::read_to_string(&manifest).or_fail(|| format!("can't read {}", manifest.display()))?;
-    Ok(program_names(&text))
+/// Every target there is.
+pub(crate) fn targets() -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for folder in CRATES {
+        let manifest = workspace::root().join(folder).join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).or_fail(|| format!("can't read {}", manifest.display()))?;
+        targets.extend(program_names(&text).into_iter().map(|name| Target { name, folder }));
+    }
+    Ok(targets)
 }
 
-/// Builds all targets.
-pub(crate) fn build() -> Result<()> {
+/// Builds these targets, and what else their crates hold.
+pub(crate) fn build(targets: &[Target]) -> Result<()> {
     say("Building the fuzz targets.");
-    let manifest = crate_dir().join("Cargo.toml");
-    let mut command = workspace::cargo(&["build", "--release", "--manifest-path"]);
-    // With a target named, cargo keeps the flags away from build scripts, which can't be linked with them.
-    command
-        .arg(manifest)
-        .arg("--target")
-        .arg(host()?)
-        .arg("--target-dir")
-        .arg(place())
-        .env("RUSTFLAGS", FLAGS);
-    children::succeed(&mut command)
+    for folder in CRATES.into_iter().filter(|folder| targets.iter().any(|target| target.folder == *folder)) {
+        let manifest = workspace::root().join(folder).join("Cargo.toml");
+        let mut command = workspace::cargo(&["build", "--release", "--manifest-path"]);
+        // With a target named, cargo keeps the flags away from build scripts, which can't be linked with them.
+        command
+            .arg(manifest)
+            .arg("--target")
+            .arg(host()?)
+            .arg("--target-dir")
+            .arg(place())
+            .env("RUSTFLAGS", FLAGS);
+        children::succeed(&mut command)?;
+    }
+    Ok(())
 }
 
 /// Runs one target on the seeds in git and on what earlier runs found.
-pub(crate) fn play(target: &str, seconds: u32) -> Result<()> {
+pub(crate) fn play(target: &Target, seconds: u32) -> Result<()> {
+    let target = target.name.as_str();
     let program = place().join(host()?).join("release").join(target);
-    let (found, seeds) = (place().join("corpus").join(target), crate_dir().join("corpus").join(target));
+    let (found, seeds) = (place().join("corpus").join(target), corpus().join(target));
     let (artifacts, logs) = (place().join("artifacts"), place().join("logs"));
     for dir in [&found, &artifacts, &logs] {
         fs::create_dir_all(dir).or_fail(|| format!("can't make {}", dir.display()))?;
@@ -86,7 +107,7 @@ pub(crate) fn play(target: &str, seconds: u32) -> Result<()> {
     let status = children::lines(command, Errors::Merged, limit, |line| {
         let _ = writeln!(file, "{line}");
         seen.read(line);
-        if spoken.elapsed() > SILENCE {
+        if spoken.elapsed() > PROGRESS_INTERVAL {
             spoken = Instant::now();
             say(&format!("   {}", seen.words()));
         }
@@ -113,8 +134,9 @@ fn host() -> Result<String> {
     host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".to_owned().into())
 }
 
-fn crate_dir() -> PathBuf {
-    workspace::root().join("protocol/fuzz")
+/// The seeds that are kept in git, a folder for each target.
+fn corpus() -> PathBuf {
+    workspace::root().join(CRATES[0]).join("corpus")
 }
 
 fn place() -> PathBuf {

@@ -15,9 +15,8 @@ mod source;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::children;
 use crate::report::{Context, Result, say};
-use crate::workspace;
+use crate::{children, fuzz, workspace};
 use layers::Package;
 use source::Crate;
 
@@ -74,15 +73,9 @@ pub(crate) fn run() -> Result<Counts> {
 /// The crates of the workspace, and the fuzz targets, which are a workspace of their own.
 fn packages(root: &Path) -> Result<Vec<Package>> {
     let mut packages = Vec::new();
-    for manifest in ["Cargo.toml", "protocol/fuzz/Cargo.toml"] {
-        let mut command = workspace::cargo(&[
-            "metadata",
-            "--no-deps",
-            "--format-version",
-            "1",
-            "--manifest-path",
-            manifest,
-        ]);
+    for folder in [""].into_iter().chain(fuzz::CRATES) {
+        let mut command = workspace::cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+        command.arg("--manifest-path").arg(root.join(folder).join("Cargo.toml"));
         packages.extend(layers::packages(&children::output(&mut command)?, root)?);
     }
     Ok(packages)

@@ -125,9 +125,9 @@ impl Run {
                 return;
             }
         };
-        if self.stage("fuzz build", |_| fuzz::build().map(|()| Count::PASSED)) {
+        if self.stage("fuzz build", |_| fuzz::build(&targets).map(|()| Count::PASSED)) {
             for target in targets {
-                self.stage(&format!("fuzz {target}"), |_| {
+                self.stage(&format!("fuzz {}", target.name), |_| {
                     fuzz::play(&target, FUZZ_SECONDS).map(|()| Count::PASSED)
                 });
             }
