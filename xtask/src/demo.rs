@@ -174,14 +174,14 @@ fn kept_logs() -> PathBuf {
 
 /// Moves the logs to where they stay, and shows how each of them ends.
 fn save_logs(plan: &Plan) -> Result<()> {
-    let place = kept_logs();
-    let _ = fs::remove_dir_all(&place);
-    fs::create_dir_all(&place).or_fail(|| format!("can't make {}", place.display()))?;
+    let kept = kept_logs();
+    let _ = fs::remove_dir_all(&kept);
+    fs::create_dir_all(&kept).or_fail(|| format!("can't make {}", kept.display()))?;
     let Ok(logs) = fs::read_dir(plan.logs()) else { return Ok(()) };
     for log in logs.flatten() {
         let text = fs::read(log.path()).or_fail(|| format!("can't read {}", log.path().display()))?;
-        fs::write(place.join(log.file_name()), &text)
-            .or_fail(|| format!("can't write to {}", place.display()))?;
+        fs::write(kept.join(log.file_name()), &text)
+            .or_fail(|| format!("can't write to {}", kept.display()))?;
         let text = String::from_utf8_lossy(&text);
         let last: Vec<_> = text.lines().rev().take(8).collect();
         if !last.is_empty() {

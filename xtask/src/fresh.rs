@@ -67,24 +67,24 @@ pub(crate) fn run(test: bool) -> Result<ExitCode> {
     let verdict = match &outcome {
         Ok(inner) => {
             // A failed run's files may tell why.
-            remove(&place().join("root"))?;
+            remove(&work_dir().join("root"))?;
             format!("there: {inner}\nfresh: ok, in {}", seconds(begin.elapsed()))
         }
         Err(failure) => {
-            format!("fresh: FAILED: {failure} (the machine is in {})", place().join("root").display())
+            format!("fresh: FAILED: {failure} (the machine is in {})", work_dir().join("root").display())
         }
     };
     say(&format!("\n{verdict}"));
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn place() -> PathBuf {
+fn work_dir() -> PathBuf {
     workspace::target().join("fresh")
 }
 
 fn make() -> Result<PathBuf> {
-    let root = place().join("root");
-    fs::create_dir_all(place()).or_fail(|| format!("can't make {}", place().display()))?;
+    let root = work_dir().join("root");
+    fs::create_dir_all(work_dir()).or_fail(|| format!("can't make {}", work_dir().display()))?;
     remove(&root)?;
     let base = base_archive()?;
     headline("A bare machine");
@@ -98,12 +98,12 @@ fn make() -> Result<PathBuf> {
 
 /// The bare machine as an archive, made once.
 fn base_archive() -> Result<PathBuf> {
-    let archive = place().join(format!("{SUITE}.tar"));
+    let archive = work_dir().join(format!("{SUITE}.tar"));
     if archive.is_file() {
         return Ok(archive);
     }
     headline("Debian 12 with gcc, git and nothing else");
-    let draft = place().join("draft.tar");
+    let draft = work_dir().join("draft.tar");
     tools::update_lists()?;
     let sources = children::output(Command::new("apt-get").args([
         "indextargets",
@@ -114,7 +114,7 @@ fn base_archive() -> Result<PathBuf> {
     ]))?;
     let mut command = Command::new("mmdebstrap");
     command.args(["--variant=minbase", &format!("--include={PACKAGES}")]);
-    let transport = place().join("apt.conf");
+    let transport = work_dir().join("apt.conf");
     fs::write(&transport, apt_transport()?).or_fail(|| format!("can't write {}", transport.display()))?;
     command.arg(format!("--aptopt={}", transport.display()));
     command.arg(SUITE).arg(&draft);

@@ -74,7 +74,7 @@ pub(crate) fn build(targets: &[Target]) -> Result<()> {
             .arg("--target")
             .arg(host()?)
             .arg("--target-dir")
-            .arg(place())
+            .arg(work_dir())
             .env("RUSTFLAGS", FLAGS);
         children::succeed(&mut command)?;
     }
@@ -84,9 +84,9 @@ pub(crate) fn build(targets: &[Target]) -> Result<()> {
 /// Runs one target on the seeds in git and on what earlier runs found.
 pub(crate) fn play(target: &Target, seconds: u32) -> Result<()> {
     let target = target.name.as_str();
-    let program = place().join(host()?).join("release").join(target);
-    let (found, seeds) = (place().join("corpus").join(target), corpus().join(target));
-    let (artifacts, logs) = (place().join("artifacts"), place().join("logs"));
+    let program = work_dir().join(host()?).join("release").join(target);
+    let (found, seeds) = (work_dir().join("corpus").join(target), corpus().join(target));
+    let (artifacts, logs) = (work_dir().join("artifacts"), work_dir().join("logs"));
     for dir in [&found, &artifacts, &logs] {
         fs::create_dir_all(dir).or_fail(|| format!("can't make {}", dir.display()))?;
     }
@@ -139,7 +139,7 @@ fn corpus() -> PathBuf {
     workspace::root().join(CRATES[0]).join("corpus")
 }
 
-fn place() -> PathBuf {
+fn work_dir() -> PathBuf {
     workspace::target().join("fuzz")
 }
 

@@ -87,7 +87,7 @@ impl Syslog {
         }
     }
 
-    /// Dials on a thread of its own: names are looked up with the resolver's patience, not with ours.
+    /// Dials on a thread of its own: names are looked up within the time limits of the resolver, which are longer than ours.
     fn dial(&mut self) {
         let (report, outcome) = mpsc::sync_channel(1);
         let dialer = Arc::clone(&self.dialer);

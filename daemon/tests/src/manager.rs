@@ -21,12 +21,12 @@ use crate::{as_daemon, program_for_others, until};
 #[derive(Debug)]
 pub struct Manager {
     folder: TempDir,
-    told: Arc<Mutex<Told>>,
+    received: Arc<Mutex<Received>>,
     relays: Arc<Mutex<Vec<Child>>>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct Received {
     messages: Vec<String>,
     store: Vec<(String, OwnedFd)>,
 }
@@ -38,10 +38,10 @@ impl Manager {
         let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666));
         let notify = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
         open(&folder.path().join("notify")).expect("our socket");
-        let told = Arc::<Mutex<Told>>::default();
+        let received = Arc::<Mutex<Received>>::default();
         thread::spawn({
-            let told = Arc::clone(&told);
-            move || take_messages(&notify, &told)
+            let received = Arc::clone(&received);
+            move || take_messages(&notify, &received)
         });
         let listener = UnixListener::bind(folder.path().join("relay.sock")).expect("a socket");
         open(&folder.path().join("relay.sock")).expect("our socket");
@@ -61,7 +61,7 @@ impl Manager {
                 }
             }
         });
-        Self { folder, told, relays }
+        Self { folder, received, relays }
     }
 
     /// The line of the configuration that has relays started here.
@@ -71,13 +71,13 @@ impl Manager {
 
     /// Has a daemon run under this manager: with what it kept for it, and a watchdog that bites after so long.
     pub fn adopt<'a>(&self, command: &'a mut Command, watchdog: &str) -> &'a mut Command {
-        let told = locked(&self.told);
-        let names: Vec<_> = told.store.iter().map(|(name, _)| name.as_str()).collect();
+        let received = locked(&self.received);
+        let names: Vec<_> = received.store.iter().map(|(name, _)| name.as_str()).collect();
         let program = command.get_program().to_owned();
         let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         // Descriptors from 3 on, and the number of the very process, take a shell; it opens the kept pipes once more.
         let mut script = String::new();
-        for (number, (name, kept)) in told.store.iter().enumerate() {
+        for (number, (name, kept)) in received.store.iter().enumerate() {
             let direction = if name.ends_with("reader") { "<" } else { ">" };
             let path = format!("/proc/{}/fd/{}", std::process::id(), kept.as_raw_fd());
             script.extend(["exec ", &(number + 3).to_string(), direction, &path, "; "]);
@@ -85,18 +85,18 @@ impl Manager {
         script.push_str("LISTEN_PID=$$ exec \"$0\" \"$@\"");
         *command = Command::new("bash");
         command.args(["-c", &script]).arg(program).args(arguments);
-        command.env("LISTEN_FDS", told.store.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        command.env("LISTEN_FDS", received.store.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
         command.env("NOTIFY_SOCKET", self.folder.path().join("notify")).env("WATCHDOG_USEC", watchdog)
     }
 
     /// Closes what it keeps, as a manager does when the service is stopped and not started again.
     pub fn stop(&self) {
-        locked(&self.told).store.clear();
+        locked(&self.received).store.clear();
     }
 
     /// How many messages with this line came so far.
     pub fn count(&self, line: &str) -> usize {
-        locked(&self.told)
+        locked(&self.received)
             .messages
             .iter()
             .filter(|message| message.lines().any(|own| own.starts_with(line)))
@@ -105,7 +105,7 @@ impl Manager {
 
     /// The names of what it keeps.
     pub fn kept(&self) -> Vec<String> {
-        locked(&self.told).store.iter().map(|(name, _)| name.clone()).collect()
+        locked(&self.received).store.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// Waits until one more message with this line has come.
@@ -124,7 +124,7 @@ impl Drop for Manager {
     }
 }
 
-fn take_messages(socket: &UnixDatagram, told: &Mutex<Told>) {
+fn take_messages(socket: &UnixDatagram, received: &Mutex<Received>) {
     let mut bytes = [0; 4096];
     loop {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
@@ -140,13 +140,13 @@ fn take_messages(socket: &UnixDatagram, told: &Mutex<Told>) {
             }
         }
         let text = String::from_utf8_lossy(&bytes[..message.bytes]).into_owned();
-        let mut told = locked(told);
+        let mut received = locked(received);
         if text.contains("FDSTORE=1") {
             let name =
                 text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
-            told.store.extend(passed.into_iter().map(|descriptor| (name.clone(), descriptor)));
+            received.store.extend(passed.into_iter().map(|descriptor| (name.clone(), descriptor)));
         }
-        told.messages.push(text);
+        received.messages.push(text);
     }
 }
 

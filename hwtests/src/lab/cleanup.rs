@@ -20,7 +20,7 @@ use super::error::{Context, Result};
 /// What everything of ours that has a name on this machine begins with.
 pub const PREFIX: &str = "zlab-";
 /// Where a worker keeps its files. In memory, and gone with it.
-pub(crate) const PLACE: &str = "/run/zlab";
+pub(crate) const RUN_DIR: &str = "/run/zlab";
 /// Where the worker shows the programs to every user of this machine, for hosts that have files of their own.
 pub const PROGRAMS: &str = "/run/zlab/programs";
 /// Names the worker's control groups.
@@ -77,13 +77,13 @@ pub fn run_worker(args: &[OsString]) -> Result<ExitStatus> {
 
 /// Shows a directory under a name in the worker's own place. One that isn't there is shown empty.
 pub(crate) fn show(dir: &Path, name: &str) -> Result<PathBuf> {
-    let place = Path::new(PLACE).join(name);
-    fs::create_dir_all(&place).during(|| format!("can't make {}", place.display()))?;
+    let shown = Path::new(RUN_DIR).join(name);
+    fs::create_dir_all(&shown).during(|| format!("can't make {}", shown.display()))?;
     if dir.is_dir() {
-        mount(Some(dir), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .during(|| format!("can't show {} as {}", dir.display(), place.display()))?;
+        mount(Some(dir), &shown, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .during(|| format!("can't show {} as {}", dir.display(), shown.display()))?;
     }
-    Ok(place)
+    Ok(shown)
 }
 
 /// Where control groups can be made: one place on a unified hierarchy, two where systemd's is apart.

@@ -56,7 +56,7 @@ impl Netns {
         command
     }
 
-    fn place(&self, path: &str) -> Result<PathBuf> {
+    fn path_here(&self, path: &str) -> Result<PathBuf> {
         match &self.files {
             Some(files) => Ok(inside(files.path(), path)),
             None if Path::new(path).starts_with(self.dir()) => Ok(path.into()),
@@ -95,11 +95,11 @@ impl Target for Netns {
     }
 
     fn put(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
-        put(&self.place(path)?, bytes, mode)
+        put(&self.path_here(path)?, bytes, mode)
     }
 
     fn get(&self, path: &str) -> Result<Vec<u8>> {
-        let place = self.place(path)?;
+        let place = self.path_here(path)?;
         fs::read(&place).during(|| format!("{}: can't read {path}", self.name()))
     }
 

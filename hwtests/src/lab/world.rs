@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use super::cleanup::PLACE;
+use super::cleanup::RUN_DIR;
 use super::description::{Host, Kind, Topology};
 use super::error::{Context, Error, Result};
 use super::files::Overlay;
@@ -27,7 +27,7 @@ impl World {
     /// Makes everything, boots what boots, and waits until all is up. `name` is used once in a run.
     pub fn up(name: &str, topology: &Topology, roots: &Path) -> Result<Self> {
         topology.validate()?;
-        let dir = Path::new(PLACE).join(name);
+        let dir = Path::new(RUN_DIR).join(name);
         fs::create_dir_all(&dir).during(|| format!("can't make {}", dir.display()))?;
         let links = Links::make(topology)?;
         let mut world = Self { hosts: BTreeMap::new(), links, dir };

@@ -20,7 +20,7 @@ pub(crate) fn suite() -> Suite {
         Need::Tool("ssh"),
     ];
     let cases = Foreign::ALL.into_iter().map(|foreign| {
-        Case::new(foreign.sentence(), story::place(foreign), move |scene| story::tell(scene, foreign))
+        Case::new(foreign.sentence(), story::topology(foreign), move |scene| story::tell(scene, foreign))
             .shows(&["R-10", "R-11", "R-12", "R-15", "R-16", "R-45"])
             .needs(&needs)
     });

@@ -2,14 +2,14 @@
 
 mod broker;
 mod hands;
-mod place;
 mod processes;
 mod story;
+mod topology;
 mod wrong;
 
 use crate::lab::{Case, Need, Suite};
 use crate::suites::appliance::Format;
-pub(crate) use place::{deb_needs, place};
+pub(crate) use topology::{deb_needs, topology};
 
 /// The suite.
 pub(crate) fn suite() -> Suite {
@@ -18,19 +18,19 @@ pub(crate) fn suite() -> Suite {
     let mut cases = vec![
         Case::new(
             "by keystrokes at the menu: from a bare host to a first session, and back",
-            place(),
+            topology(),
             |scene| story::whole(scene, Format::Deb, true),
         )
         .shows(&["R-10", "R-15", "R-40", "R-42", "R-44", "R-45"])
         .needs(&deb),
-        Case::new("by verbs over ssh: from a bare host to a first session, and back", place(), |scene| {
+        Case::new("by verbs over ssh: from a bare host to a first session, and back", topology(), |scene| {
             story::whole(scene, Format::Deb, false)
         })
         .shows(&["R-40", "R-41", "R-43", "R-45"])
         .needs(&deb),
         Case::new(
             "the rpm likewise, by rpm(8) with --nodeps in a Debian root: no RPM distribution was at hand",
-            place(),
+            topology(),
             |scene| story::whole(scene, Format::Rpm, false),
         )
         .shows(&["R-4", "R-44", "R-45"])
@@ -38,7 +38,7 @@ pub(crate) fn suite() -> Suite {
         .needs(&rpm),
         Case::new(
             "no process has more privileges than it needs, and sessions outlive control",
-            place(),
+            topology(),
             processes::play,
         )
         .shows(&["R-1", "R-4"])

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::install::{deb_needs, place};
+use super::install::{deb_needs, topology};
 use crate::lab::picture::svg;
 use crate::lab::{Case, Cmd, Context, Error, Need, Result, Scene, Suite};
 use crate::suites::appliance::{Admin, Format, prepare};
@@ -13,7 +13,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Takes the picture and writes it to a file.
 pub fn suite(file: PathBuf) -> Suite {
-    let case = Case::new("the menu's picture is taken", place(), move |scene| take(scene, &file))
+    let case = Case::new("the menu's picture is taken", topology(), move |scene| take(scene, &file))
         .needs(&deb_needs())
         .needs(&[Need::Tool("tmux")]);
     Suite { name: "picture", about: "the menu's picture for the README", cases: vec![case] }

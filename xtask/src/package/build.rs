@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::elf;
-use super::files::{empty, fill, place, write};
+use super::files::{empty, fill, work_dir, write};
 use crate::report::{Context, Result, say};
 use crate::{children, tools, workspace};
 
@@ -45,30 +45,31 @@ pub(crate) fn programs() -> Result<()> {
         command.env_remove(name);
     }
     command
-        .env("CARGO_TARGET_DIR", place())
+        .env("CARGO_TARGET_DIR", work_dir())
         .env("CARGO_ENCODED_RUSTFLAGS", rust_flags()?.join(UNIT))
         .env("CARGO_ZIGBUILD_ZIG_PATH", zig.join("ziglang/zig"))
-        .env("CARGO_ZIGBUILD_CACHE_DIR", place().join("zigbuild"))
-        .env("ZIG_GLOBAL_CACHE_DIR", place().join("zig-cache"));
+        .env("CARGO_ZIGBUILD_CACHE_DIR", work_dir().join("zigbuild"))
+        .env("ZIG_GLOBAL_CACHE_DIR", work_dir().join("zig-cache"));
     say(&format!("Building the programs for glibc {GLIBC} (the first time takes some minutes)."));
     children::succeed(&mut command)?;
-    fs::create_dir_all(place().join("bin")).or_fail(|| "can't make a folder for the programs".to_owned())?;
+    fs::create_dir_all(work_dir().join("bin"))
+        .or_fail(|| "can't make a folder for the programs".to_owned())?;
     PROGRAMS.iter().try_for_each(|name| strip(name))
 }
 
 /// The folder of all programs, as they were built for the packages and not stripped.
 pub(crate) fn folder() -> PathBuf {
-    place().join(TARGET).join("release")
+    work_dir().join(TARGET).join("release")
 }
 
 /// A program as it is packaged.
 pub(crate) fn stripped(name: &str) -> PathBuf {
-    place().join("bin").join(name)
+    work_dir().join("bin").join(name)
 }
 
 /// Manual pages and completions, written by the command definitions that were just built.
 pub(crate) fn manual() -> Result<()> {
-    let dir = place().join("generated");
+    let dir = work_dir().join("generated");
     empty(&dir)?;
     children::succeed(Command::new(built("zone-generate")).arg(&dir))?;
     for page in ["zone-relay.8", "zone-menu.8"] {
@@ -116,7 +117,7 @@ fn rust_flags() -> Result<Vec<String>> {
 
 /// A folder with libsystemd alone: this machine's folder of libraries would bring its glibc as well.
 fn libraries() -> Result<PathBuf> {
-    let dir = place().join("lib");
+    let dir = work_dir().join("lib");
     empty(&dir)?;
     let library = Path::new("/usr/lib/x86_64-linux-gnu/libsystemd.so.0");
     symlink(library, dir.join("libsystemd.so")).or_fail(|| format!("can't link to {}", library.display()))?;

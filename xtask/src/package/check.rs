@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::build::PROGRAMS;
 use super::contents::Package;
-use super::files::{empty, name_of, place};
+use super::files::{empty, name_of, work_dir};
 use super::{build, elf, sign};
 use crate::report::{Context, Result, say};
 use crate::{children, workspace};
@@ -71,7 +71,7 @@ impl Found {
         if let Some(missing) = debs.iter().chain(&rpms).find(|path| !path.is_file()) {
             return Err(format!("{} is missing: run cargo xtask package", missing.display()).into());
         }
-        let root = place().join("check");
+        let root = work_dir().join("check");
         empty(&root)?;
         for deb in &debs {
             children::output(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&root))?;

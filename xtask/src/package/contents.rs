@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::build;
-use super::files::{empty, place, write};
+use super::files::{empty, work_dir, write};
 use crate::report::{Context, Result};
 use crate::{children, workspace};
 
@@ -246,14 +246,14 @@ pub(crate) fn stage(package: Package, format: Format, root: &Path) -> Result<Vec
     for page in pages(package)? {
         let section = page.rsplit('.').next().unwrap_or("8");
         let path = format!("/usr/share/man/man{section}/{page}.gz");
-        compress(&place().join("generated/man").join(&page), &root.join(&path[1..]))?;
+        compress(&work_dir().join("generated/man").join(&page), &root.join(&path[1..]))?;
         staged.push(Staged { path, mode: 0o644, kind: Kind::Doc });
     }
     Ok(staged)
 }
 
 fn pages(package: Package) -> Result<Vec<String>> {
-    let dir = place().join("generated/man");
+    let dir = work_dir().join("generated/man");
     let entries = fs::read_dir(&dir).or_fail(|| format!("can't list {}", dir.display()))?;
     let mut pages: Vec<_> = entries
         .flatten()
@@ -275,7 +275,7 @@ fn put(entry: &Entry, root: &Path) -> Result<()> {
         From::Link(target) => return symlink(target, &to).or_fail(wrong),
         From::Repo(path) => workspace::root().join(path),
         From::Program(name) => build::stripped(name),
-        From::Made(path) => place().join("generated").join(path),
+        From::Made(path) => work_dir().join("generated").join(path),
     };
     if to.extension().is_some_and(|end| end == "gz") {
         compress(&from, &to)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::contents::{self, Format, Kind, Package, Staged};
-use super::files::{fill, place, write};
+use super::files::{fill, work_dir, write};
 use super::release::{MAINTAINER, Release, date};
 use crate::report::Result;
 use crate::{children, workspace};
@@ -14,8 +14,8 @@ const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
 /// Builds a package's deb and returns where it is.
 pub(crate) fn build(package: Package, release: &Release, out: &Path) -> Result<PathBuf> {
     let name = package.name();
-    let root = place().join("deb").join(name);
-    write(&place().join("generated/changelog.Debian"), &changelog(name, release)?, 0o644)?;
+    let root = work_dir().join("deb").join(name);
+    write(&work_dir().join("generated/changelog.Debian"), &changelog(name, release)?, 0o644)?;
     let staged = contents::stage(package, Format::Deb, &root)?;
     let size = installed_size(&root, &staged);
     let revision = release.revision.to_string();

@@ -8,7 +8,7 @@ use crate::report::{Context, Result};
 use crate::workspace;
 
 /// Where everything that leads to the packages is made.
-pub(crate) fn place() -> PathBuf {
+pub(crate) fn work_dir() -> PathBuf {
     workspace::target().join("package")
 }
 

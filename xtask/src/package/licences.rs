@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::build;
-use super::files::{place, write};
+use super::files::{work_dir, write};
 use crate::report::{Context, Result};
 use crate::{children, workspace};
 
@@ -52,7 +52,7 @@ pub(crate) fn write_list() -> Result<()> {
         )
         .into());
     }
-    write(&place().join("generated/third-party-licences"), &list(&crates), 0o644)
+    write(&work_dir().join("generated/third-party-licences"), &list(&crates), 0o644)
 }
 
 /// Name and version of each crate that is linked in, by cargo's own account.

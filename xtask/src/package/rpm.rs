@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::contents::{self, Format, Kind, Package, Staged};
-use super::files::{fill, place, write};
+use super::files::{fill, work_dir, write};
 use super::release::{MAINTAINER, Release, date};
 use crate::children;
 use crate::report::{Context, Result};
@@ -26,7 +26,7 @@ const SETTINGS: [(&str, &str); 9] = [
 /// Builds a package's rpm and returns where it is.
 pub(crate) fn build(package: Package, release: &Release, out: &Path) -> Result<PathBuf> {
     let name = package.name();
-    let top = place().join("rpm");
+    let top = work_dir().join("rpm");
     let (stage, list) = (top.join("stage").join(name), top.join(format!("{name}.files")));
     let staged = contents::stage(package, Format::Rpm, &stage)?;
     write(&list, &file_list(&staged), 0o644)?;

@@ -132,11 +132,11 @@ impl Connection {
             Way::Udp { socket, to } => socket.send_to(message, *to).map(drop),
             Way::Tcp(stream) => {
                 listen(stream)?;
-                write_by(stream, &counted(message), deadline)
+                write_by(stream, &framed(message), deadline)
             }
             Way::Tls(tls) => {
                 tls.listen()?;
-                tls.write_by(&counted(message), deadline)
+                tls.write_by(&framed(message), deadline)
             }
         }
     }
@@ -257,7 +257,7 @@ fn write_by(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::
 }
 
 /// A frame: the number of octets, a space, and the message (RFC 6587 section 3.4.1, RFC 5425 section 4.3).
-fn counted(message: &[u8]) -> Vec<u8> {
+fn framed(message: &[u8]) -> Vec<u8> {
     let mut frame = format!("{} ", message.len()).into_bytes();
     frame.extend_from_slice(message);
     frame

@@ -1,4 +1,4 @@
-//! A world of random endpoints and callers drives a machine, obeys its actions and checks its
+//! A world of random endpoints and callers drives a machine, carries its actions out and checks its
 //! promises after every step.
 
 mod checks;
@@ -62,7 +62,7 @@ fn the_same_events_lead_to_the_same_actions() {
 fn live_through(seed: u64) -> World {
     let mut world = World::new(seed);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        world.live();
+        world.run();
         world.end();
     }));
     if let Err(failure) = outcome {

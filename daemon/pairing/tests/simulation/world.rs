@@ -110,7 +110,7 @@ impl World {
     }
 
     /// Lets everything planned happen, ticking whenever the machine asks for it.
-    pub(crate) fn live(&mut self) {
+    pub(crate) fn run(&mut self) {
         while let Some((&(at, _), _)) = self.plans.first_key_value() {
             if self.tick_before(at) {
                 continue;
@@ -212,7 +212,7 @@ impl World {
         self.note(event);
         for action in &actions {
             self.check(event, action);
-            self.obey(action);
+            self.carry_out(action);
             self.seen.insert(label(action));
         }
         self.check_all(event);
@@ -287,7 +287,7 @@ impl World {
         }
     }
 
-    fn obey(&mut self, action: &Action) {
+    fn carry_out(&mut self, action: &Action) {
         match action {
             Action::Ping { park } => {
                 self.enter(*park, Phase::Pinging);

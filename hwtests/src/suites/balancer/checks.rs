@@ -54,7 +54,7 @@ pub(super) fn real_sources(scene: &mut Scene<'_>, stage: &Stage) -> Result<()> {
         scene.check(
             format!("{}: `zone-module endpoints` shows {whose}, {expected}", path.label),
             held,
-            told(own),
+            listing(own),
         );
     }
     Ok(())
@@ -123,7 +123,7 @@ pub(super) fn headers(scene: &mut Scene<'_>, stage: &Stage) -> Result<()> {
     }
     let all = listed(scene, SERVER)?;
     let forged = all.iter().any(|one| one.address == "198.51.100.7");
-    scene.check("no endpoint is listed at the address that the headers named", !forged, told(all.iter()));
+    scene.check("no endpoint is listed at the address that the headers named", !forged, listing(all.iter()));
     Ok(())
 }
 
@@ -255,7 +255,7 @@ fn ends_in_time(scene: &mut Scene<'_>, session: &Watched<'_>, times: &Times) {
     let in_time = |seen: Option<Duration>| {
         seen.is_some_and(|seen| seen + NOTICE_TIMEOUT / 2 >= due && seen <= due + NOTICE_TIMEOUT)
     };
-    let told = |seen: Option<Duration>| {
+    let moment = |seen: Option<Duration>| {
         seen.map_or("never".to_owned(), |seen| format!("after {:.2} s", seen.as_secs_f64()))
     };
     let said = session.caller.log();
@@ -270,8 +270,8 @@ fn ends_in_time(scene: &mut Scene<'_>, session: &Watched<'_>, times: &Times) {
         in_time(session.caller_saw) && in_time(session.endpoint_saw) && cut_off,
         format!(
             "the Module Server saw it {}, the endpoint {}; {}",
-            told(session.caller_saw),
-            told(session.endpoint_saw),
+            moment(session.caller_saw),
+            moment(session.endpoint_saw),
             said.trim().replace('\n', "; ")
         ),
     );
@@ -320,7 +320,7 @@ pub(super) fn parks_outlive_the_balancer(scene: &mut Scene<'_>, stage: &Stage, t
         scene.check(
             format!("{}: parks outlive the balancer's time-out, kept up by pings", path.label),
             lost == 0 && parks == PARKS,
-            format!("after {waited:.0} s {lost} were lost; {}", told(own)),
+            format!("after {waited:.0} s {lost} were lost; {}", listing(own)),
         );
     }
     Ok(())
@@ -353,14 +353,14 @@ pub(super) fn a_stopped_proxy(scene: &mut Scene<'_>, stage: &mut Stage) -> Resul
         scene.check(
             format!("{}: within 10 s all parks of a stopped proxy's endpoint are on the other", path.label),
             moved || parked(&all, path),
-            format!("after {time:.1} s: {}", told(own)),
+            format!("after {time:.1} s: {}", listing(own)),
         );
     }
     conversations(scene, paths, "a new session goes through the other proxy")?;
     Ok(())
 }
 
-fn told<'a>(listed: impl IntoIterator<Item = &'a Listed>) -> String {
+fn listing<'a>(listed: impl IntoIterator<Item = &'a Listed>) -> String {
     let line =
         |one: &Listed| format!("{} at {} from {}: {} parks", one.id, one.proxy, one.address, one.parks);
     listed.into_iter().map(line).collect::<Vec<_>>().join("; ")

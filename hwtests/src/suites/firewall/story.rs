@@ -20,7 +20,7 @@ const PROVISIONING: u16 = 17488;
 const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A host between the internet and the inside.
-pub(super) fn place(foreign: Foreign) -> Topology {
+pub(super) fn topology(foreign: Foreign) -> Topology {
     let proxy = Host::booted("proxy", foreign.root())
         .nic("outside", "outside", &["203.0.113.10/24", "2001:db8:113::10/64"])
         .nic("inside", "inside", &["10.20.0.10/24", "fd00:20::10/64"])

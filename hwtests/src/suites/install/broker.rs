@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::hands::Hands;
-use super::place::place;
 use super::story::{CONTROL, answers};
+use super::topology::topology;
 use crate::lab::{Case, Cmd, Output, Result, Scene};
 use crate::suites::appliance::{Format, prepare};
 use crate::suites::parties::{init_zone, module, provision};
@@ -21,11 +21,11 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(
             "the broker hears only whom it should, and opens only what root allows",
-            place(),
+            topology(),
             strangers,
         )
         .shows(&["R-16"]),
-        Case::new("a broker that is killed in the middle leaves no half-open port", place(), killed)
+        Case::new("a broker that is killed in the middle leaves no half-open port", topology(), killed)
             .shows(&["R-15"]),
     ]
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::hands::{Hands, Menu, json};
-use super::place::place;
 use super::story::{CONTROL, answers, open_session, still_serves};
+use super::topology::topology;
 use crate::lab::{Case, Cmd, Output, Result, Scene};
 use crate::suites::appliance::{Admin, DROP, Format, INSTALL_TIMEOUT, KEYS, fill_drop_folder, prepare};
 use crate::suites::outpost::Outpost;
@@ -19,17 +19,17 @@ const INSTALL: &str = "install 0.1.0-1 --listen 10.20.0.10 --allow 10.20.0.0/24"
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        Case::new("a package that is not what was signed is never installed", place(), packages)
+        Case::new("a package that is not what was signed is never installed", topology(), packages)
             .shows(&["R-44"]),
-        Case::new("a host that is not ready is left alone", place(), not_ready).shows(&["R-45"]),
-        Case::new("an installation that runs out of room is undone", place(), full_disk).shows(&["R-45"]),
+        Case::new("a host that is not ready is left alone", topology(), not_ready).shows(&["R-45"]),
+        Case::new("an installation that runs out of room is undone", topology(), full_disk).shows(&["R-45"]),
         Case::new(
             "an upgrade to a version that does not serve is undone, and sessions live on",
-            place(),
+            topology(),
             bad_upgrade,
         )
         .shows(&["R-45"]),
-        Case::new("nothing that is typed or sent to the login gets past the menu", place(), garbage)
+        Case::new("nothing that is typed or sent to the login gets past the menu", topology(), garbage)
             .shows(&["R-42", "R-43"]),
     ]
 }

@@ -67,16 +67,16 @@ async fn sixteen_stalled_readers_hold_no_more_than_their_buffers_and_delay_nobod
     let relay = host.relay();
     let mut rounds: Vec<Round> = Vec::new();
     let mut before;
-    (talkers, before) = converse(talkers).await;
+    (talkers, before) = time_round_trips(talkers).await;
     while rounds.iter().filter(|round| round.is_fair()).count() < ROUNDS && rounds.len() < MOST_ROUNDS {
         let crowd = stalling.open(&inside).await;
         host.counts("all are idle", |counts| counts["sessions"] == TALKING + STALLED);
         let idle = settled(relay, QUIET).await;
-        let ((spoken, _), pushed) = tokio::join!(converse(talkers), stalling.fill());
+        let ((spoken, _), pushed) = tokio::join!(time_round_trips(talkers), stalling.fill());
         let full = settled(relay, QUIET).await;
         let buffered = buffered_bytes(&host);
         let with;
-        (talkers, with) = converse(spoken).await;
+        (talkers, with) = time_round_trips(spoken).await;
         // One that comes now does not wait either.
         let mut late = inside.session("talker-0:echo").await;
         round_trip(&mut late, 7).await.expect("a session");
@@ -87,7 +87,7 @@ async fn sixteen_stalled_readers_hold_no_more_than_their_buffers_and_delay_nobod
             counts["sessions"] == TALKING && counts["buffered_bytes"] == 0
         });
         let after;
-        (talkers, after) = converse(talkers).await;
+        (talkers, after) = time_round_trips(talkers).await;
         rounds.push(Round { before, with, after, pushed, buffered, idle, full });
         before = after;
     }
@@ -181,7 +181,7 @@ struct Percentiles {
 }
 
 /// All sessions talk at once; each round trip must end well.
-async fn converse(sessions: Vec<Session>) -> (Vec<Session>, Percentiles) {
+async fn time_round_trips(sessions: Vec<Session>) -> (Vec<Session>, Percentiles) {
     let mut tasks = JoinSet::new();
     for (mut session, seed) in sessions.into_iter().zip(0..) {
         tasks.spawn(async move {

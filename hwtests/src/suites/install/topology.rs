@@ -1,4 +1,4 @@
-//! Where the suite plays, and what that takes.
+//! The hosts of the suite, and what its cases need.
 
 use crate::lab::cleanup::PROGRAMS;
 use crate::lab::roots::APPLIANCE;
@@ -19,7 +19,7 @@ pub(crate) fn deb_needs() -> [Need; 7] {
 }
 
 /// A bare appliance between the internet, with an endpoint on it, and the inside, with the Module Server and the admin.
-pub(crate) fn place() -> Topology {
+pub(crate) fn topology() -> Topology {
     Topology::new()
         .link("outside")
         .link("inside")
