@@ -247,7 +247,7 @@ pub struct RelayCounts {
     pub parks: u64,
     /// CONNECTs waiting for a park.
     pub waiting: u64,
-    /// Sessions.
+    /// Sessions that are open.
     pub sessions: u64,
     /// Connections of Module Servers.
     pub module_server_connections: u64,
@@ -292,7 +292,7 @@ pub struct EndpointStatus {
     pub idle: u32,
     /// Parks with a ping or a CONNECT under way.
     pub busy: u32,
-    /// Sessions.
+    /// Sessions that are open with it.
     pub sessions: u32,
     /// Programs that connect under this id; more than one means a cloned image.
     pub instances: u32,

@@ -16,33 +16,23 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
                      -Cllvm-args=-sanitizer-coverage-pc-table -Ccodegen-units=1";
 /// How often a target that runs says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// The crates with targets, from the checkout's top. Seeds are all in the first one's `corpus`.
-pub(crate) const CRATES: [&str; 2] = ["protocol/fuzz", "protocol/fuzz/tls"];
-
-/// A program that feeds a parser.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// Its name.
-    pub(crate) name: String,
-    /// The crate that it is in, one of [`CRATES`].
-    folder: &'static str,
-}
+/// The crate with the targets, a workspace of its own, from the checkout's top.
+pub(crate) const FOLDER: &str = "protocol/fuzz";
 
 /// Fuzzes one target or all, and fails if one of them found something.
 pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<ExitCode> {
     tools::ensure(tools::FUZZ)?;
     let mut chosen = targets()?;
     if let Some(target) = target {
-        if !chosen.iter().any(|one| one.name == target) {
-            let names: Vec<_> = chosen.iter().map(|one| one.name.as_str()).collect();
-            return Err(format!("no fuzz target '{target}'; there are {}", names.join(", ")).into());
+        if !chosen.iter().any(|one| one == target) {
+            return Err(format!("no fuzz target '{target}'; there are {}", chosen.join(", ")).into());
         }
-        chosen.retain(|one| one.name == target);
+        chosen.retain(|one| one == target);
     }
-    build(&chosen)?;
+    build()?;
     let mut code = ExitCode::SUCCESS;
     for target in chosen {
-        headline(&format!("fuzz {}", target.name));
+        headline(&format!("fuzz {target}"));
         if let Err(failure) = play(&target, seconds) {
             say(&format!("error: {failure}"));
             code = ExitCode::FAILURE;
@@ -51,41 +41,33 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// Every target there is.
-pub(crate) fn targets() -> Result<Vec<Target>> {
-    let mut targets = Vec::new();
-    for folder in CRATES {
-        let manifest = workspace::root().join(folder).join("Cargo.toml");
-        let text = fs::read_to_string(&manifest).or_fail(|| format!("can't read {}", manifest.display()))?;
-        targets.extend(program_names(&text).into_iter().map(|name| Target { name, folder }));
-    }
-    Ok(targets)
+/// The names of the fuzz crate's programs.
+pub(crate) fn targets() -> Result<Vec<String>> {
+    let manifest = crate_dir().join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).or_fail(|| format!("can't read {}", manifest.display()))?;
+    Ok(program_names(&text))
 }
 
-/// Builds these targets, and what else their crates hold.
-pub(crate) fn build(targets: &[Target]) -> Result<()> {
+/// Builds all targets.
+pub(crate) fn build() -> Result<()> {
     say("Building the fuzz targets.");
-    for folder in CRATES.into_iter().filter(|folder| targets.iter().any(|target| target.folder == *folder)) {
-        let manifest = workspace::root().join(folder).join("Cargo.toml");
-        let mut command = workspace::cargo(&["build", "--release", "--manifest-path"]);
-        // With a target named, cargo keeps the flags away from build scripts, which can't be linked with them.
-        command
-            .arg(manifest)
-            .arg("--target")
-            .arg(host()?)
-            .arg("--target-dir")
-            .arg(work_dir())
-            .env("RUSTFLAGS", FLAGS);
-        children::succeed(&mut command)?;
-    }
-    Ok(())
+    let manifest = crate_dir().join("Cargo.toml");
+    let mut command = workspace::cargo(&["build", "--release", "--manifest-path"]);
+    // With a target named, cargo keeps the flags away from build scripts, which can't be linked with them.
+    command
+        .arg(manifest)
+        .arg("--target")
+        .arg(host()?)
+        .arg("--target-dir")
+        .arg(work_dir())
+        .env("RUSTFLAGS", FLAGS);
+    children::succeed(&mut command)
 }
 
 /// Runs one target on the seeds in git and on what earlier runs found.
-pub(crate) fn play(target: &Target, seconds: u32) -> Result<()> {
-    let target = target.name.as_str();
+pub(crate) fn play(target: &str, seconds: u32) -> Result<()> {
     let program = work_dir().join(host()?).join("release").join(target);
-    let (found, seeds) = (work_dir().join("corpus").join(target), corpus().join(target));
+    let (found, seeds) = (work_dir().join("corpus").join(target), crate_dir().join("corpus").join(target));
     let (artifacts, logs) = (work_dir().join("artifacts"), work_dir().join("logs"));
     for dir in [&found, &artifacts, &logs] {
         fs::create_dir_all(dir).or_fail(|| format!("can't make {}", dir.display()))?;
@@ -134,9 +116,8 @@ fn host() -> Result<String> {
     host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".to_owned().into())
 }
 
-/// The seeds that are kept in git, a folder for each target.
-fn corpus() -> PathBuf {
-    workspace::root().join(CRATES[0]).join("corpus")
+fn crate_dir() -> PathBuf {
+    workspace::root().join(FOLDER)
 }
 
 fn work_dir() -> PathBuf {

@@ -156,7 +156,7 @@ pub enum RelayState {
     Fresh,
     /// Configured, not accepting.
     Ready,
-    /// Accepting.
+    /// It accepts connections.
     Serving,
     /// Not accepting any more; its sessions go on.
     Draining,

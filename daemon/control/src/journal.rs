@@ -61,7 +61,7 @@ fn fields(record: &Record) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zone_log::{AUDIT, LONGEST_NAME, Level, Source};
+    use zone_log::{AUDIT, Level, MAX_NAME_BYTES, Source};
 
     /// The longest name that the journal takes.
     const MAX_FIELD_NAME_CHARS: usize = 64;
@@ -96,7 +96,7 @@ mod tests {
             assert!(name.starts_with(|c: char| c.is_ascii_uppercase()), "{name}");
             assert!(name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'), "{name}");
         }
-        const { assert!(PREFIX.len() + LONGEST_NAME <= MAX_FIELD_NAME_CHARS) };
+        const { assert!(PREFIX.len() + MAX_NAME_BYTES <= MAX_FIELD_NAME_CHARS) };
     }
 
     #[test]

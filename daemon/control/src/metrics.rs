@@ -46,11 +46,11 @@ pub struct OfRelay {
 /// What a relay carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Kind {
-    /// Endpoints.
+    /// Endpoints with a park or a session.
     Endpoints,
     /// Parked connections.
     Parks,
-    /// Sessions.
+    /// Sessions that are open.
     Sessions,
 }
 

@@ -13,7 +13,7 @@ use crate::config::Config;
 /// Why the daemon does not start as this user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UserError {
-    /// Privileges.
+    /// Privileges could not be given up, or are still held.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
     /// The user of the configuration.

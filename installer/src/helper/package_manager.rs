@@ -54,7 +54,7 @@ pub(super) struct Manager {
 /// What the package database says about the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Installed {
-    /// Nothing.
+    /// There is none.
     No,
     /// It is there, whole.
     Yes(Version),

@@ -1,4 +1,4 @@
-//! Which crate may depend on which: the table in docs/contributing.md says so, and nothing else does.
+//! Which crate may depend on which: the table in README.md says so, and nothing else does.
 
 use std::path::Path;
 
@@ -58,13 +58,10 @@ pub(crate) fn packages(metadata: &str, root: &Path) -> Result<Vec<Package>> {
 }
 
 /// What the manifests do that the table does not allow, and what is wrong with the table, as lines for a person.
-pub(crate) fn breaches(contributing: &str, packages: &[Package]) -> Vec<String> {
-    let (rules, mut lines) = read(contributing, packages);
+pub(crate) fn breaches(readme: &str, packages: &[Package]) -> Vec<String> {
+    let (rules, mut lines) = read(readme, packages);
     if rules.is_empty() {
-        return vec![
-            "docs/contributing.md has no table with a column 'folder' and a column 'may depend on'"
-                .to_owned(),
-        ];
+        return vec!["README.md has no table with a column 'folder' and a column 'may depend on'".to_owned()];
     }
     for package in packages {
         let covers = |folder: &str| {
@@ -77,7 +74,7 @@ pub(crate) fn breaches(contributing: &str, packages: &[Package]) -> Vec<String> 
             .filter(|(folder, _)| covers(folder))
             .max_by_key(|(folder, _)| folder.len());
         let Some((_, rule)) = rule else {
-            lines.push(format!("{}/ stands in no row of docs/contributing.md's table", package.folder));
+            lines.push(format!("{}/ stands in no row of README.md's table", package.folder));
             continue;
         };
         for needed in &package.needs {
@@ -88,7 +85,7 @@ pub(crate) fn breaches(contributing: &str, packages: &[Package]) -> Vec<String> 
             };
             if *needed != package.folder && !rule.may.iter().any(fits) {
                 lines.push(format!(
-                    "{}/ depends on {needed}/, which docs/contributing.md does not allow",
+                    "{}/ depends on {needed}/, which README.md does not allow",
                     package.folder
                 ));
             }
@@ -98,10 +95,10 @@ pub(crate) fn breaches(contributing: &str, packages: &[Package]) -> Vec<String> 
 }
 
 /// The rows of the table, and what can't be understood in it.
-fn read(contributing: &str, packages: &[Package]) -> (Vec<Rule>, Vec<String>) {
+fn read(readme: &str, packages: &[Package]) -> (Vec<Rule>, Vec<String>) {
     let (mut rules, mut wrong) = (Vec::new(), Vec::new());
     let mut columns = None;
-    for row in markdown::rows(markdown::prose(contributing)) {
+    for row in markdown::rows(markdown::prose(readme)) {
         let column = |title: &str| row.iter().position(|cell| cell.eq_ignore_ascii_case(title));
         if let (Some(folder), Some(may)) = (column("folder"), column("may depend on")) {
             columns = Some((folder, may, row.len()));
@@ -118,10 +115,7 @@ fn read(contributing: &str, packages: &[Package]) -> (Vec<Rule>, Vec<String>) {
             .collect();
         let (may, unknown) = allowed(row[may], packages);
         wrong.extend(unknown.into_iter().map(|word| {
-            format!(
-                "docs/contributing.md lets {} depend on '{word}', which is no crate of ours",
-                folders.join(", ")
-            )
+            format!("README.md lets {} depend on '{word}', which is no crate of ours", folders.join(", "))
         }));
         rules.push(Rule { folders, may });
     }
@@ -205,7 +199,7 @@ mod tests {
         packages[1].needs.push("protocol".into());
         assert_eq!(
             breaches(TABLE, &packages),
-            ["daemon/log/ depends on protocol/, which docs/contributing.md does not allow"]
+            ["daemon/log/ depends on protocol/, which README.md does not allow"]
         );
     }
 
@@ -215,7 +209,7 @@ mod tests {
         packages.push(package("packaging/generate", &["daemon/relay", "daemon/log"]));
         assert_eq!(
             breaches(TABLE, &packages),
-            ["packaging/generate/ depends on daemon/log/, which docs/contributing.md does not allow"]
+            ["packaging/generate/ depends on daemon/log/, which README.md does not allow"]
         );
     }
 
@@ -227,8 +221,8 @@ mod tests {
         assert_eq!(
             breaches(&table, &packages),
             [
-                "docs/contributing.md lets daemon/relay depend on 'logs', which is no crate of ours",
-                "new/ stands in no row of docs/contributing.md's table"
+                "README.md lets daemon/relay depend on 'logs', which is no crate of ours",
+                "new/ stands in no row of README.md's table"
             ]
         );
     }
