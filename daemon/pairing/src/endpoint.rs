@@ -6,23 +6,18 @@ use std::{
     time::Duration,
 };
 
-use crate::{CallId, InstanceId, ParkCounts, ParkId, ParkState, Time, park::Park};
+use crate::{
+    CallId, InstanceId, ParkCounts, ParkId, ParkState, Time,
+    park::Park,
+    park_choice::{FreeParks, take},
+};
 
 /// Instances without connections that are kept in mind per endpoint.
 const MAX_GONE_INSTANCES: usize = 8;
 
-/// Orders the parks of an endpoint: the greatest is used first, the least is evicted first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Standing {
-    rank: u64,
-    proved: Time,
-    pub(crate) park: ParkId,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Endpoint {
-    idle: BTreeSet<Standing>,
-    pinging: BTreeSet<Standing>,
+    free: FreeParks,
     busy: BTreeSet<ParkId>,
     counts: ParkCounts,
     /// By order of arrival.
@@ -38,12 +33,12 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     pub(crate) fn list(&mut self, id: ParkId, park: &Park) {
-        let standing = Standing { rank: park.rank, proved: park.proved, park: id };
         match park.state {
-            ParkState::Idle => self.idle.insert(standing),
-            ParkState::Pinging => self.pinging.insert(standing),
-            ParkState::Assigned { .. } | ParkState::Session { .. } => self.busy.insert(id),
-        };
+            ParkState::Idle | ParkState::Pinging => self.free.insert(id, park),
+            ParkState::Assigned { .. } | ParkState::Session { .. } => {
+                self.busy.insert(id);
+            }
+        }
         *self.counts.of(park.state) += 1;
         if let Some(held) = self.instances.held(park.rank, park.state) {
             *held += 1;
@@ -51,10 +46,8 @@ impl Endpoint {
     }
 
     pub(crate) fn unlist(&mut self, id: ParkId, park: &Park) {
-        let standing = Standing { rank: park.rank, proved: park.proved, park: id };
         match park.state {
-            ParkState::Idle => take(&mut self.idle, &standing),
-            ParkState::Pinging => take(&mut self.pinging, &standing),
+            ParkState::Idle | ParkState::Pinging => self.free.remove(id, park),
             ParkState::Assigned { .. } | ParkState::Session { .. } => take(&mut self.busy, &id),
         }
         *self.counts.of(park.state) -= 1;
@@ -67,33 +60,23 @@ impl Endpoint {
         self.counts
     }
 
-    /// The idle park to use next.
+    /// The park that serves the next call.
     pub(crate) fn best(&self) -> Option<ParkId> {
-        self.idle.last().map(|standing| standing.park)
+        self.free.best()
     }
 
-    /// The park to evict next.
+    /// The park that is let go when there is one too many.
     pub(crate) fn worst(&self) -> Option<ParkId> {
-        self.idle.first().into_iter().chain(self.pinging.first()).min().map(|standing| standing.park)
+        self.free.worst()
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = ParkId> {
-        let free = self.idle.iter().chain(&self.pinging).map(|standing| standing.park);
-        free.chain(self.busy.iter().copied())
+        self.free.all().chain(self.busy.iter().copied())
     }
 
     /// Sessions, and calls that are on their way to one.
     pub(crate) fn demand(&self) -> usize {
         self.counts.sessions + self.counts.assigned + self.waiting.len()
-    }
-}
-
-/// Removes an entry. A B-tree keeps its node when its last entry goes, and most endpoints have two of these sets
-/// empty at any time.
-fn take<T: Ord>(set: &mut BTreeSet<T>, entry: &T) {
-    set.remove(entry);
-    if set.is_empty() {
-        *set = BTreeSet::new();
     }
 }
 

@@ -88,6 +88,7 @@ mod limits;
 mod machine;
 mod outcomes;
 mod park;
+mod park_choice;
 mod registry;
 mod types;
 

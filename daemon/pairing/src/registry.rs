@@ -261,4 +261,4 @@ impl Registry {
 /// that a park takes less than twice as much.
 #[cfg(test)]
 pub(crate) const BYTES_PER_PARK: usize =
-    size_of::<(ParkId, Park)>() + size_of::<(Time, ParkId)>() + size_of::<crate::endpoint::Standing>();
+    size_of::<(ParkId, Park)>() + size_of::<(Time, ParkId)>() + size_of::<crate::park_choice::Preference>();
