@@ -15,9 +15,9 @@ use zone_protocol::tls::certificate::{Leaf, NameHash};
 use crate::lock::lock;
 use crate::rules::{Port, Rules};
 
-/// Why a connection is ended from outside its task.
+/// TerminationReason a connection is ended from outside its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum TerminationReason {
     /// Its certificate is not admitted any more.
     NotAdmitted,
     /// The relay stops, or its time to drain is up.
@@ -26,20 +26,20 @@ pub enum Why {
 
 /// Ends a connection from outside its task.
 #[derive(Debug, Default)]
-pub struct Kill {
-    why: OnceLock<Why>,
+pub struct Termination {
+    why: OnceLock<TerminationReason>,
     wake: Notify,
 }
 
-impl Kill {
+impl Termination {
     /// Ends it. The first reason counts.
-    pub fn strike(&self, why: Why) {
+    pub fn terminate(&self, why: TerminationReason) {
         let _ = self.why.set(why);
         self.wake.notify_waiters();
     }
 
     /// Waits until it is to end. Can be cancelled.
-    pub async fn struck(&self) -> Why {
+    pub async fn terminated(&self) -> TerminationReason {
         loop {
             // Made before the reason is looked for, so that a strike in between is not missed.
             let waiting = self.wake.notified();
@@ -56,7 +56,7 @@ struct Entry {
     port: Port,
     leaf: Arc<Leaf>,
     issuers: Box<[NameHash]>,
-    kill: Arc<Kill>,
+    termination: Arc<Termination>,
 }
 
 /// Every connection that passed its handshake.
@@ -75,17 +75,17 @@ pub struct Registered {
     /// Who it is.
     pub leaf: Arc<Leaf>,
     /// Struck when it may no longer be connected.
-    pub kill: Arc<Kill>,
+    pub termination: Arc<Termination>,
 }
 
 impl Connections {
     /// Registers a connection. The caller authorises it next.
     pub fn register(self: &Arc<Self>, port: Port, leaf: Leaf, issuers: Box<[NameHash]>) -> Registered {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (leaf, kill) = (Arc::new(leaf), Arc::new(Kill::default()));
-        let entry = Entry { port, leaf: Arc::clone(&leaf), issuers, kill: Arc::clone(&kill) };
+        let (leaf, termination) = (Arc::new(leaf), Arc::new(Termination::default()));
+        let entry = Entry { port, leaf: Arc::clone(&leaf), issuers, termination: Arc::clone(&termination) };
         lock(&self.entries).insert(number, entry);
-        Registered { connections: Arc::clone(self), number, leaf, kill }
+        Registered { connections: Arc::clone(self), number, leaf, termination }
     }
 
     /// Ends every connection that these rules no longer admit; returns how many, and the endpoints that have none
@@ -102,7 +102,7 @@ impl Connections {
                 && !entry.issuers.iter().any(|issuer| removed.contains(issuer));
             if !admitted {
                 ended += 1;
-                entry.kill.strike(Why::NotAdmitted);
+                entry.termination.terminate(TerminationReason::NotAdmitted);
             }
             if entry.port == Port::Endpoint {
                 let endpoints = if admitted { &mut spared } else { &mut struck };
@@ -115,7 +115,7 @@ impl Connections {
     /// Ends all of them.
     pub fn end_all(&self) {
         for entry in lock(&self.entries).values() {
-            entry.kill.strike(Why::Stopping);
+            entry.termination.terminate(TerminationReason::Stopping);
         }
     }
 

@@ -13,7 +13,7 @@ use zone_protocol::identity::Label;
 use zone_protocol::problem::{MEDIA_TYPE, Problem};
 use zone_protocol::proxy_status::{ProxyStatus, Reason};
 
-/// Why no head was read.
+/// TerminationReason no head was read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The other side closed cleanly between two heads.
@@ -125,7 +125,7 @@ pub struct Refused<'a> {
     pub proxy: &'a Label,
     /// HTTP status; usually the reason's own.
     pub status: u16,
-    /// Why.
+    /// TerminationReason.
     pub reason: Reason,
     /// What the endpoint answered, if it did.
     pub received_status: Option<u16>,

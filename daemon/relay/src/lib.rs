@@ -4,25 +4,25 @@
 //! listening sockets, the certificates and the policy over a channel (see `zone-channel`); it opens no file
 //! and dials nobody.
 //!
-//! A connection's way: [`listen`] accepts and applies the limits, [`preface`] reads a balancer's PROXY header,
-//! [`handshake`] and [`connections`] find out who it is. An endpoint's connection then waits in [`park`], a
-//! Module Server's is served by [`caller`]; the [`switchboard`] brings the two together and [`session`] moves
+//! A connection's way: [`accept_loop`] accepts and applies the limits, [`proxy_protocol`] reads a balancer's PROXY header,
+//! [`identity`] and [`connections`] find out who it is. An endpoint's connection then waits in [`park`], a
+//! Module Server's is served by [`routes`]; the [`switchboard`] brings the two together and [`copy`] moves
 //! the bytes.
 
-pub mod caller;
+pub mod accept_loop;
+pub mod admission;
 pub mod connections;
-pub mod handshake;
+pub mod control;
+pub mod copy;
 pub mod head_io;
-pub mod listen;
+pub mod identity;
 mod lock;
 pub mod log;
 pub mod metrics;
 pub mod park;
-pub mod preface;
 pub mod presence;
-pub mod pulse;
-pub mod relay;
+pub mod proxy_protocol;
+pub mod routes;
 pub mod rules;
-pub mod serve;
-pub mod session;
 pub mod switchboard;
+pub mod watchdog;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use zone_channel::build;
 use zone_privileges::{PrivilegeError, Strictness, give_up, is_root, verify};
 use zone_protocol::provisioning::ProcessStatus;
-use zone_relay::relay::Own;
+use zone_relay::control::Own;
 use zone_service_manager::ServiceManager;
 
 fn main() -> ExitCode {
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         };
         Ok((channel, own, tokio::runtime::Builder::new_multi_thread().enable_all().build()?))
     });
-    match result.map(|(channel, own, runtime)| runtime.block_on(zone_relay::relay::run(channel, own))) {
+    match result.map(|(channel, own, runtime)| runtime.block_on(zone_relay::control::run(channel, own))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("zone-relay: {error}");

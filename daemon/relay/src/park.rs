@@ -15,32 +15,32 @@ use zone_protocol::head::{
 use zone_protocol::proxy_status::Reason;
 use zone_protocol::{PARK_UPGRADE, fields};
 
-use crate::connections::Why;
-use crate::handshake::Connection;
+use crate::admission::{AdmittedConnection, Context};
+use crate::connections::TerminationReason;
 use crate::head_io::{ReadError, Refused, read_request, receive, refuse};
+use crate::identity::Connection;
 use crate::rules::Port;
-use crate::serve::{Known, Shared};
 use crate::switchboard::{Command, EndpointLeg, Mailbox, Request};
 
 /// The first and only request of an endpoint's connection, then its life as a park.
-pub async fn serve(shared: Arc<Shared>, mut known: Known) {
-    match greet(&shared, &mut known).await {
+pub async fn serve(context: Arc<Context>, mut admitted: AdmittedConnection) {
+    match greet(&context, &mut admitted).await {
         // A task of its own again: a park needs none of what the greeting needed.
-        Ok(instance) => drop(tokio::spawn(wait(shared, Box::new(known), instance))),
+        Ok(instance) => drop(tokio::spawn(wait(context, Box::new(admitted), instance))),
         Err(None) => {}
-        Err(Some((reason, why))) => shared.refuse(Port::Endpoint, known.peer, reason, &why),
+        Err(Some((reason, why))) => context.refuse(Port::Endpoint, admitted.peer, reason, &why),
     }
 }
 
 type Refusal = Option<(&'static str, String)>;
 
-async fn greet(shared: &Shared, known: &mut Known) -> Result<u128, Refusal> {
-    let rules = shared.rules();
+async fn greet(context: &Context, admitted: &mut AdmittedConnection) -> Result<u128, Refusal> {
+    let rules = context.rules();
     let within = rules.timeouts.head;
     let mut bytes = Vec::new();
     let head = tokio::select! {
-        head = read_request(&mut known.stream, &mut bytes, rules.head, within, within) => head,
-        _ = known.registered.kill.struck() => return Err(None),
+        head = read_request(&mut admitted.stream, &mut bytes, rules.head, within, within) => head,
+        _ = admitted.registered.termination.terminated() => return Err(None),
     };
     let answer = match head {
         Ok(head) if bytes.is_empty() => check(&head),
@@ -54,7 +54,7 @@ async fn greet(shared: &Shared, known: &mut Known) -> Result<u128, Refusal> {
         Err(error) => return Err(Some(("head", error.to_string()))),
     };
     let answer = match answer {
-        Ok(_) if shared.is_draining() => {
+        Ok(_) if context.is_draining() => {
             Err((503, Reason::Draining, "this proxy is being replaced: connect again".to_owned()))
         }
         other => other,
@@ -67,8 +67,8 @@ async fn greet(shared: &Shared, known: &mut Known) -> Result<u128, Refusal> {
                 &[("Connection", "Upgrade"), ("Upgrade", PARK_UPGRADE)],
             );
             let write = async {
-                known.stream.write_all(switch.as_bytes()).await?;
-                known.stream.flush().await
+                admitted.stream.write_all(switch.as_bytes()).await?;
+                admitted.stream.flush().await
             };
             match timeout(within, write).await {
                 Ok(Ok(())) => Ok(instance),
@@ -82,7 +82,7 @@ async fn greet(shared: &Shared, known: &mut Known) -> Result<u128, Refusal> {
             let refused =
                 Refused { proxy: &rules.name, status, reason, received_status: None, fields, details };
             // The peer may be gone; it is being refused either way.
-            let _ = refuse(&mut known.stream, &refused, within).await;
+            let _ = refuse(&mut admitted.stream, &refused, within).await;
             Err(Some(("request", why)))
         }
     }
@@ -117,19 +117,19 @@ enum End {
     /// The switchboard said so.
     Told(CloseReason),
     /// It was ended from outside.
-    Struck(Why),
+    Struck(TerminationReason),
     /// The endpoint closed it cleanly.
     Left,
     /// It was cut.
     Cut(io::Error),
 }
 
-async fn wait(shared: Arc<Shared>, known: Box<Known>, instance: u128) {
-    let name = known.registered.leaf.identity.name.clone();
-    let (park, mailbox) = shared.switchboard.park(&name, instance, known.peer);
-    tracing::debug!(endpoint = %name, peer = %known.peer, park = park.0, "parked");
-    let peer = known.peer;
-    let mut parked = Parked { shared, known, park, mailbox };
+async fn wait(context: Arc<Context>, admitted: Box<AdmittedConnection>, instance: u128) {
+    let name = admitted.registered.leaf.identity.name.clone();
+    let (park, mailbox) = context.switchboard.park(&name, instance, admitted.peer);
+    tracing::debug!(endpoint = %name, peer = %admitted.peer, park = park.0, "parked");
+    let peer = admitted.peer;
+    let mut parked = Parked { context, admitted, park, mailbox };
     let connected = match parked.idle().await {
         Ok(request) => parked.connect(&request).await,
         Err(end) => Err(end),
@@ -138,7 +138,7 @@ async fn wait(shared: Arc<Shared>, known: Box<Known>, instance: u128) {
         Ok((answer, early)) => return parked.join(&answer, early),
         Err(end) => end,
     };
-    let (switchboard, mut stream) = (Arc::clone(&parked.shared.switchboard), parked.known.stream);
+    let (switchboard, mut stream) = (Arc::clone(&parked.context.switchboard), parked.admitted.stream);
     match end {
         End::Told(reason) => {
             tracing::debug!(endpoint = %name, %peer, park = park.0, reason = reason.label(), "park closed");
@@ -150,7 +150,7 @@ async fn wait(shared: Arc<Shared>, known: Box<Known>, instance: u128) {
         }
         End::Struck(why) => {
             switchboard.report(Event::ParkGone { park, clean: false });
-            if why == Why::NotAdmitted {
+            if why == TerminationReason::NotAdmitted {
                 tracing::info!(endpoint = %name, %peer, park = park.0, "park ended: its certificate is not admitted any more");
             }
         }
@@ -166,8 +166,8 @@ async fn wait(shared: Arc<Shared>, known: Box<Known>, instance: u128) {
 }
 
 struct Parked {
-    shared: Arc<Shared>,
-    known: Box<Known>,
+    context: Arc<Context>,
+    admitted: Box<AdmittedConnection>,
     park: ParkId,
     mailbox: Arc<Mailbox>,
 }
@@ -180,23 +180,23 @@ impl Parked {
         loop {
             let read = tokio::select! {
                 biased;
-                why = self.known.registered.kill.struck() => return Err(End::Struck(why)),
+                why = self.admitted.registered.termination.terminated() => return Err(End::Struck(why)),
                 command = self.mailbox.next() => {
                     match command {
                         Command::Close(reason) => return Err(End::Told(reason)),
                         Command::Ping => {
                             asked = true;
-                            self.send(&ping(self.known.registered.leaf.identity.name.as_str())).await?;
+                            self.send(&ping(self.admitted.registered.leaf.identity.name.as_str())).await?;
                         }
                         Command::Assign => {
-                            if let Some(request) = self.shared.switchboard.take_up(self.park) {
+                            if let Some(request) = self.context.switchboard.take_up(self.park) {
                                 return Ok(request);
                             }
                         }
                     }
                     continue;
                 }
-                read = receive(&mut self.known.stream, &mut received) => read.map_err(End::Cut)?,
+                read = receive(&mut self.admitted.stream, &mut received) => read.map_err(End::Cut)?,
             };
             if read == 0 {
                 return Err(End::Left);
@@ -204,11 +204,11 @@ impl Parked {
             if !asked {
                 return Err(self.unexpected("bytes that nobody asked for").await);
             }
-            match is_pong(&received, self.shared.rules().head) {
+            match is_pong(&received, self.context.rules().head) {
                 Ok(false) => {}
                 Ok(true) => {
                     (asked, received) = (false, Vec::new());
-                    self.shared.switchboard.report(Event::Pong { park: self.park });
+                    self.context.switchboard.report(Event::Pong { park: self.park });
                 }
                 Err(why) => return Err(self.unexpected(&why).await),
             }
@@ -218,21 +218,21 @@ impl Parked {
     /// Sends CONNECT and reads the endpoint's answer, with what came behind it.
     async fn connect(&mut self, request: &Request) -> Result<(ResponseHead, Vec<u8>), End> {
         self.send(&connect(request)).await?;
-        let limits = self.shared.rules().head;
+        let limits = self.context.rules().head;
         let mut bytes = Vec::new();
         loop {
             let first = bytes.is_empty();
             let read = tokio::select! {
                 biased;
-                why = self.known.registered.kill.struck() => return Err(End::Struck(why)),
+                why = self.admitted.registered.termination.terminated() => return Err(End::Struck(why)),
                 reason = self.mailbox.closed() => return Err(End::Told(reason)),
-                read = receive(&mut self.known.stream, &mut bytes) => read.map_err(End::Cut)?,
+                read = receive(&mut self.admitted.stream, &mut bytes) => read.map_err(End::Cut)?,
             };
             if read == 0 {
                 return Err(End::Left);
             }
             if first {
-                self.shared.switchboard.report(Event::FirstByte { park: self.park });
+                self.context.switchboard.report(Event::FirstByte { park: self.park });
             }
             match parse_response(&bytes, limits) {
                 Ok(None) => {}
@@ -244,7 +244,7 @@ impl Parked {
                     return Err(self.unexpected("a second 1xx answer").await);
                 }
                 Ok(Some((answer, _))) => {
-                    self.shared.switchboard.refused(self.park, answer.status, &answer.reason);
+                    self.context.switchboard.refused(self.park, answer.status, &answer.reason);
                     return Err(End::Told(self.mailbox.closed().await));
                 }
                 Err(error) => return Err(self.unexpected(&error.to_string()).await),
@@ -253,7 +253,7 @@ impl Parked {
     }
 
     fn join(self, answer: &ResponseHead, early: Vec<u8>) {
-        let Known { stream, peer, registered, places } = *self.known;
+        let AdmittedConnection { stream, peer, registered, permits } = *self.admitted;
         let leg = EndpointLeg {
             park: self.park,
             stream,
@@ -262,24 +262,24 @@ impl Parked {
             address: peer,
             registered,
             mailbox: self.mailbox,
-            places,
+            permits,
         };
-        self.shared.switchboard.accepted(Box::new(leg));
+        self.context.switchboard.accepted(Box::new(leg));
     }
 
     /// Writes, unless the park is closed first: the switchboard's deadlines bound how long that can take.
     async fn send(&mut self, text: &str) -> Result<(), End> {
         tokio::select! {
             biased;
-            why = self.known.registered.kill.struck() => Err(End::Struck(why)),
-            written = write(&mut self.known.stream, text) => written.map_err(End::Cut),
+            why = self.admitted.registered.termination.terminated() => Err(End::Struck(why)),
+            written = write(&mut self.admitted.stream, text) => written.map_err(End::Cut),
             reason = self.mailbox.closed() => Err(End::Told(reason)),
         }
     }
 
     async fn unexpected(&self, why: &str) -> End {
-        self.shared.refuse(Port::Endpoint, self.known.peer, "park_protocol", &why);
-        self.shared.switchboard.report(Event::Unexpected { park: self.park });
+        self.context.refuse(Port::Endpoint, self.admitted.peer, "park_protocol", &why);
+        self.context.switchboard.report(Event::Unexpected { park: self.park });
         End::Told(self.mailbox.closed().await)
     }
 }
@@ -327,7 +327,7 @@ mod tests {
     use super::*;
 
     /// The size of the future that a function gives, without calling it.
-    fn future_size<F>(_: impl FnOnce(Arc<Shared>, Box<Known>, u128) -> F) -> usize {
+    fn future_size<F>(_: impl FnOnce(Arc<Context>, Box<AdmittedConnection>, u128) -> F) -> usize {
         size_of::<F>()
     }
 

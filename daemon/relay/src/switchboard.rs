@@ -18,11 +18,11 @@ use zone_protocol::identity::{Label, Target, printable};
 use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 
 use crate::connections::Registered;
-use crate::handshake::Connection;
+use crate::identity::Connection;
 use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::presence::{Change, PresenceEvent};
-use crate::pulse::Beat;
+use crate::watchdog::Heartbeat;
 
 /// What a park's connection is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,12 +100,12 @@ pub struct EndpointLeg {
     /// Tells it to close.
     pub mailbox: Arc<Mailbox>,
     /// Its share of the limits.
-    pub places: Places,
+    pub permits: Permits,
 }
 
 /// What a connection holds of the limits, as long as it lives.
 #[derive(Debug)]
-pub struct Places {
+pub struct Permits {
     /// Of the total.
     pub total: Permit<()>,
     /// Of its source.
@@ -184,7 +184,7 @@ impl Switchboard {
     }
 
     /// Lets time pass: pings, deadlines, drains. Runs as long as the relay does.
-    pub async fn run(&self, mut beat: Beat) {
+    pub async fn run(&self, mut heartbeat: Heartbeat) {
         loop {
             let earlier = self.earlier.notified();
             let deadline = lock(&self.state).machine.next_deadline();
@@ -197,7 +197,7 @@ impl Switchboard {
             tokio::select! {
                 () = due => self.report(Event::Tick),
                 () = earlier => {}
-                () = beat.asked() => {}
+                () = heartbeat.answer() => {}
             }
         }
     }
@@ -373,7 +373,7 @@ impl Switchboard {
     fn watch_deadline(&self, state: &mut State) {
         let next = state.machine.next_deadline();
         let earlier = match (next, state.deadline) {
-            (Some(next), Some(known)) => next < known,
+            (Some(next), Some(admitted)) => next < admitted,
             (Some(_), None) => true,
             (None, _) => false,
         };

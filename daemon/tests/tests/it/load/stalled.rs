@@ -32,7 +32,7 @@ const MOST_RATIO: f64 = 1.5;
 /// Memory counts as settled when it has not moved for this long.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// What the relay keeps of a stalled direction, in KiB, as `status` counts it (`zone_relay::session::CHUNK`).
+/// What the relay keeps of a stalled direction, in KiB, as `status` counts it (`zone_relay::copy::CHUNK_BYTES`).
 const KEPT: usize = 16;
 /// Ciphertext that waits for the socket of the stalled reader: `zone_relay::handshake::TLS_BUFFER`, and header,
 /// nonce and tag of its records.

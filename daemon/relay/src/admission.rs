@@ -1,4 +1,4 @@
-//! From an accepted socket to a connection that is known and authorised.
+//! From an accepted socket to a connection that is admitted and authorised.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::connections::{Connections, Registered};
-use crate::handshake::{self, Connection, TLS_BUFFER};
+use crate::identity::{self, Connection, TLS_BUFFER};
 use crate::metrics::Metrics;
-use crate::preface::{self, Opening, Preface};
+use crate::proxy_protocol::{self, Opening, ProxyHeader};
 use crate::rules::{Port, Rules};
-use crate::switchboard::{Places, Switchboard};
-use crate::{caller, park};
+use crate::switchboard::{Permits, Switchboard};
+use crate::{park, routes};
 use zone_accept::{HandshakeError, Limiter, LogBudget, Permit, source_of};
 use zone_protocol::identity::Label;
 use zone_protocol::tls::refusal::Refusal;
@@ -27,7 +27,7 @@ const LOG_PER_SECOND: f64 = 5.0;
 
 /// Everything that the connections of a relay share.
 #[derive(Debug)]
-pub struct Shared {
+pub struct Context {
     rules: RwLock<Arc<Rules>>,
     /// Parks and calls.
     pub switchboard: Arc<Switchboard>,
@@ -49,7 +49,7 @@ pub struct Shared {
     drain: Notify,
 }
 
-impl Shared {
+impl Context {
     /// For a relay that goes by these rules.
     pub fn new(rules: Rules, pairing: zone_pairing::Limits) -> Arc<Self> {
         let metrics = Arc::new(Metrics::new());
@@ -99,12 +99,12 @@ impl Shared {
         self.switchboard.report(zone_pairing::Event::Drain { over: self.rules().timeouts.release });
     }
 
-    /// Whether [`Shared::drain`] was called.
+    /// Whether [`Context::drain`] was called.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Waits for [`Shared::drain`]. Can be cancelled.
+    /// Waits for [`Context::drain`]. Can be cancelled.
     pub async fn drained(&self) {
         let waiting = self.drain.notified();
         if !self.is_draining() {
@@ -128,7 +128,7 @@ impl Shared {
 
 /// A connection that passed its handshake, with all that goes with it.
 #[derive(Debug)]
-pub struct Known {
+pub struct AdmittedConnection {
     /// The TLS connection.
     pub stream: Connection,
     /// Where it really comes from.
@@ -136,26 +136,26 @@ pub struct Known {
     /// Its entry among the connections.
     pub registered: Registered,
     /// Its share of the limits.
-    pub places: Places,
+    pub permits: Permits,
 }
 
 /// Takes an accepted socket as far as its identity, then hands it on to a task that is no larger than it needs
 /// to be: handshakes are large and short, parks small and long.
 pub async fn serve(
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     port: Port,
     mut stream: TcpStream,
     peer: SocketAddr,
     total: Permit<()>,
 ) {
-    let rules = shared.rules();
-    let Some(peer) = real_source(&shared, &rules, port, &mut stream, peer).await else { return };
+    let rules = context.rules();
+    let Some(peer) = real_source(&context, &rules, port, &mut stream, peer).await else { return };
     let most = match port {
         Port::Endpoint => rules.limits.endpoint_connections_per_source,
         Port::ModuleServer => rules.limits.module_server_connections_per_source,
     };
-    let Some(source) = shared.sources.acquire((port, source_of(peer.ip())), most) else {
-        shared.refuse(
+    let Some(source) = context.sources.acquire((port, source_of(peer.ip())), most) else {
+        context.refuse(
             port,
             peer,
             "source_limit",
@@ -163,26 +163,28 @@ pub async fn serve(
         );
         return;
     };
-    if !opens_with_tls(&shared, &rules, port, &stream, peer).await {
+    if !opens_with_tls(&context, &rules, port, &stream, peer).await {
         return;
     }
     // Small writes are whole messages here; waiting for more would delay keystrokes.
     let _ = stream.set_nodelay(true);
     let tls = Arc::clone(&rules.port(port).tls);
     let result = zone_accept::handshake(stream, tls, rules.timeouts.handshake, Some(TLS_BUFFER)).await;
-    match result.map_err(Unknown::from).and_then(|stream| identify(&shared, &rules, port, Box::new(stream))) {
+    match result.map_err(Unknown::from).and_then(|stream| identify(&context, &rules, port, Box::new(stream)))
+    {
         Ok((stream, registered, identity)) => {
-            shared.metrics.accepted(port);
-            let known = Known { stream, peer, registered, places: Places { total, source, identity } };
+            context.metrics.accepted(port);
+            let admitted =
+                AdmittedConnection { stream, peer, registered, permits: Permits { total, source, identity } };
             match port {
-                Port::Endpoint => drop(tokio::spawn(park::serve(shared, known))),
-                Port::ModuleServer => drop(tokio::spawn(caller::serve(shared, known))),
+                Port::Endpoint => drop(tokio::spawn(park::serve(context, admitted))),
+                Port::ModuleServer => drop(tokio::spawn(routes::serve(context, admitted))),
             }
         }
-        Err(Unknown::Handshake(error)) => shared.refuse(port, peer, error.label(), &error),
+        Err(Unknown::Handshake(error)) => context.refuse(port, peer, error.label(), &error),
         Err(Unknown::Limit(name, most)) => {
             let why = format!("{name} has {most} connections open already");
-            shared.refuse(port, peer, "identity_limit", &why);
+            context.refuse(port, peer, "identity_limit", &why);
         }
     }
 }
@@ -198,7 +200,7 @@ impl From<HandshakeError> for Unknown {
     }
 }
 
-impl Shared {
+impl Context {
     fn identity_places(&self, port: Port) -> (&Arc<Limiter<Label>>, usize) {
         let limits = &self.rules().limits;
         match port {
@@ -211,11 +213,16 @@ impl Shared {
 type Identified = (Connection, Registered, Permit<Label>);
 
 /// `before` is what the handshake went by. Whatever has changed since is asked here.
-fn identify(shared: &Shared, before: &Rules, port: Port, stream: Connection) -> Result<Identified, Unknown> {
-    let (leaf, issuers) = handshake::peer(&stream)?;
-    let registered = shared.connections.register(port, leaf, issuers.clone());
-    let rules = shared.rules();
-    handshake::authorise(&registered.leaf, &rules.port(port).admission)?;
+fn identify(
+    context: &Context,
+    before: &Rules,
+    port: Port,
+    stream: Connection,
+) -> Result<Identified, Unknown> {
+    let (leaf, issuers) = identity::peer(&stream)?;
+    let registered = context.connections.register(port, leaf, issuers.clone());
+    let rules = context.rules();
+    identity::authorise(&registered.leaf, &rules.port(port).admission)?;
     if rules.anchors != before.anchors {
         let removed = rules.removed_anchors(before, port);
         if issuers.iter().any(|issuer| removed.contains(issuer)) {
@@ -224,8 +231,8 @@ fn identify(shared: &Shared, before: &Rules, port: Port, stream: Connection) -> 
         }
     }
     let name = &registered.leaf.identity.name;
-    let (places, most) = shared.identity_places(port);
-    match places.acquire(name.clone(), most) {
+    let (permits, most) = context.identity_places(port);
+    match permits.acquire(name.clone(), most) {
         Some(place) => Ok((stream, registered, place)),
         None => Err(Unknown::Limit(name.clone(), most)),
     }
@@ -234,26 +241,26 @@ fn identify(shared: &Shared, before: &Rules, port: Port, stream: Connection) -> 
 /// Whether a connection may go on to its handshake, whose deadline bounds this too. Behind a balancer's header
 /// another one is refused just as well.
 async fn opens_with_tls(
-    shared: &Shared,
+    context: &Context,
     rules: &Rules,
     port: Port,
     stream: &TcpStream,
     peer: SocketAddr,
 ) -> bool {
-    match timeout(rules.timeouts.handshake, preface::peek(stream)).await {
+    match timeout(rules.timeouts.handshake, proxy_protocol::peek(stream)).await {
         Ok(Opening::Bytes) => true,
         Ok(Opening::Probe) => {
-            shared.metrics.probed();
+            context.metrics.probed();
             false
         }
         Ok(Opening::Header) => {
             let why = "a PROXY protocol header from an address that is not in balancer.networks";
-            shared.refuse(port, peer, "proxy_header", &why);
+            context.refuse(port, peer, "proxy_header", &why);
             false
         }
         Err(_) => {
             let error = HandshakeError::TooSlow;
-            shared.refuse(port, peer, error.label(), &error);
+            context.refuse(port, peer, error.label(), &error);
             false
         }
     }
@@ -261,7 +268,7 @@ async fn opens_with_tls(
 
 /// Where a connection really comes from, or `None` where it goes no further.
 async fn real_source(
-    shared: &Shared,
+    context: &Context,
     rules: &Rules,
     port: Port,
     stream: &mut TcpStream,
@@ -270,24 +277,24 @@ async fn real_source(
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let balancer = port == Port::Endpoint && rules.is_balancer(peer.ip());
     if !balancer && !rules.allows(port, peer.ip()) {
-        shared.refuse(port, peer, "network", &"its network is not among the allowed ones");
+        context.refuse(port, peer, "network", &"its network is not among the allowed ones");
         return None;
     }
     if !balancer {
         return Some(peer);
     }
-    match preface::read(stream, rules.timeouts.proxy_header).await {
-        Ok(Preface::Source(real)) if rules.allows(port, real.ip()) => Some(real),
-        Ok(Preface::Source(real)) => {
-            shared.refuse(port, real, "network", &"its network is not among the allowed ones");
+    match proxy_protocol::read(stream, rules.timeouts.proxy_header).await {
+        Ok(ProxyHeader::Source(real)) if rules.allows(port, real.ip()) => Some(real),
+        Ok(ProxyHeader::Source(real)) => {
+            context.refuse(port, real, "network", &"its network is not among the allowed ones");
             None
         }
-        Ok(Preface::Probe) => {
-            shared.metrics.probed();
+        Ok(ProxyHeader::Probe) => {
+            context.metrics.probed();
             None
         }
         Err(error) => {
-            shared.refuse(port, peer, "proxy_header", &error);
+            context.refuse(port, peer, "proxy_header", &error);
             None
         }
     }

@@ -4,7 +4,7 @@
 //! other, while the opposite direction goes on. A connection that ends without `close_notify` was truncated;
 //! what came before is delivered, then both sides are reset. A session owns no buffer while its peers keep up:
 //! bytes are read into the worker's stack and written from there, and only what the other side does not take
-//! at once is kept, at most [`CHUNK`] bytes for each direction.
+//! at once is kept, at most [`CHUNK_BYTES`] bytes for each direction.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -16,20 +16,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::handshake::Connection;
+use crate::identity::Connection;
 use crate::metrics::Metrics;
 
 /// How much one read takes, and so how much one direction of a session can own.
-pub const CHUNK: usize = 16 * 1024;
+pub const CHUNK_BYTES: usize = 16 * 1024;
 
 /// How many chunks one poll moves in one direction before others get their turn.
-const TURN: usize = 16;
+const CHUNKS_PER_POLL: usize = 16;
 
 /// How long a reset waits for what was written before it to be acknowledged.
-const DELIVERY: Duration = Duration::from_secs(5);
-
-/// One side of a session.
-pub type Leg = Connection;
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +64,9 @@ pub struct Moved {
 
 /// Both legs and what is on its way between them.
 #[derive(Debug)]
-pub struct Session<'a> {
-    caller: Leg,
-    endpoint: Leg,
+pub struct BidirectionalCopy<'a> {
+    caller: Connection,
+    endpoint: Connection,
     outward: Direction,
     inward: Direction,
     idle: Duration,
@@ -78,12 +75,12 @@ pub struct Session<'a> {
     metrics: &'a Metrics,
 }
 
-impl<'a> Session<'a> {
+impl<'a> BidirectionalCopy<'a> {
     /// A session over two connections, with the bytes that were read from them early.
     pub fn new(
-        caller: Leg,
+        caller: Connection,
         from_caller: Vec<u8>,
-        endpoint: Leg,
+        endpoint: Connection,
         from_endpoint: Vec<u8>,
         idle: Duration,
         metrics: &'a Metrics,
@@ -101,7 +98,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Moves bytes until the end. Can be cancelled, and [`Session::abort`] called after it.
+    /// Moves bytes until the end. Can be cancelled, and [`BidirectionalCopy::abort`] called after it.
     pub async fn run(&mut self) -> Outcome {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
@@ -135,7 +132,7 @@ impl<'a> Session<'a> {
     /// Resets both sides once the side that was not cut has got everything.
     pub async fn abort_delivered(self, outcome: Outcome) {
         let whole = if outcome == Outcome::CallerCut { &self.endpoint } else { &self.caller };
-        let deadline = Instant::now() + DELIVERY;
+        let deadline = Instant::now() + DELIVERY_TIMEOUT;
         let socket = whole.get_ref().0;
         while Instant::now() < deadline && zone_sys::unsent_bytes(socket).is_ok_and(|n| n > 0) {
             // The kernel does not tell when a queue is empty; this runs for cut sessions only, and not for long.
@@ -199,7 +196,7 @@ struct Direction {
     stage: Stage,
     unflushed: bool,
     moved: u64,
-    /// Why it was cut.
+    /// TerminationReason it was cut.
     cause: Option<ErrorKind>,
 }
 
@@ -224,11 +221,11 @@ impl Direction {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut Leg,
-        writer: &mut Leg,
+        reader: &mut Connection,
+        writer: &mut Connection,
         metrics: &Metrics,
     ) -> Poll<Result<(), Cut>> {
-        for _ in 0..TURN {
+        for _ in 0..CHUNKS_PER_POLL {
             ready!(self.poll_kept(cx, writer, metrics))?;
             match self.stage {
                 Stage::Moving => match self.poll_chunk(cx, reader, writer, metrics)? {
@@ -258,7 +255,7 @@ impl Direction {
     fn poll_kept(
         &mut self,
         cx: &mut Context<'_>,
-        writer: &mut Leg,
+        writer: &mut Connection,
         metrics: &Metrics,
     ) -> Poll<Result<(), Cut>> {
         while self.start < self.kept.len() {
@@ -279,11 +276,11 @@ impl Direction {
     fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut Leg,
-        writer: &mut Leg,
+        reader: &mut Connection,
+        writer: &mut Connection,
         metrics: &Metrics,
     ) -> Result<Poll<()>, Cut> {
-        let mut space = [MaybeUninit::<u8>::uninit(); CHUNK];
+        let mut space = [MaybeUninit::<u8>::uninit(); CHUNK_BYTES];
         let mut chunk = ReadBuf::uninit(&mut space);
         match Pin::new(&mut *reader).poll_read(cx, &mut chunk) {
             Poll::Pending => return Ok(Poll::Pending),
@@ -318,7 +315,7 @@ impl Direction {
         Ok(Poll::Ready(()))
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, writer: &mut Leg) -> Result<Poll<()>, Cut> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>, writer: &mut Connection) -> Result<Poll<()>, Cut> {
         if self.unflushed {
             match Pin::new(writer).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
@@ -330,7 +327,7 @@ impl Direction {
     }
 }
 
-impl Drop for Session<'_> {
+impl Drop for BidirectionalCopy<'_> {
     fn drop(&mut self) {
         for direction in [&self.outward, &self.inward] {
             self.metrics.buffered.dec_by(signed(direction.kept.len() - direction.start));
@@ -339,7 +336,7 @@ impl Drop for Session<'_> {
 }
 
 /// Makes the close of a connection a reset (SO_LINGER 0, socket(7)).
-fn reset(leg: &Leg) {
+fn reset(leg: &Connection) {
     // Without it the close is a FIN, which without close_notify still reads as a truncation.
     let _ = leg.get_ref().0.set_zero_linger();
 }
@@ -362,6 +359,6 @@ mod tests {
 
     #[test]
     fn a_session_is_little_more_than_its_two_connections() {
-        assert!(size_of::<Session<'_>>() <= 256, "{}", size_of::<Session<'_>>());
+        assert!(size_of::<BidirectionalCopy<'_>>() <= 256, "{}", size_of::<BidirectionalCopy<'_>>());
     }
 }

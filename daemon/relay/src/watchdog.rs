@@ -16,38 +16,38 @@ use crate::lock::lock;
 
 /// Asks for signs of life.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Watchdog {
     round: watch::Sender<u64>,
-    members: Mutex<Vec<Arc<Member>>>,
+    members: Mutex<Vec<Arc<Task>>>,
     answered: Arc<Notify>,
 }
 
 #[derive(Debug)]
-struct Member {
+struct Task {
     name: &'static str,
     answered: AtomicU64,
 }
 
 /// Gives signs of life, from within a loop. Dropped, it is not asked any more.
 #[derive(Debug)]
-pub struct Beat {
-    pulse: Arc<Pulse>,
+pub struct Heartbeat {
+    watchdog: Arc<Watchdog>,
     round: watch::Receiver<u64>,
-    member: Arc<Member>,
+    member: Arc<Task>,
 }
 
-impl Pulse {
+impl Watchdog {
     /// Nobody to ask yet.
     pub fn new() -> Arc<Self> {
         Arc::new(Self { round: watch::Sender::new(0), members: Mutex::default(), answered: Arc::default() })
     }
 
     /// One more who must go on.
-    pub fn member(self: &Arc<Self>, name: &'static str) -> Beat {
+    pub fn register(self: &Arc<Self>, name: &'static str) -> Heartbeat {
         let round = self.round.subscribe();
-        let member = Arc::new(Member { name, answered: AtomicU64::new(*round.borrow()) });
+        let member = Arc::new(Task { name, answered: AtomicU64::new(*round.borrow()) });
         lock(&self.members).push(Arc::clone(&member));
-        Beat { pulse: Arc::clone(self), round, member }
+        Heartbeat { watchdog: Arc::clone(self), round, member }
     }
 
     /// Asks everybody; the name of one who did not answer in time is the error.
@@ -77,32 +77,32 @@ impl Pulse {
     }
 }
 
-impl Beat {
+impl Heartbeat {
     /// Answers when it is asked, and returns then. Can be cancelled; belongs into a `select!` of the loop.
-    pub async fn asked(&mut self) {
+    pub async fn answer(&mut self) {
         if self.round.changed().await.is_err() {
             return std::future::pending().await;
         }
         let round = *self.round.borrow_and_update();
         self.member.answered.store(round, Ordering::Release);
-        self.pulse.answered.notify_waiters();
+        self.watchdog.answered.notify_waiters();
     }
 }
 
-impl Drop for Beat {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
-        lock(&self.pulse.members).retain(|member| !Arc::ptr_eq(member, &self.member));
-        self.pulse.answered.notify_waiters();
+        lock(&self.watchdog.members).retain(|member| !Arc::ptr_eq(member, &self.member));
+        self.watchdog.answered.notify_waiters();
     }
 }
 
 /// Feeds the watchdog for as long as there is progress: looks `every` so often, and calls `fed` upon proof.
-pub async fn feed(pulse: Arc<Pulse>, every: Duration, fed: impl Fn()) {
+pub async fn feed(watchdog: Arc<Watchdog>, every: Duration, fed: impl Fn()) {
     let metrics = Handle::current().metrics();
     let mut before = samples(&metrics);
     loop {
         sleep(every).await;
-        if let Err(name) = pulse.ask(every).await {
+        if let Err(name) = watchdog.ask(every).await {
             tracing::error!(name, "it gives no sign of life: the watchdog is not fed");
             continue;
         }
@@ -139,19 +139,19 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_is_asked_and_who_stands_still_is_named() {
-        let pulse = Pulse::new();
-        let (mut lively, stuck) = (pulse.member("lively"), pulse.member("stuck"));
+        let watchdog = Watchdog::new();
+        let (mut lively, stuck) = (watchdog.register("lively"), watchdog.register("stuck"));
         let living = tokio::spawn(async move {
             loop {
-                lively.asked().await;
+                lively.answer().await;
             }
         });
-        assert_eq!(pulse.ask(SHORT).await, Err("stuck"));
+        assert_eq!(watchdog.ask(SHORT).await, Err("stuck"));
         drop(stuck);
-        assert_eq!(pulse.ask(LONG).await, Ok(()));
+        assert_eq!(watchdog.ask(LONG).await, Ok(()));
         living.abort();
         let _ = living.await;
-        assert_eq!(pulse.ask(SHORT).await, Ok(()), "who has ended is not asked");
+        assert_eq!(watchdog.ask(SHORT).await, Ok(()), "who has ended is not asked");
     }
 
     #[test]
@@ -166,8 +166,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_worker_that_a_task_blocks_starves_the_watchdog_until_it_is_free_again() {
         let (fed, mut feeding) = watch::channel(0_u64);
-        let pulse = Pulse::new();
-        let task = tokio::spawn(feed(pulse, SHORT, move || fed.send_modify(|n| *n += 1)));
+        let watchdog = Watchdog::new();
+        let task = tokio::spawn(feed(watchdog, SHORT, move || fed.send_modify(|n| *n += 1)));
         feeding.changed().await.unwrap();
         let (free, blocked) = std::sync::mpsc::channel::<()>();
         let (begun, beginning) = tokio::sync::oneshot::channel();

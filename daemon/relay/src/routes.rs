@@ -13,41 +13,41 @@ use zone_protocol::fields;
 use zone_protocol::head::{HeadError, RequestHead, write_response};
 use zone_protocol::proxy_status::Reason;
 
-use crate::connections::Why;
+use crate::admission::{AdmittedConnection, Context};
+use crate::connections::TerminationReason;
+use crate::copy::{BidirectionalCopy, Outcome};
 use crate::head_io::{ReadError, Refused, read_request, refuse};
 use crate::presence;
 use crate::rules::Port;
-use crate::serve::{Known, Shared};
-use crate::session::{Outcome, Session};
 use crate::switchboard::{EndpointLeg, Request};
 
 /// Serves requests until the connection closes or becomes a session.
-pub async fn serve(shared: Arc<Shared>, mut known: Known) {
+pub async fn serve(context: Arc<Context>, mut admitted: AdmittedConnection) {
     let mut bytes = Vec::new();
     loop {
-        match next_request(&shared, &mut known, &mut bytes).await {
+        match next_request(&context, &mut admitted, &mut bytes).await {
             Err(Stop::Quietly) => return,
-            Err(Stop::Refused(refusal)) => return decline(&shared, &mut known, refusal).await,
+            Err(Stop::Refused(refusal)) => return decline(&context, &mut admitted, refusal).await,
             Ok(head) if head.method == "CONNECT" => {
-                return match connect(&shared, &mut known, &head, bytes).await {
+                return match connect(&context, &mut admitted, &head, bytes).await {
                     Ok((request, leg, early, place)) => {
                         // A task of its own, because a session needs none of what came before it.
-                        drop(tokio::spawn(join(shared, known, request, leg, early, place)));
+                        drop(tokio::spawn(join(context, admitted, request, leg, early, place)));
                     }
                     Err(Stop::Quietly) => {}
-                    Err(Stop::Refused(refusal)) => decline(&shared, &mut known, refusal).await,
+                    Err(Stop::Refused(refusal)) => decline(&context, &mut admitted, refusal).await,
                 };
             }
-            Ok(head) => match answer(&shared, &mut known, &head).await {
+            Ok(head) => match answer(&context, &mut admitted, &head).await {
                 Ok(true) => {}
                 Ok(false) | Err(Stop::Quietly) => return,
-                Err(Stop::Refused(refusal)) => return decline(&shared, &mut known, refusal).await,
+                Err(Stop::Refused(refusal)) => return decline(&context, &mut admitted, refusal).await,
             },
         }
     }
 }
 
-/// Why a connection is done.
+/// TerminationReason a connection is done.
 enum Stop {
     /// It is gone, or to go without a word.
     Quietly,
@@ -77,23 +77,27 @@ impl Refusal {
     }
 }
 
-async fn next_request(shared: &Shared, known: &mut Known, bytes: &mut Vec<u8>) -> Result<RequestHead, Stop> {
-    let rules = shared.rules();
+async fn next_request(
+    context: &Context,
+    admitted: &mut AdmittedConnection,
+    bytes: &mut Vec<u8>,
+) -> Result<RequestHead, Stop> {
+    let rules = context.rules();
     let (idle, head) = (rules.timeouts.idle_connection, rules.timeouts.head);
-    let kill = Arc::clone(&known.registered.kill);
+    let termination = Arc::clone(&admitted.registered.termination);
     let read = tokio::select! {
         biased;
-        _ = kill.struck() => return Err(Stop::Quietly),
-        read = read_request(&mut known.stream, bytes, rules.head, idle, head) => read,
-        () = shared.drained() => {
-            let _ = timeout(Duration::from_secs(5), known.stream.shutdown()).await;
+        _ = termination.terminated() => return Err(Stop::Quietly),
+        read = read_request(&mut admitted.stream, bytes, rules.head, idle, head) => read,
+        () = context.drained() => {
+            let _ = timeout(Duration::from_secs(5), admitted.stream.shutdown()).await;
             return Err(Stop::Quietly);
         }
     };
     match read {
         Ok(head) => Ok(head),
         Err(ReadError::Closed | ReadError::Idle) => {
-            let _ = timeout(Duration::from_secs(5), known.stream.shutdown()).await;
+            let _ = timeout(Duration::from_secs(5), admitted.stream.shutdown()).await;
             Err(Stop::Quietly)
         }
         Err(ReadError::Head(error)) => {
@@ -106,20 +110,20 @@ async fn next_request(shared: &Shared, known: &mut Known, bytes: &mut Vec<u8>) -
             Err(stop)
         }
         Err(error @ (ReadError::Cut(_) | ReadError::TooSlow)) => {
-            shared.refuse(Port::ModuleServer, known.peer, "head", &error);
+            context.refuse(Port::ModuleServer, admitted.peer, "head", &error);
             Err(Stop::Quietly)
         }
     }
 }
 
-async fn decline(shared: &Shared, known: &mut Known, refusal: Box<Refusal>) {
-    let caller = &known.registered.leaf.identity.name;
+async fn decline(context: &Context, admitted: &mut AdmittedConnection, refusal: Box<Refusal>) {
+    let caller = &admitted.registered.leaf.identity.name;
     let session = refusal.session.map(|id| id.to_string()).unwrap_or_default();
-    shared.metrics.refused(Port::ModuleServer, refusal.label);
-    if let Some(swallowed) = shared.log.allows(refusal.label, Instant::now()) {
+    context.metrics.refused(Port::ModuleServer, refusal.label);
+    if let Some(swallowed) = context.log.allows(refusal.label, Instant::now()) {
         tracing::warn!(
             port = Port::ModuleServer.label(),
-            peer = %known.peer,
+            peer = %admitted.peer,
             %caller,
             session,
             reason = refusal.label,
@@ -128,7 +132,7 @@ async fn decline(shared: &Shared, known: &mut Known, refusal: Box<Refusal>) {
             refusal.details
         );
     }
-    let rules = shared.rules();
+    let rules = context.rules();
     let fields = if session.is_empty() { Vec::new() } else { vec![(fields::SESSION, session.as_str())] };
     let refused = Refused {
         proxy: &rules.name,
@@ -139,11 +143,15 @@ async fn decline(shared: &Shared, known: &mut Known, refusal: Box<Refusal>) {
         details: refusal.details,
     };
     // The caller may be gone; it is being refused either way.
-    let _ = refuse(&mut known.stream, &refused, rules.timeouts.head).await;
+    let _ = refuse(&mut admitted.stream, &refused, rules.timeouts.head).await;
 }
 
 /// Answers a request for the list or the stream; whether the connection can take another request.
-async fn answer(shared: &Shared, known: &mut Known, head: &RequestHead) -> Result<bool, Stop> {
+async fn answer(
+    context: &Context,
+    admitted: &mut AdmittedConnection,
+    head: &RequestHead,
+) -> Result<bool, Stop> {
     if let Err(error) = head.without_body() {
         return Err(Refusal::stop(Reason::BadRequest, "request", error.to_string()));
     }
@@ -156,9 +164,9 @@ async fn answer(shared: &Shared, known: &mut Known, head: &RequestHead) -> Resul
     };
     match (head.method.as_str(), head.target.as_str()) {
         ("GET", "/v1/endpoints") => {
-            let body = serde_json::to_string(&shared.switchboard.endpoints()).unwrap_or_default();
+            let body = serde_json::to_string(&context.switchboard.endpoints()).unwrap_or_default();
             let length = body.len().to_string();
-            let close = head.wants_close() || shared.is_draining();
+            let close = head.wants_close() || context.is_draining();
             let connection = if close { "close" } else { "keep-alive" };
             let mut answer = write_response(
                 200,
@@ -170,19 +178,19 @@ async fn answer(shared: &Shared, known: &mut Known, head: &RequestHead) -> Resul
                 ],
             );
             answer.push_str(&body);
-            send(shared, known, &answer).await?;
+            send(context, admitted, &answer).await?;
             if close {
-                let _ = timeout(Duration::from_secs(5), known.stream.shutdown()).await;
+                let _ = timeout(Duration::from_secs(5), admitted.stream.shutdown()).await;
             }
             Ok(!close)
         }
         ("GET", "/v1/endpoints/events") => {
-            let most = shared.rules().limits.event_streams;
-            let Some(_place) = shared.streams.acquire((), most) else {
+            let most = context.rules().limits.event_streams;
+            let Some(_place) = context.streams.acquire((), most) else {
                 let details = format!("{most} event streams are open already (limits.event_streams)");
                 return Err(Refusal::stop(Reason::Limit, "event_streams", details));
             };
-            stream_events(shared, known).await?;
+            stream_events(context, admitted).await?;
             Ok(false)
         }
         (_, "/v1/endpoints" | "/v1/endpoints/events") => wrong(405, "only GET is served here"),
@@ -190,16 +198,16 @@ async fn answer(shared: &Shared, known: &mut Known, head: &RequestHead) -> Resul
     }
 }
 
-async fn stream_events(shared: &Shared, known: &mut Known) -> Result<(), Stop> {
+async fn stream_events(context: &Context, admitted: &mut AdmittedConnection) -> Result<(), Stop> {
     let head = write_response(
         200,
         "OK",
         &[("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"), ("Connection", "close")],
     );
-    let (list, mut events) = shared.switchboard.watch();
-    send(shared, known, &(head + &presence::snapshot(&list))).await?;
-    let boot = shared.switchboard.boot();
-    let pause = shared.rules().timeouts.ping_after;
+    let (list, mut events) = context.switchboard.watch();
+    send(context, admitted, &(head + &presence::snapshot(&list))).await?;
+    let boot = context.switchboard.boot();
+    let pause = context.rules().timeouts.ping_after;
     loop {
         let mut space = [0; 64];
         let text = tokio::select! {
@@ -207,29 +215,29 @@ async fn stream_events(shared: &Shared, known: &mut Known) -> Result<(), Stop> {
                 Ok(event) => presence::change(boot, &event),
                 Err(RecvError::Lagged(_)) => {
                     let list;
-                    (list, events) = shared.switchboard.watch();
+                    (list, events) = context.switchboard.watch();
                     presence::resync(boot, list.sequence) + &presence::snapshot(&list)
                 }
                 Err(RecvError::Closed) => return Ok(()),
             },
             () = tokio::time::sleep(pause) => presence::KEEP_ALIVE.to_owned(),
             // A reader of events has nothing to say; what it sends is its end.
-            _ = known.stream.read(&mut space) => return Ok(()),
-            _ = known.registered.kill.struck() => return Ok(()),
-            () = shared.drained() => {
-                let _ = timeout(Duration::from_secs(5), known.stream.shutdown()).await;
+            _ = admitted.stream.read(&mut space) => return Ok(()),
+            _ = admitted.registered.termination.terminated() => return Ok(()),
+            () = context.drained() => {
+                let _ = timeout(Duration::from_secs(5), admitted.stream.shutdown()).await;
                 return Ok(());
             }
         };
-        send(shared, known, &text).await?;
+        send(context, admitted, &text).await?;
     }
 }
 
-async fn send(shared: &Shared, known: &mut Known, text: &str) -> Result<(), Stop> {
-    let within = shared.rules().timeouts.head;
+async fn send(context: &Context, admitted: &mut AdmittedConnection, text: &str) -> Result<(), Stop> {
+    let within = context.rules().timeouts.head;
     let write = async {
-        known.stream.write_all(text.as_bytes()).await?;
-        known.stream.flush().await
+        admitted.stream.write_all(text.as_bytes()).await?;
+        admitted.stream.flush().await
     };
     match timeout(within, write).await {
         Ok(Ok(())) => Ok(()),
@@ -242,34 +250,34 @@ type Connected = (Arc<Request>, Box<EndpointLeg>, Vec<u8>, Permit<()>);
 /// Gets a park for a CONNECT. What the caller sends meanwhile is kept, up to a limit, and flows only after the
 /// endpoint has accepted.
 async fn connect(
-    shared: &Arc<Shared>,
-    known: &mut Known,
+    context: &Arc<Context>,
+    admitted: &mut AdmittedConnection,
     head: &RequestHead,
     mut early: Vec<u8>,
 ) -> Result<Connected, Stop> {
-    let rules = shared.rules();
+    let rules = context.rules();
     let target = head
         .connect_target()
         .map_err(|error| Refusal::stop(Reason::BadRequest, "request", error.to_string()))?;
     let most = rules.limits.sessions;
-    let place = shared.sessions.acquire((), most).ok_or_else(|| {
+    let place = context.sessions.acquire((), most).ok_or_else(|| {
         Refusal::stop(
             Reason::Limit,
             "sessions",
             format!("{most} sessions are open already (limits.sessions)"),
         )
     })?;
-    let caller = known.registered.leaf.identity.name.clone();
+    let caller = admitted.registered.leaf.identity.name.clone();
     let request = Arc::new(Request { target, session: Uuid::now_v7(), caller });
-    let mut call = shared.switchboard.call(Arc::clone(&request), rules.timeouts.connect);
+    let mut call = context.switchboard.call(Arc::clone(&request), rules.timeouts.connect);
     let answer = loop {
         let room = rules.limits.early_bytes.saturating_sub(early.len()).min(1_024);
         let mut space = [0; 1_024];
         tokio::select! {
             biased;
             answer = call.answer() => break answer,
-            _ = known.registered.kill.struck() => return Err(Stop::Quietly),
-            read = known.stream.read(&mut space[..room]), if room > 0 => match read {
+            _ = admitted.registered.termination.terminated() => return Err(Stop::Quietly),
+            read = admitted.stream.read(&mut space[..room]), if room > 0 => match read {
                 Ok(0) | Err(_) => {
                     tracing::info!(session = %request.session, target = %request.target, caller = %request.caller, "the caller left before the session began");
                     return Err(Stop::Quietly);
@@ -309,8 +317,8 @@ fn unanswered(request: &Request, error: CallError, words: Option<&str>) -> Stop 
 
 /// Tells the caller that it is connected, and carries the session to its end.
 async fn join(
-    shared: Arc<Shared>,
-    mut known: Known,
+    context: Arc<Context>,
+    mut admitted: AdmittedConnection,
     request: Arc<Request>,
     leg: Box<EndpointLeg>,
     early: Vec<u8>,
@@ -322,8 +330,8 @@ async fn join(
         heads.push((fields::END_TO_END, end_to_end));
     }
     let established = write_response(200, "Connection Established", &heads);
-    if send(&shared, &mut known, &established).await.is_err() {
-        shared.switchboard.report(Event::SessionEnded { park: leg.park });
+    if send(&context, &mut admitted, &established).await.is_err() {
+        context.switchboard.report(Event::SessionEnded { park: leg.park });
         return;
     }
     tracing::info!(
@@ -331,24 +339,31 @@ async fn join(
         %session,
         target = %request.target,
         caller = %request.caller,
-        caller_address = %known.peer,
+        caller_address = %admitted.peer,
         endpoint_address = %leg.address,
         end_to_end = leg.end_to_end.as_deref().unwrap_or("unsaid"),
         "session begins"
     );
-    carry(&shared, known, &request, *leg, early).await;
+    carry(&context, admitted, &request, *leg, early).await;
     drop(place);
 }
 
-async fn carry(shared: &Shared, known: Known, request: &Request, leg: EndpointLeg, early: Vec<u8>) {
-    let EndpointLeg { park, stream: endpoint, early: answered, registered, mailbox, places, .. } = leg;
-    let idle = shared.rules().timeouts.session_idle;
+async fn carry(
+    context: &Context,
+    admitted: AdmittedConnection,
+    request: &Request,
+    leg: EndpointLeg,
+    early: Vec<u8>,
+) {
+    let EndpointLeg { park, stream: endpoint, early: answered, registered, mailbox, permits, .. } = leg;
+    let idle = context.rules().timeouts.session_idle;
     let began = Instant::now();
-    let mut session = Session::new(known.stream, early, endpoint, answered, idle, &shared.metrics);
+    let mut session =
+        BidirectionalCopy::new(admitted.stream, early, endpoint, answered, idle, &context.metrics);
     let ended = tokio::select! {
         biased;
-        why = known.registered.kill.struck() => Err(struck(why, "caller_not_admitted")),
-        why = registered.kill.struck() => Err(struck(why, "endpoint_not_admitted")),
+        why = admitted.registered.termination.terminated() => Err(struck(why, "caller_not_admitted")),
+        why = registered.termination.terminated() => Err(struck(why, "endpoint_not_admitted")),
         reason = mailbox.closed() => Err(reason.label()),
         outcome = session.run() => Ok(outcome),
     };
@@ -358,9 +373,9 @@ async fn carry(shared: &Shared, known: Known, request: &Request, leg: EndpointLe
         Ok(outcome @ (Outcome::CallerCut | Outcome::EndpointCut)) => session.abort_delivered(outcome).await,
         Ok(Outcome::Idle) | Err(_) => session.abort(),
     }
-    shared.switchboard.report(Event::SessionEnded { park });
+    context.switchboard.report(Event::SessionEnded { park });
     let reason = ended.map_or_else(|reason| reason, Outcome::label);
-    shared.metrics.session_ended(reason, moved.from_caller, moved.from_endpoint);
+    context.metrics.session_ended(reason, moved.from_caller, moved.from_endpoint);
     tracing::info!(
         target: "audit",
         session = %request.session,
@@ -373,12 +388,12 @@ async fn carry(shared: &Shared, known: Known, request: &Request, leg: EndpointLe
         from_endpoint = moved.from_endpoint,
         "session ended"
     );
-    drop((registered, places));
+    drop((registered, permits));
 }
 
-fn struck(why: Why, not_admitted: &'static str) -> &'static str {
+fn struck(why: TerminationReason, not_admitted: &'static str) -> &'static str {
     match why {
-        Why::NotAdmitted => not_admitted,
-        Why::Stopping => "stopping",
+        TerminationReason::NotAdmitted => not_admitted,
+        TerminationReason::Stopping => "stopping",
     }
 }

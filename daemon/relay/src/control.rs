@@ -24,18 +24,18 @@ use zone_channel::{
 use zone_protocol::provisioning::{ProcessStatus, RelayCounts};
 use zone_service_manager::ServiceManager;
 
-use crate::listen::accept_loop;
+use crate::accept_loop::accept_loop;
+use crate::admission::Context;
 use crate::log::Records;
-use crate::pulse::{self, Pulse};
 use crate::rules::{Port, Rules};
-use crate::serve::Shared;
+use crate::watchdog::{self, Watchdog};
 
-/// How often progress is proved in the time after which the watchdog bites.
-const LOOKS: u32 = 4;
+/// How often progress is checked within the service manager's watchdog timeout.
+const CHECKS_PER_WATCHDOG_TIMEOUT: u32 = 4;
 /// How long connections that were told to end may take to do so.
 const ENDING: Duration = Duration::from_secs(2);
 
-/// Why the relay exits with an error.
+/// TerminationReason the relay exits with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// Standard input is not the channel.
@@ -71,15 +71,17 @@ pub async fn run(channel: OwnedFd, own: Own) -> Result<(), RelayError> {
         build: own.build,
         process: own.process,
         manager: Arc::clone(&manager),
-        pulse: Pulse::new(),
+        watchdog: Watchdog::new(),
         log: own.log,
         serving: None,
         drain_by: None,
         tasks: JoinSet::new(),
     };
-    if let Some(watchdog) = manager.watchdog() {
-        let pulse = Arc::clone(&relay.pulse);
-        relay.tasks.spawn(pulse::feed(pulse, watchdog / LOOKS, move || manager.alive()));
+    if let Some(timeout) = manager.watchdog() {
+        let watchdog = Arc::clone(&relay.watchdog);
+        relay
+            .tasks
+            .spawn(watchdog::feed(watchdog, timeout / CHECKS_PER_WATCHDOG_TIMEOUT, move || manager.alive()));
     }
     let result = relay.live(sender, receiver).await;
     relay.manager.stopping();
@@ -102,7 +104,7 @@ struct Relay {
     build: String,
     process: ProcessStatus,
     manager: Arc<ServiceManager>,
-    pulse: Arc<Pulse>,
+    watchdog: Arc<Watchdog>,
     log: Records,
     serving: Option<Serving>,
     drain_by: Option<Instant>,
@@ -119,7 +121,7 @@ struct Serving {
     rendezvous: UnixListener,
     lifeline: Option<pipe::Receiver>,
     on_stop: OnStop,
-    shared: Arc<Shared>,
+    context: Arc<Context>,
 }
 
 impl Relay {
@@ -185,7 +187,7 @@ impl Relay {
 
     /// Goes on alone, unless there is nothing to go on with.
     async fn wait_for_control(&mut self) -> Option<Channel> {
-        let orphan = self.serving.as_ref()?.shared.rules().timeouts.orphan;
+        let orphan = self.serving.as_ref()?.context.rules().timeouts.orphan;
         if self.state == RelayState::Serving {
             let until = if self.has_lifeline() { "until the service is stopped" } else { "for a while" };
             tracing::warn!(
@@ -331,7 +333,7 @@ impl Relay {
             rendezvous,
             lifeline,
             on_stop: configure.policy.on_stop,
-            shared: Shared::new(rules, Rules::pairing(&configure.policy)),
+            context: Context::new(rules, Rules::pairing(&configure.policy)),
         });
         self.state = RelayState::Ready;
         Ok(())
@@ -350,11 +352,12 @@ impl Relay {
                 .and_then(|own| own.set_nonblocking(true).map(|()| own))
                 .and_then(TcpListener::from_std)
                 .map_err(|e| ("accept", format!("{}: {e}", info.address)))?;
-            let beat = self.pulse.member("accepting");
-            self.tasks.spawn(accept_loop(Arc::clone(&serving.shared), port, listener, beat));
+            let heartbeat = self.watchdog.register("accepting");
+            self.tasks.spawn(accept_loop(Arc::clone(&serving.context), port, listener, heartbeat));
         }
-        let (switchboard, beat) = (Arc::clone(&serving.shared.switchboard), self.pulse.member("switchboard"));
-        self.tasks.spawn(async move { switchboard.run(beat).await });
+        let (switchboard, heartbeat) =
+            (Arc::clone(&serving.context.switchboard), self.watchdog.register("switchboard"));
+        self.tasks.spawn(async move { switchboard.run(heartbeat).await });
         self.state = RelayState::Serving;
         self.manager.status(&format!("generation {} serves", serving.generation));
         tracing::info!(generation = serving.generation, listeners = serving.infos.len(), "accepting");
@@ -365,17 +368,17 @@ impl Relay {
         let serving = self.serving.as_mut().ok_or(("policy", "this relay is not configured".to_owned()))?;
         let rules = Rules::new(policy).map_err(|e| ("policy", e.to_string()))?;
         serving.on_stop = policy.on_stop;
-        serving.shared.set_rules(rules, Rules::pairing(policy));
+        serving.context.set_rules(rules, Rules::pairing(policy));
         Ok(())
     }
 
     fn drain(&mut self) {
         let Some(serving) = &mut self.serving else { return };
-        serving.shared.drain();
+        serving.context.drain();
         serving.listeners.clear();
         serving.infos.clear();
         self.state = RelayState::Draining;
-        self.drain_by.get_or_insert(Instant::now() + serving.shared.rules().timeouts.drain);
+        self.drain_by.get_or_insert(Instant::now() + serving.context.rules().timeouts.drain);
         self.manager.status(&format!("generation {} drains", serving.generation));
         tracing::info!(generation = serving.generation, "draining");
     }
@@ -390,30 +393,30 @@ impl Relay {
 
     async fn stop(&mut self) {
         let Some(serving) = &self.serving else { return };
-        serving.shared.drain();
-        serving.shared.connections.end_all();
+        serving.context.drain();
+        serving.context.connections.end_all();
         // Their tasks report and log their ends; none of them waits for a peer.
-        let _ = timeout(ENDING, serving.shared.connections.gone()).await;
+        let _ = timeout(ENDING, serving.context.connections.gone()).await;
     }
 
     fn reply(&self, query: Query) -> Reply {
-        let counts = self.serving.as_ref().map(|serving| counts(&serving.shared)).unwrap_or_default();
+        let counts = self.serving.as_ref().map(|serving| counts(&serving.context)).unwrap_or_default();
         match (query, &self.serving) {
             (Query::Counts, _) | (Query::Metrics, None) => Reply::Counts(counts),
-            (Query::Metrics, Some(serving)) => Reply::Metrics(serving.shared.metrics.text(&counts)),
+            (Query::Metrics, Some(serving)) => Reply::Metrics(serving.context.metrics.text(&counts)),
         }
     }
 }
 
-fn counts(shared: &Shared) -> RelayCounts {
-    let (counts, connected) = shared.switchboard.counts();
+fn counts(context: &Context) -> RelayCounts {
+    let (counts, connected) = context.switchboard.counts();
     RelayCounts {
         endpoints: connected as u64,
         parks: counts.parks.parks() as u64,
         waiting: counts.waiting as u64,
         sessions: counts.parks.sessions as u64,
-        module_server_connections: shared.connections.count(Port::ModuleServer) as u64,
-        buffered_bytes: u64::try_from(shared.metrics.buffered.get()).unwrap_or(0),
+        module_server_connections: context.connections.count(Port::ModuleServer) as u64,
+        buffered_bytes: u64::try_from(context.metrics.buffered.get()).unwrap_or(0),
     }
 }
 
@@ -465,10 +468,10 @@ async fn next_control(serving: Option<&Serving>) -> Channel {
 /// Waits until a draining relay has nothing left to carry, or its time is up.
 async fn finished(drain_by: Option<Instant>, serving: Option<&Serving>) {
     let (Some(drain_by), Some(serving)) = (drain_by, serving) else { return std::future::pending().await };
-    if timeout_at(drain_by, serving.shared.connections.gone()).await.is_err() {
+    if timeout_at(drain_by, serving.context.connections.gone()).await.is_err() {
         tracing::warn!("the drain deadline passed: the sessions that are left end now");
-        serving.shared.connections.end_all();
-        let _ = timeout(ENDING, serving.shared.connections.gone()).await;
+        serving.context.connections.end_all();
+        let _ = timeout(ENDING, serving.context.connections.gone()).await;
     }
     tracing::info!(generation = serving.generation, "drained");
 }

@@ -6,27 +6,27 @@ use std::time::Instant;
 use tokio::net::TcpListener;
 use zone_accept::{AcceptError, EXHAUSTED_DELAY};
 
-use crate::pulse::Beat;
+use crate::admission::{Context, serve};
 use crate::rules::Port;
-use crate::serve::{Shared, serve};
+use crate::watchdog::Heartbeat;
 
 /// Accepts on one listening socket until the relay drains.
-pub async fn accept_loop(shared: Arc<Shared>, port: Port, listener: TcpListener, mut beat: Beat) {
+pub async fn accept_loop(context: Arc<Context>, port: Port, listener: TcpListener, mut heartbeat: Heartbeat) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = beat.asked() => continue,
-            () = shared.drained() => return,
+            () = heartbeat.answer() => continue,
+            () = context.drained() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match shared.place() {
-                Some(place) => drop(tokio::spawn(serve(Arc::clone(&shared), port, stream, peer, place))),
-                None => shared.refuse(port, peer, "limit", &"the limit for all connections is reached"),
+            Ok((stream, peer)) => match context.place() {
+                Some(place) => drop(tokio::spawn(serve(Arc::clone(&context), port, stream, peer, place))),
+                None => context.refuse(port, peer, "limit", &"the limit for all connections is reached"),
             },
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Exhausted => {
-                    shared.metrics.refused(port, "descriptors");
-                    if let Some(swallowed) = shared.log.allows("descriptors", Instant::now()) {
+                    context.metrics.refused(port, "descriptors");
+                    if let Some(swallowed) = context.log.allows("descriptors", Instant::now()) {
                         tracing::error!(
                             port = port.label(),
                             swallowed,

@@ -11,16 +11,16 @@ use zone_protocol::proxy_header::{HeaderError, LIMIT, Parsed, parse};
 
 /// What a balancer's connection began with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preface {
+pub enum ProxyHeader {
     /// A client's connection, and where it really comes from.
     Source(SocketAddr),
     /// The balancer looking whether we are there.
     Probe,
 }
 
-/// Why there was no header.
+/// TerminationReason there was no header.
 #[derive(Debug, thiserror::Error)]
-pub enum PrefaceError {
+pub enum ProxyProtocolError {
     /// Something else came.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -35,11 +35,11 @@ pub enum PrefaceError {
 /// Reads the header and not one byte more: the next belongs to TLS.
 ///
 /// A connection that closes, or is reset, before its first byte is a probe.
-pub async fn read(stream: &mut TcpStream, deadline: Duration) -> Result<Preface, PrefaceError> {
-    timeout(deadline, read_exactly(stream)).await.map_err(|_| PrefaceError::TooSlow)?
+pub async fn read(stream: &mut TcpStream, deadline: Duration) -> Result<ProxyHeader, ProxyProtocolError> {
+    timeout(deadline, read_exactly(stream)).await.map_err(|_| ProxyProtocolError::TooSlow)?
 }
 
-async fn read_exactly(stream: &mut TcpStream) -> Result<Preface, PrefaceError> {
+async fn read_exactly(stream: &mut TcpStream) -> Result<ProxyHeader, ProxyProtocolError> {
     let mut bytes = [0; LIMIT];
     let mut have = 0;
     loop {
@@ -49,13 +49,13 @@ async fn read_exactly(stream: &mut TcpStream) -> Result<Preface, PrefaceError> {
             read => read?,
         };
         if read == 0 {
-            return if have == 0 { Ok(Preface::Probe) } else { Err(HeaderError::Malformed.into()) };
+            return if have == 0 { Ok(ProxyHeader::Probe) } else { Err(HeaderError::Malformed.into()) };
         }
         have += read;
         match parse(&bytes[..have])? {
             Parsed::Partial => {}
-            Parsed::Source(address, _) => return Ok(Preface::Source(address)),
-            Parsed::Probe(_) => return Ok(Preface::Probe),
+            Parsed::Source(address, _) => return Ok(ProxyHeader::Source(address)),
+            Parsed::Probe(_) => return Ok(ProxyHeader::Probe),
         }
     }
 }
@@ -108,34 +108,34 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
-    async fn after(sent: &[u8]) -> (Result<Preface, PrefaceError>, Vec<u8>) {
+    async fn after(sent: &[u8]) -> (Result<ProxyHeader, ProxyProtocolError>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
         client.write_all(sent).await.unwrap();
         client.shutdown().await.unwrap();
-        let preface = read(&mut server, Duration::from_secs(5)).await;
+        let proxy_protocol = read(&mut server, Duration::from_secs(5)).await;
         let mut rest = Vec::new();
         let _ = server.read_to_end(&mut rest).await;
-        (preface, rest)
+        (proxy_protocol, rest)
     }
 
     #[tokio::test]
     async fn what_follows_the_header_is_left_to_tls() {
-        let source = Preface::Source("203.0.113.7:4242".parse().unwrap());
-        let (preface, rest) = after(b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 17486\r\nHELLO").await;
-        assert_eq!((preface.unwrap(), rest.as_slice()), (source, b"HELLO".as_slice()));
+        let source = ProxyHeader::Source("203.0.113.7:4242".parse().unwrap());
+        let (proxy_protocol, rest) = after(b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 17486\r\nHELLO").await;
+        assert_eq!((proxy_protocol.unwrap(), rest.as_slice()), (source, b"HELLO".as_slice()));
         let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
         v2.extend([203, 0, 113, 7, 192, 0, 2, 1, 0x10, 0x92, 0x44, 0x4e]);
         v2.extend(b"HELLO");
-        let (preface, rest) = after(&v2).await;
-        assert_eq!((preface.unwrap(), rest.as_slice()), (source, b"HELLO".as_slice()));
+        let (proxy_protocol, rest) = after(&v2).await;
+        assert_eq!((proxy_protocol.unwrap(), rest.as_slice()), (source, b"HELLO".as_slice()));
     }
 
     #[tokio::test]
     async fn a_connection_that_says_nothing_is_a_probe() {
-        assert_eq!(after(b"").await.0.unwrap(), Preface::Probe);
-        assert_eq!(after(b"PROXY UNKNOWN\r\n").await.0.unwrap(), Preface::Probe);
+        assert_eq!(after(b"").await.0.unwrap(), ProxyHeader::Probe);
+        assert_eq!(after(b"PROXY UNKNOWN\r\n").await.0.unwrap(), ProxyHeader::Probe);
     }
 
     #[tokio::test]
@@ -145,7 +145,7 @@ mod tests {
         let (mut server, _) = listener.accept().await.unwrap();
         client.set_zero_linger().unwrap();
         drop(client);
-        assert_eq!(read(&mut server, Duration::from_secs(5)).await.unwrap(), Preface::Probe);
+        assert_eq!(read(&mut server, Duration::from_secs(5)).await.unwrap(), ProxyHeader::Probe);
     }
 
     #[tokio::test]
@@ -167,6 +167,6 @@ mod tests {
 
     #[tokio::test]
     async fn tls_without_a_header_is_refused() {
-        assert!(matches!(after(b"\x16\x03\x01\x00\x05abcde").await.0, Err(PrefaceError::Header(_))));
+        assert!(matches!(after(b"\x16\x03\x01\x00\x05abcde").await.0, Err(ProxyProtocolError::Header(_))));
     }
 }
