@@ -285,12 +285,22 @@ impl Record {
             + fields.sum::<usize>()
     }
 
-    /// Takes in the facts of an event.
-    pub(crate) fn from_event(event: &tracing::Event<'_>, source: Source) -> Self {
+    /// Of an event, without its facts yet.
+    pub(crate) fn of_event(event: &tracing::Event<'_>, source: Source) -> Self {
         let metadata = event.metadata();
-        let mut record = Self::new((*metadata.level()).into(), metadata.target(), "").from_source(source);
-        event.record(&mut Facts(&mut record));
-        record
+        Self::new((*metadata.level()).into(), metadata.target(), "").from_source(source)
+    }
+
+    /// Takes in the message and the facts of an event.
+    pub(crate) fn take_event(&mut self, event: &tracing::Event<'_>) {
+        event.record(&mut Facts(self));
+    }
+
+    /// Takes in the facts of a span.
+    pub(crate) fn take_span(&mut self, facts: &SpanFacts) {
+        for fact in &facts.0 {
+            self.push(&fact.name, &fact.value, fact.quoted);
+        }
     }
 
     fn push(&mut self, name: &str, value: &str, quoted: bool) {
@@ -313,6 +323,18 @@ impl From<Raw> for Record {
             record.push(&field.name, &field.value, field.quoted);
         }
         record
+    }
+}
+
+/// The facts of a span, for the records of all that happens in it.
+#[derive(Debug)]
+pub(crate) struct SpanFacts(Box<[Stored]>);
+
+impl SpanFacts {
+    pub(crate) fn new(attributes: &tracing::span::Attributes<'_>) -> Self {
+        let mut record = Record::at(0, Level::Info, "", "");
+        attributes.record(&mut Facts(&mut record));
+        Self(record.fields.into_boxed_slice())
     }
 }
 

@@ -5,14 +5,16 @@ use std::thread;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id};
 use tracing::{Dispatch, Event, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::local::Stderr;
 use crate::queue::{Queue, Share, Sink};
-use crate::record::{AUDIT, Level, Record, Source};
+use crate::record::{AUDIT, Level, Record, Source, SpanFacts};
 
 /// How far back another process may date its records: it may have had to hold them for a while.
 const MAX_RECORD_AGE: Duration = Duration::from_secs(60);
@@ -122,19 +124,54 @@ struct Feed {
     own: Source,
 }
 
-impl<S: Subscriber> Layer<S> for Feed {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.queue.push(Record::from_event(event, self.own.clone()), Share::ThisProcess);
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Feed {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        keep_facts(attributes, id, &context);
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        self.queue.push(record(event, self.own.clone(), &context), Share::ThisProcess);
     }
 }
 
 /// Writes at once.
 struct Direct(Stderr);
 
-impl<S: Subscriber> Layer<S> for Direct {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.0.put(&Record::from_event(event, Source::default()));
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Direct {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        keep_facts(attributes, id, &context);
     }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        self.0.put(&record(event, Source::default(), &context));
+    }
+}
+
+/// Keeps the facts of a span, as they are when it begins, with the span.
+fn keep_facts<S: Subscriber + for<'a> LookupSpan<'a>>(
+    attributes: &Attributes<'_>,
+    id: &Id,
+    context: &Context<'_, S>,
+) {
+    if let Some(span) = context.span(id) {
+        span.extensions_mut().insert(SpanFacts::new(attributes));
+    }
+}
+
+/// An event's record: the facts of the spans that it is in, the outermost first, then its own.
+fn record<S: Subscriber + for<'a> LookupSpan<'a>>(
+    event: &Event<'_>,
+    source: Source,
+    context: &Context<'_, S>,
+) -> Record {
+    let mut record = Record::of_event(event, source);
+    for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
+        if let Some(facts) = span.extensions().get::<SpanFacts>() {
+            record.take_span(facts);
+        }
+    }
+    record.take_event(event);
+    record
 }
 
 #[cfg(test)]
@@ -167,6 +204,25 @@ mod tests {
             tracing::info!(target: "x", who = "a b", n = 3, ok = true, %error, list = ?[1, 2], "{} happened", "it");
         });
         assert_eq!(lines, [r#"x: it happened who="a b" n=3 ok=true error=torn\napart list=[1, 2]"#]);
+    }
+
+    #[test]
+    fn the_facts_of_a_span_stand_in_front_of_those_of_each_event_in_it() {
+        let lines = logged(Level::Error, |_| {
+            let outer = tracing::info_span!(target: AUDIT, "session", session = %7, target = "e1:ssh");
+            let inner = outer.in_scope(|| tracing::info_span!(target: AUDIT, "leg", park = 3));
+            outer.in_scope(|| tracing::info!(target: AUDIT, caller = %"m", "begins"));
+            inner.in_scope(|| tracing::error!(target: "x", "lost"));
+            tracing::error!(target: "x", "outside");
+        });
+        assert_eq!(
+            lines,
+            [
+                r#"audit: begins session=7 target="e1:ssh" caller=m"#,
+                r#"x: lost session=7 target="e1:ssh" park=3"#,
+                "x: outside"
+            ]
+        );
     }
 
     #[test]
