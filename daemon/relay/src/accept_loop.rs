@@ -1,17 +1,26 @@
-//! The accept loops. They never wait for a peer, and survive running out of descriptors.
+//! The accept loops: each accepted connection is admitted and handed on, in a task of its own. The loops never wait
+//! for a peer, and survive running out of descriptors.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::net::TcpListener;
-use zone_accept::{AcceptError, EXHAUSTED_DELAY};
+use tokio::net::{TcpListener, TcpStream};
+use zone_accept::{AcceptError, EXHAUSTED_DELAY, Permit};
 
-use crate::admission::{Context, serve};
+use crate::admission::{AdmissionRefusal, NotAdmitted, admit};
+use crate::context::Context;
 use crate::rules::Port;
 use crate::watchdog::Heartbeat;
+use crate::{park, routes};
 
 /// Accepts on one listening socket until the relay drains.
-pub async fn accept_loop(context: Arc<Context>, port: Port, listener: TcpListener, mut heartbeat: Heartbeat) {
+pub(crate) async fn accept_loop(
+    context: Arc<Context>,
+    port: Port,
+    listener: TcpListener,
+    mut heartbeat: Heartbeat,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -19,14 +28,14 @@ pub async fn accept_loop(context: Arc<Context>, port: Port, listener: TcpListene
             () = context.drained() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match context.place() {
-                Some(place) => drop(tokio::spawn(serve(Arc::clone(&context), port, stream, peer, place))),
-                None => context.refuse(port, peer, "limit", &"the limit for all connections is reached"),
+            Ok((stream, peer)) => match context.limiters.connection(&context.rules().limits) {
+                Ok(permit) => drop(tokio::spawn(serve(Arc::clone(&context), port, stream, peer, permit))),
+                Err(_) => log_refusal(&context, port, peer, &AdmissionRefusal::ConnectionLimit),
             },
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Exhausted => {
                     context.metrics.refused(port, "descriptors");
-                    if let Some(swallowed) = context.log.allows("descriptors", Instant::now()) {
+                    if let Some(swallowed) = context.log_budget.allows("descriptors", Instant::now()) {
                         tracing::error!(
                             port = port.label(),
                             swallowed,
@@ -39,8 +48,30 @@ pub async fn accept_loop(context: Arc<Context>, port: Port, listener: TcpListene
                     tracing::warn!(port = port.label(), "this port was closed by control");
                     return;
                 }
-                AcceptError::Gone => tracing::debug!(port = port.label(), "accept: {error}"),
+                AcceptError::Gone => {
+                    tracing::debug!(
+                        port = port.label(),
+                        "a connection was gone before it was accepted: {error}"
+                    );
+                }
             },
         }
     }
+}
+
+/// Admits a connection, then hands it on to a task that is no larger than it needs to be: handshakes are large and
+/// short, parks small and long.
+async fn serve(context: Arc<Context>, port: Port, stream: TcpStream, peer: SocketAddr, permit: Permit<()>) {
+    match admit(&context, port, stream, peer, permit).await {
+        Ok(admitted) => match port {
+            Port::Endpoint => drop(tokio::spawn(park::serve(context, admitted))),
+            Port::ModuleServer => drop(tokio::spawn(routes::serve(context, admitted))),
+        },
+        Err(NotAdmitted::Probe) => context.metrics.probed(),
+        Err(NotAdmitted::Refused { peer, refusal }) => log_refusal(&context, port, peer, &refusal),
+    }
+}
+
+fn log_refusal(context: &Context, port: Port, peer: SocketAddr, refusal: &AdmissionRefusal) {
+    context.log_refusal(port, peer, refusal.label(), refusal);
 }

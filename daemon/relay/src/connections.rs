@@ -15,9 +15,9 @@ use zone_protocol::tls::certificate::{Leaf, NameHash};
 use crate::lock::lock;
 use crate::rules::{Port, Rules};
 
-/// TerminationReason a connection is ended from outside its task.
+/// Why a connection is ended from outside its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TerminationReason {
+pub(crate) enum TerminationReason {
     /// Its certificate is not admitted any more.
     NotAdmitted,
     /// The relay stops, or its time to drain is up.
@@ -26,25 +26,25 @@ pub enum TerminationReason {
 
 /// Ends a connection from outside its task.
 #[derive(Debug, Default)]
-pub struct Termination {
-    why: OnceLock<TerminationReason>,
+pub(crate) struct Termination {
+    reason: OnceLock<TerminationReason>,
     wake: Notify,
 }
 
 impl Termination {
     /// Ends it. The first reason counts.
-    pub fn terminate(&self, why: TerminationReason) {
-        let _ = self.why.set(why);
+    pub(crate) fn terminate(&self, reason: TerminationReason) {
+        let _ = self.reason.set(reason);
         self.wake.notify_waiters();
     }
 
     /// Waits until it is to end. Can be cancelled.
-    pub async fn terminated(&self) -> TerminationReason {
+    pub(crate) async fn terminated(&self) -> TerminationReason {
         loop {
-            // Made before the reason is looked for, so that a strike in between is not missed.
+            // Made before the reason is looked for, so that a termination in between is not missed.
             let waiting = self.wake.notified();
-            if let Some(why) = self.why.get() {
-                return *why;
+            if let Some(reason) = self.reason.get() {
+                return *reason;
             }
             waiting.await;
         }
@@ -61,7 +61,7 @@ struct Entry {
 
 /// Every connection that passed its handshake.
 #[derive(Debug, Default)]
-pub struct Connections {
+pub(crate) struct Connections {
     next: AtomicU64,
     entries: Mutex<HashMap<u64, Entry>>,
     empty: Notify,
@@ -69,18 +69,18 @@ pub struct Connections {
 
 /// A connection's entry, as long as it lives.
 #[derive(Debug)]
-pub struct Registered {
+pub(crate) struct Registered {
     connections: Arc<Connections>,
     number: u64,
     /// Who it is.
-    pub leaf: Arc<Leaf>,
-    /// Struck when it may no longer be connected.
-    pub termination: Arc<Termination>,
+    pub(crate) leaf: Arc<Leaf>,
+    /// Ends it, when it may no longer be connected.
+    pub(crate) termination: Arc<Termination>,
 }
 
 impl Connections {
     /// Registers a connection. The caller authorises it next.
-    pub fn register(self: &Arc<Self>, port: Port, leaf: Leaf, issuers: Box<[NameHash]>) -> Registered {
+    pub(crate) fn register(self: &Arc<Self>, port: Port, leaf: Leaf, issuers: Box<[NameHash]>) -> Registered {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (leaf, termination) = (Arc::new(leaf), Arc::new(Termination::default()));
         let entry = Entry { port, leaf: Arc::clone(&leaf), issuers, termination: Arc::clone(&termination) };
@@ -90,12 +90,12 @@ impl Connections {
 
     /// Ends every connection that these rules no longer admit; returns how many, and the endpoints that have none
     /// left. Those whom an anchor vouched for that the rules `before` had, and these have not, go as well.
-    pub fn enforce(&self, rules: &Rules, before: &Rules, now: OffsetDateTime) -> (usize, Vec<Label>) {
+    pub(crate) fn enforce(&self, rules: &Rules, before: &Rules, now: OffsetDateTime) -> (usize, Vec<Label>) {
         let removed = |port| rules.removed_anchors(before, port);
         let (for_endpoints, for_callers) = (removed(Port::Endpoint), removed(Port::ModuleServer));
         let entries = lock(&self.entries);
         let mut ended = 0;
-        let (mut struck, mut spared) = (HashSet::new(), HashSet::new());
+        let (mut terminated, mut kept) = (HashSet::new(), HashSet::new());
         for entry in entries.values() {
             let removed = if entry.port == Port::Endpoint { &for_endpoints } else { &for_callers };
             let admitted = rules.port(entry.port).admission.still_admits(&entry.leaf, now).is_ok()
@@ -105,27 +105,27 @@ impl Connections {
                 entry.termination.terminate(TerminationReason::NotAdmitted);
             }
             if entry.port == Port::Endpoint {
-                let endpoints = if admitted { &mut spared } else { &mut struck };
+                let endpoints = if admitted { &mut kept } else { &mut terminated };
                 endpoints.insert(entry.leaf.identity.name.clone());
             }
         }
-        (ended, struck.difference(&spared).cloned().collect())
+        (ended, terminated.difference(&kept).cloned().collect())
     }
 
     /// Ends all of them.
-    pub fn end_all(&self) {
+    pub(crate) fn end_all(&self) {
         for entry in lock(&self.entries).values() {
             entry.termination.terminate(TerminationReason::Stopping);
         }
     }
 
     /// How many there are on a port.
-    pub fn count(&self, port: Port) -> usize {
+    pub(crate) fn count(&self, port: Port) -> usize {
         lock(&self.entries).values().filter(|entry| entry.port == port).count()
     }
 
     /// Waits until there are none.
-    pub async fn gone(&self) {
+    pub(crate) async fn gone(&self) {
         loop {
             let waiting = self.empty.notified();
             if lock(&self.entries).is_empty() {

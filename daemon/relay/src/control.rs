@@ -4,38 +4,30 @@
 //! as the service manager means to have a control, and does what `relay.on_stop` says when that ends. Without
 //! one it drains after `timeouts.orphan`.
 
+use std::future::pending;
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustix::net::Shutdown;
 use rustix::net::sockopt::socket_peercred;
-use tokio::net::unix::pipe;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 use zone_channel::{
-    ChannelError, Configure, FromRelay, ListenerInfo, OnStop, Policy, Query, Receiver, RelayState, Reply,
-    Sender, ToRelay,
+    ChannelError, Configure, FromRelay, OnStop, Policy, Query, Receiver, RelayState, Reply, Sender, ToRelay,
 };
-use zone_protocol::provisioning::{ProcessStatus, RelayCounts};
+use zone_protocol::provisioning::ProcessStatus;
 use zone_service_manager::ServiceManager;
 
-use crate::accept_loop::accept_loop;
-use crate::admission::Context;
+use crate::lifeline::Lifeline;
 use crate::log::Records;
-use crate::rules::{Port, Rules};
+use crate::rendezvous::Channel;
+use crate::serving::{Serving, StepError};
 use crate::watchdog::{self, Watchdog};
 
 /// How often progress is checked within the service manager's watchdog timeout.
 const CHECKS_PER_WATCHDOG_TIMEOUT: u32 = 4;
-/// How long connections that were told to end may take to do so.
-const ENDING: Duration = Duration::from_secs(2);
 
-/// TerminationReason the relay exits with an error.
+/// Why the relay exits with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// Standard input is not the channel.
@@ -45,13 +37,13 @@ pub enum RelayError {
     Channel(io::Error),
 }
 
-/// What a relay process knows of itself.
+/// What a relay process brings along: who it is, and what it talks to apart from control.
 #[derive(Debug)]
-pub struct Own {
+pub struct RelayProcess {
     /// Which build it is, see [`zone_channel::build`].
     pub build: String,
-    /// As the kernel showed it after privileges were given up.
-    pub process: ProcessStatus,
+    /// Its privileges, as the kernel showed them after they were given up.
+    pub privileges: ProcessStatus,
     /// Who started it, if that was a service manager.
     pub manager: ServiceManager,
     /// What it logs.
@@ -59,38 +51,37 @@ pub struct Own {
 }
 
 /// Runs until control says stop, or everything that was being carried has ended.
-pub async fn run(channel: OwnedFd, own: Own) -> Result<(), RelayError> {
+pub async fn run(channel: OwnedFd, process: RelayProcess) -> Result<(), RelayError> {
     // Who made the other end of the channel, or connected to the socket that it was accepted from.
     let started_by =
         socket_peercred(&channel).map_err(|errno| RelayError::Channel(errno.into()))?.uid.as_raw();
     let (sender, receiver) = zone_channel::pair(channel).map_err(RelayError::Channel)?;
-    let manager = Arc::new(own.manager);
+    let manager = Arc::new(process.manager);
     let mut relay = Relay {
         state: RelayState::Fresh,
         started_by,
-        build: own.build,
-        process: own.process,
+        build: process.build,
+        privileges: process.privileges,
         manager: Arc::clone(&manager),
         watchdog: Watchdog::new(),
-        log: own.log,
+        log: process.log,
         serving: None,
-        drain_by: None,
+        drain_deadline: None,
         tasks: JoinSet::new(),
     };
     if let Some(timeout) = manager.watchdog() {
         let watchdog = Arc::clone(&relay.watchdog);
         relay
             .tasks
-            .spawn(watchdog::feed(watchdog, timeout / CHECKS_PER_WATCHDOG_TIMEOUT, move || manager.alive()));
+            .spawn(watchdog::run(watchdog, timeout / CHECKS_PER_WATCHDOG_TIMEOUT, move || manager.alive()));
     }
-    let result = relay.live(sender, receiver).await;
+    let result = relay.serve_controls(sender, receiver).await;
     relay.manager.stopping();
     relay.log.finish().await;
     result
 }
 
-type Channel = (Sender<FromRelay>, Receiver<ToRelay>);
-
+/// What follows the talk with one control.
 enum Next {
     Exit,
     WithoutControl,
@@ -102,31 +93,18 @@ struct Relay {
     /// The user of the control that started this relay.
     started_by: u32,
     build: String,
-    process: ProcessStatus,
+    privileges: ProcessStatus,
     manager: Arc<ServiceManager>,
     watchdog: Arc<Watchdog>,
     log: Records,
     serving: Option<Serving>,
-    drain_by: Option<Instant>,
+    drain_deadline: Option<Instant>,
     tasks: JoinSet<()>,
-}
-
-/// What a configured relay holds.
-struct Serving {
-    generation: u64,
-    name: String,
-    control_uid: u32,
-    infos: Vec<ListenerInfo>,
-    listeners: Vec<StdListener>,
-    rendezvous: UnixListener,
-    lifeline: Option<pipe::Receiver>,
-    on_stop: OnStop,
-    context: Arc<Context>,
 }
 
 impl Relay {
     /// Talks with one control after the other.
-    async fn live(
+    async fn serve_controls(
         &mut self,
         sender: Sender<FromRelay>,
         receiver: Receiver<ToRelay>,
@@ -140,7 +118,7 @@ impl Relay {
                 }
                 continue;
             };
-            let next = self.converse(&sender, receiver).await;
+            let next = self.serve_channel(&sender, receiver).await;
             if !matches!(next, Next::Exit) {
                 self.log.close();
             }
@@ -153,8 +131,8 @@ impl Relay {
     }
 
     /// Talks with one control until the channel ends.
-    async fn converse(&mut self, sender: &Sender<FromRelay>, mut receiver: Receiver<ToRelay>) -> Next {
-        if let Err(error) = self.greet(sender).await {
+    async fn serve_channel(&mut self, sender: &Sender<FromRelay>, mut receiver: Receiver<ToRelay>) -> Next {
+        if let Err(error) = self.say_hello(sender).await {
             tracing::warn!("{error}");
             return self.without_control();
         }
@@ -163,15 +141,15 @@ impl Relay {
             let received = tokio::select! {
                 received = receiver.receive() => received,
                 taken_up = next_control(self.serving.as_ref()) => return Next::TakenUp(taken_up),
-                () = finished(self.drain_by, self.serving.as_ref()) => return Next::Exit,
+                () = drained(self.serving.as_ref(), self.drain_deadline) => return Next::Exit,
             };
             let answered = match received {
                 Ok((ToRelay::Stop, _)) => {
-                    tracing::info!("told to stop");
+                    tracing::info!("control told this relay to stop");
                     self.stop().await;
                     return Next::Exit;
                 }
-                Ok((message, descriptors)) => self.obey(sender, message, descriptors).await,
+                Ok((message, descriptors)) => self.handle_message(sender, message, descriptors).await,
                 Err(error) => Err(error),
             };
             match answered {
@@ -189,43 +167,40 @@ impl Relay {
     async fn wait_for_control(&mut self) -> Option<Channel> {
         let orphan = self.serving.as_ref()?.context.rules().timeouts.orphan;
         if self.state == RelayState::Serving {
-            let until = if self.has_lifeline() { "until the service is stopped" } else { "for a while" };
+            let until =
+                if self.lifeline().is_some() { "until the service is stopped" } else { "for a while" };
             tracing::warn!(
                 seconds = orphan.as_secs(),
                 "control is gone: sessions go on {until}, and this relay drains unless a control takes it up in time"
             );
         }
-        let patience = tokio::time::sleep(orphan);
-        tokio::pin!(patience);
+        let orphan_limit = tokio::time::sleep(orphan);
+        tokio::pin!(orphan_limit);
         loop {
             tokio::select! {
                 taken_up = next_control(self.serving.as_ref()) => return Some(taken_up),
-                () = finished(self.drain_by, self.serving.as_ref()) => return None,
-                () = cut(self.serving.as_ref()) => {
+                () = drained(self.serving.as_ref(), self.drain_deadline) => return None,
+                () = lifeline_ended(self.lifeline()) => {
                     let serving = self.serving.as_mut()?;
                     serving.lifeline = None;
                     let on_stop = serving.on_stop;
                     tracing::info!(?on_stop, "the service was stopped");
                     match on_stop {
                         OnStop::Stop => {
-                            self.close_ports();
+                            serving.close_ports();
                             self.stop().await;
                             return None;
                         }
                         OnStop::Drain => self.drain(),
-                        OnStop::Keep => patience.as_mut().reset(Instant::now() + orphan),
+                        OnStop::Keep => orphan_limit.as_mut().reset(Instant::now() + orphan),
                     }
                 }
-                () = &mut patience, if self.state == RelayState::Serving && !self.has_lifeline() => {
+                () = &mut orphan_limit, if self.state == RelayState::Serving && self.lifeline().is_none() => {
                     tracing::warn!("no control came: draining");
                     self.drain();
                 }
             }
         }
-    }
-
-    fn has_lifeline(&self) -> bool {
-        self.serving.as_ref().is_some_and(|serving| serving.lifeline.is_some())
     }
 
     fn without_control(&self) -> Next {
@@ -236,13 +211,13 @@ impl Relay {
         }
     }
 
-    async fn greet(&self, sender: &Sender<FromRelay>) -> Result<(), ChannelError> {
+    async fn say_hello(&self, sender: &Sender<FromRelay>) -> Result<(), ChannelError> {
         let serving = self.serving.as_ref();
         let hello = FromRelay::Hello {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: self.build.clone(),
-            process: Some(self.process.clone()),
+            process: Some(self.privileges.clone()),
             state: self.state,
             generation: serving.map_or(0, |s| s.generation),
             serves: serving.map(|s| s.name.clone()).unwrap_or_default(),
@@ -253,7 +228,7 @@ impl Relay {
         sender.send(&hello, &descriptors).await
     }
 
-    async fn obey(
+    async fn handle_message(
         &mut self,
         sender: &Sender<FromRelay>,
         message: ToRelay,
@@ -267,7 +242,7 @@ impl Relay {
         let result = match message {
             ToRelay::Configure(configure) => self.configure(*configure, descriptors),
             ToRelay::Activate => self.activate(),
-            ToRelay::Policy(policy) => self.policy(&policy),
+            ToRelay::Policy(policy) => self.set_policy(&policy),
             ToRelay::Drain => {
                 self.drain();
                 Ok(())
@@ -282,196 +257,88 @@ impl Relay {
         }
         let answer = match result {
             Ok(()) => FromRelay::Done(self.state),
-            Err((step, error)) => {
-                tracing::error!(step, "{error}");
-                FromRelay::Failed { step: step.to_owned(), error }
+            Err(StepError { step, details }) => {
+                tracing::error!(step, "{details}");
+                FromRelay::Failed { step: step.to_owned(), error: details }
             }
         };
         sender.send(&answer, &[]).await
     }
 
-    fn configure(
-        &mut self,
-        configure: Configure,
-        mut descriptors: Vec<OwnedFd>,
-    ) -> Result<(), (&'static str, String)> {
+    fn configure(&mut self, configure: Configure, descriptors: Vec<OwnedFd>) -> Result<(), StepError> {
         if self.serving.is_some() {
-            return Err(("configure", "this relay is configured already".into()));
+            return Err(StepError::new("configure", "this relay is configured already"));
         }
-        if descriptors.len() != configure.listeners.len() + 1 + usize::from(configure.lifeline) {
-            let error =
-                format!("{} descriptors for {} listeners", descriptors.len(), configure.listeners.len());
-            return Err(("configure", error));
-        }
-        if configure.control_uid != self.started_by {
-            let error = format!(
-                "control says that it is user {}, and user {} started this relay",
-                configure.control_uid, self.started_by
-            );
-            return Err(("configure", error));
-        }
-        let lifeline = descriptors.pop_if(|_| configure.lifeline).map(pipe::Receiver::from_owned_fd);
-        let lifeline =
-            lifeline.transpose().map_err(|e| ("configure", format!("the lifeline is no pipe: {e}")))?;
-        let rules = Rules::new(&configure.policy).map_err(|e| ("certificates and trust", e.to_string()))?;
-        let rendezvous = descriptors
-            .pop()
-            .map(StdUnixListener::from)
-            .ok_or(("configure", "no rendezvous".to_owned()))
-            .and_then(|listener| {
-                listener
-                    .set_nonblocking(true)
-                    .and_then(|()| UnixListener::from_std(listener))
-                    .map_err(|e| ("configure", format!("the rendezvous is no Unix listener: {e}")))
-            })?;
-        self.serving = Some(Serving {
-            generation: configure.generation,
-            name: configure.state,
-            control_uid: configure.control_uid,
-            infos: configure.listeners,
-            listeners: descriptors.into_iter().map(StdListener::from).collect(),
-            rendezvous,
-            lifeline,
-            on_stop: configure.policy.on_stop,
-            context: Context::new(rules, Rules::pairing(&configure.policy)),
-        });
+        self.serving = Some(Serving::new(configure, descriptors, self.started_by)?);
         self.state = RelayState::Ready;
         Ok(())
     }
 
-    fn activate(&mut self) -> Result<(), (&'static str, String)> {
+    fn activate(&mut self) -> Result<(), StepError> {
         let (RelayState::Ready, Some(serving)) = (self.state, &self.serving) else {
-            return Err(("accept", format!("this relay is {:?}, not ready", self.state)));
+            return Err(StepError::new("accept", format!("this relay is {:?}, not ready", self.state)));
         };
-        for (info, listener) in serving.infos.iter().zip(&serving.listeners) {
-            let Some(port) = Port::of(info.role) else {
-                return Err(("accept", format!("{} is no port of a relay", info.role)));
-            };
-            let listener = listener
-                .try_clone()
-                .and_then(|own| own.set_nonblocking(true).map(|()| own))
-                .and_then(TcpListener::from_std)
-                .map_err(|e| ("accept", format!("{}: {e}", info.address)))?;
-            let heartbeat = self.watchdog.register("accepting");
-            self.tasks.spawn(accept_loop(Arc::clone(&serving.context), port, listener, heartbeat));
-        }
-        let (switchboard, heartbeat) =
-            (Arc::clone(&serving.context.switchboard), self.watchdog.register("switchboard"));
-        self.tasks.spawn(async move { switchboard.run(heartbeat).await });
+        serving.accept(&mut self.tasks, &self.watchdog)?;
         self.state = RelayState::Serving;
         self.manager.status(&format!("generation {} serves", serving.generation));
-        tracing::info!(generation = serving.generation, listeners = serving.infos.len(), "accepting");
+        let (generation, listeners) = (serving.generation, serving.infos.len());
+        tracing::info!(generation, listeners, "this relay accepts connections");
         Ok(())
     }
 
-    fn policy(&mut self, policy: &Policy) -> Result<(), (&'static str, String)> {
-        let serving = self.serving.as_mut().ok_or(("policy", "this relay is not configured".to_owned()))?;
-        let rules = Rules::new(policy).map_err(|e| ("policy", e.to_string()))?;
-        serving.on_stop = policy.on_stop;
-        serving.context.set_rules(rules, Rules::pairing(policy));
-        Ok(())
+    fn set_policy(&mut self, policy: &Policy) -> Result<(), StepError> {
+        let not_configured = || StepError::new("policy", "this relay is not configured");
+        self.serving.as_mut().ok_or_else(not_configured)?.set_policy(policy)
     }
 
     fn drain(&mut self) {
         let Some(serving) = &mut self.serving else { return };
-        serving.context.drain();
-        serving.listeners.clear();
-        serving.infos.clear();
+        serving.drain();
         self.state = RelayState::Draining;
-        self.drain_by.get_or_insert(Instant::now() + serving.context.rules().timeouts.drain);
+        self.drain_deadline.get_or_insert(Instant::now() + serving.context.rules().timeouts.drain);
         self.manager.status(&format!("generation {} drains", serving.generation));
-        tracing::info!(generation = serving.generation, "draining");
+        tracing::info!(generation = serving.generation, "this relay is draining");
     }
 
-    /// Ends the listening for every process that holds the sockets.
-    fn close_ports(&self) {
-        for listener in self.serving.iter().flat_map(|serving| &serving.listeners) {
-            // It fails where another relay did so already.
-            let _ = rustix::net::shutdown(listener, Shutdown::Both);
+    async fn stop(&self) {
+        if let Some(serving) = &self.serving {
+            serving.stop().await;
         }
     }
 
-    async fn stop(&mut self) {
-        let Some(serving) = &self.serving else { return };
-        serving.context.drain();
-        serving.context.connections.end_all();
-        // Their tasks report and log their ends; none of them waits for a peer.
-        let _ = timeout(ENDING, serving.context.connections.gone()).await;
-    }
-
     fn reply(&self, query: Query) -> Reply {
-        let counts = self.serving.as_ref().map(|serving| counts(&serving.context)).unwrap_or_default();
+        let counts = self.serving.as_ref().map(Serving::counts).unwrap_or_default();
         match (query, &self.serving) {
             (Query::Counts, _) | (Query::Metrics, None) => Reply::Counts(counts),
             (Query::Metrics, Some(serving)) => Reply::Metrics(serving.context.metrics.text(&counts)),
         }
     }
-}
 
-fn counts(context: &Context) -> RelayCounts {
-    let (counts, connected) = context.switchboard.counts();
-    RelayCounts {
-        endpoints: connected as u64,
-        parks: counts.parks.parks() as u64,
-        waiting: counts.waiting as u64,
-        sessions: counts.parks.sessions as u64,
-        module_server_connections: context.connections.count(Port::ModuleServer) as u64,
-        buffered_bytes: u64::try_from(context.metrics.buffered.get()).unwrap_or(0),
+    fn lifeline(&self) -> Option<&Lifeline> {
+        self.serving.as_ref().and_then(|serving| serving.lifeline.as_ref())
     }
 }
 
-/// Waits for the end of file of the lifeline.
-async fn cut(serving: Option<&Serving>) {
-    let Some(lifeline) = serving.and_then(|serving| serving.lifeline.as_ref()) else {
-        return std::future::pending().await;
-    };
-    let mut space = [0; 16];
-    loop {
-        let read = match lifeline.readable().await {
-            Ok(()) => lifeline.try_read(&mut space),
-            Err(error) => Err(error),
-        };
-        match read {
-            // Nobody writes to it.
-            Ok(1..) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) => return,
-        }
-    }
-}
-
-/// A control that connects at the rendezvous, if it may.
+/// Waits for a control at the rendezvous, where there is one.
 async fn next_control(serving: Option<&Serving>) -> Channel {
-    let Some(serving) = serving else { return std::future::pending().await };
-    loop {
-        let accepted = serving.rendezvous.accept().await;
-        let taken_up = accepted.and_then(|(stream, _)| {
-            let uid = stream.peer_cred()?.uid();
-            if uid != serving.control_uid && uid != 0 {
-                return Err(io::Error::other(format!("user {uid} may not take this relay up")));
-            }
-            zone_channel::pair(stream.into_std()?.into())
-        });
-        match taken_up {
-            Ok(channel) => {
-                tracing::info!("taken up by a control");
-                return channel;
-            }
-            Err(error) => {
-                tracing::warn!("rendezvous: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+    match serving {
+        Some(serving) => serving.rendezvous.next_control().await,
+        None => pending().await,
     }
 }
 
-/// Waits until a draining relay has nothing left to carry, or its time is up.
-async fn finished(drain_by: Option<Instant>, serving: Option<&Serving>) {
-    let (Some(drain_by), Some(serving)) = (drain_by, serving) else { return std::future::pending().await };
-    if timeout_at(drain_by, serving.context.connections.gone()).await.is_err() {
-        tracing::warn!("the drain deadline passed: the sessions that are left end now");
-        serving.context.connections.end_all();
-        let _ = timeout(ENDING, serving.context.connections.gone()).await;
+/// Waits for the end of the lifeline, where there is one.
+async fn lifeline_ended(lifeline: Option<&Lifeline>) {
+    match lifeline {
+        Some(lifeline) => lifeline.ended().await,
+        None => pending().await,
     }
-    tracing::info!(generation = serving.generation, "drained");
+}
+
+/// Waits for the end of the drain, where there is one.
+async fn drained(serving: Option<&Serving>, deadline: Option<Instant>) {
+    match (serving, deadline) {
+        (Some(serving), Some(deadline)) => serving.drained(deadline).await,
+        _ => pending().await,
+    }
 }

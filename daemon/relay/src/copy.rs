@@ -1,4 +1,4 @@
-//! The bytes of a session, both ways, until both ways have ended.
+//! Copies the bytes of a session, both ways, until both ways have ended.
 //!
 //! Each direction ends by itself: a `close_notify` of one side becomes a `close_notify` and FIN towards the
 //! other, while the opposite direction goes on. A connection that ends without `close_notify` was truncated;
@@ -16,21 +16,21 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::identity::Connection;
+use crate::connection::Connection;
 use crate::metrics::Metrics;
 
-/// How much one read takes, and so how much one direction of a session can own.
-pub const CHUNK_BYTES: usize = 16 * 1024;
+/// Bytes that one read takes, and so the most that one direction of a session can own.
+pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 
 /// How many chunks one poll moves in one direction before others get their turn.
 const CHUNKS_PER_POLL: usize = 16;
 
-/// How long a reset waits for what was written before it to be acknowledged.
+/// For what was written before a reset to be acknowledged.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Both directions ended with `close_notify`.
     Finished,
     /// No payload for the idle time.
@@ -43,7 +43,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// A short word for logs and metrics.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Finished => "finished",
             Self::Idle => "idle",
@@ -55,16 +55,16 @@ impl Outcome {
 
 /// What a session moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Moved {
+pub(crate) struct Moved {
     /// Bytes from the caller to the endpoint.
-    pub from_caller: u64,
+    pub(crate) from_caller: u64,
     /// Bytes from the endpoint to the caller.
-    pub from_endpoint: u64,
+    pub(crate) from_endpoint: u64,
 }
 
-/// Both legs and what is on its way between them.
+/// Both connections of a session and what is on its way between them.
 #[derive(Debug)]
-pub struct BidirectionalCopy<'a> {
+pub(crate) struct BidirectionalCopy<'a> {
     caller: Connection,
     endpoint: Connection,
     outward: Direction,
@@ -77,7 +77,7 @@ pub struct BidirectionalCopy<'a> {
 
 impl<'a> BidirectionalCopy<'a> {
     /// A session over two connections, with the bytes that were read from them early.
-    pub fn new(
+    pub(crate) fn new(
         caller: Connection,
         from_caller: Vec<u8>,
         endpoint: Connection,
@@ -99,17 +99,17 @@ impl<'a> BidirectionalCopy<'a> {
     }
 
     /// Moves bytes until the end. Can be cancelled, and [`BidirectionalCopy::abort`] called after it.
-    pub async fn run(&mut self) -> Outcome {
+    pub(crate) async fn run(&mut self) -> Outcome {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
     /// What was moved so far.
-    pub fn moved(&self) -> Moved {
+    pub(crate) fn moved(&self) -> Moved {
         Moved { from_caller: self.outward.moved, from_endpoint: self.inward.moved }
     }
 
     /// What cut it, if it was cut: one line for a person.
-    pub fn cause(&self) -> Option<&'static str> {
+    pub(crate) fn cause(&self) -> Option<&'static str> {
         self.outward.cause.or(self.inward.cause).map(|kind| match kind {
             ErrorKind::UnexpectedEof => {
                 "the connection was closed without close_notify, as by a balancer that lost patience"
@@ -124,13 +124,13 @@ impl<'a> BidirectionalCopy<'a> {
     }
 
     /// Resets both sides: neither may take this for a proper end.
-    pub fn abort(self) {
+    pub(crate) fn abort(&self) {
         reset(&self.caller);
         reset(&self.endpoint);
     }
 
     /// Resets both sides once the side that was not cut has got everything.
-    pub async fn abort_delivered(self, outcome: Outcome) {
+    pub(crate) async fn abort_delivered(&self, outcome: Outcome) {
         let whole = if outcome == Outcome::CallerCut { &self.endpoint } else { &self.caller };
         let deadline = Instant::now() + DELIVERY_TIMEOUT;
         let socket = whole.get_ref().0;
@@ -196,7 +196,7 @@ struct Direction {
     stage: Stage,
     unflushed: bool,
     moved: u64,
-    /// TerminationReason it was cut.
+    /// Why it was cut.
     cause: Option<ErrorKind>,
 }
 

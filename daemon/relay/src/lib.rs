@@ -4,25 +4,38 @@
 //! listening sockets, the certificates and the policy over a channel (see `zone-channel`); it opens no file
 //! and dials nobody.
 //!
-//! A connection's way: [`accept_loop`] accepts and applies the limits, [`proxy_protocol`] reads a balancer's PROXY header,
-//! [`identity`] and [`connections`] find out who it is. An endpoint's connection then waits in [`park`], a
-//! Module Server's is served by [`routes`]; the [`switchboard`] brings the two together and [`copy`] moves
-//! the bytes.
+//! A connection's way: [`accept_loop`] takes it, [`admission`] applies the limits, reads a balancer's PROXY header
+//! ([`proxy_protocol`]) and finds out who it is ([`identity`], [`connections`]). An endpoint's connection then waits
+//! in [`park`], a Module Server's is served by [`routes`]: it lists endpoints, watches them ([`event_stream`]) or
+//! asks for a session ([`connect`]). The [`switchboard`] brings the two together, [`session`] begins and ends what
+//! [`copy`] carries. [`context`] is what all of them share, and [`control`] is what the relay is told.
 
-pub mod accept_loop;
-pub mod admission;
-pub mod connections;
+mod accept_loop;
+mod admission;
+mod connect;
+mod connection;
+mod connections;
+mod context;
 pub mod control;
-pub mod copy;
-pub mod head_io;
-pub mod identity;
+mod copy;
+mod event_stream;
+mod head_io;
+mod identity;
+mod leg;
+mod lifeline;
+mod limiters;
 mod lock;
 pub mod log;
-pub mod metrics;
-pub mod park;
-pub mod presence;
-pub mod proxy_protocol;
-pub mod routes;
-pub mod rules;
-pub mod switchboard;
-pub mod watchdog;
+mod mailbox;
+mod metrics;
+mod park;
+mod presence;
+mod proxy_protocol;
+mod refusal;
+mod rendezvous;
+mod routes;
+mod rules;
+mod serving;
+mod session;
+mod switchboard;
+mod watchdog;

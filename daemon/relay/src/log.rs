@@ -13,10 +13,10 @@ use zone_log::{Level, Log, Record, Sink, Source, StartError, Stderr};
 
 use crate::lock::lock;
 
-/// Records on their way to a control that is slow to read; further ones go to standard error.
-const MOST_ON_THE_WAY: usize = 256;
+/// Records that wait for a control that is slow to read; further ones go to standard error.
+const MAX_FORWARDED_RECORDS: usize = 256;
 /// For the last records to be taken in when the relay ends.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The level before control says one, for developers.
 const LEVEL_VARIABLE: &str = "ZONE_LOG";
 
@@ -25,12 +25,12 @@ const LEVEL_VARIABLE: &str = "ZONE_LOG";
 pub struct Records {
     log: Arc<Log>,
     level: Option<Level>,
-    way: Way,
+    outlet: Outlet,
     forwarding: Option<Forwarding>,
 }
 
 /// Where the writing thread puts records for the channel; nowhere while there is none.
-type Way = Arc<Mutex<Option<mpsc::Sender<Record>>>>;
+type Outlet = Arc<Mutex<Option<mpsc::Sender<Record>>>>;
 
 #[derive(Debug)]
 struct Forwarding {
@@ -41,10 +41,10 @@ struct Forwarding {
 /// Starts the log, on standard error at first. Privileges must be given up before: the log has a thread.
 pub fn start() -> Result<Records, StartError> {
     let level = std::env::var(LEVEL_VARIABLE).ok().and_then(|word| word.parse().ok()).unwrap_or_default();
-    let way = Way::default();
-    let sink = ToControl { way: Arc::clone(&way), stderr: Stderr::new() };
+    let outlet = Outlet::default();
+    let sink = ToControl { outlet: Arc::clone(&outlet), stderr: Stderr::new() };
     let log = zone_log::start(Source::own(env!("CARGO_PKG_NAME")), level, Box::new(sink))?;
-    Ok(Records { log: Arc::new(log), level: None, way, forwarding: None })
+    Ok(Records { log: Arc::new(log), level: None, outlet, forwarding: None })
 }
 
 impl Records {
@@ -56,16 +56,16 @@ impl Records {
         }
         if self.forwarding.is_none() {
             let (abandon, abandoned) = oneshot::channel();
-            let (out, records) = mpsc::channel(MOST_ON_THE_WAY);
+            let (out, records) = mpsc::channel(MAX_FORWARDED_RECORDS);
             let task = tokio::spawn(forward(records, channel.clone(), abandoned));
-            *lock(&self.way) = Some(out);
+            *lock(&self.outlet) = Some(out);
             self.forwarding = Some(Forwarding { abandon, task });
         }
     }
 
     /// The channel is gone, or not to be used any more: what waits for it goes to standard error.
     pub(crate) fn close(&mut self) {
-        *lock(&self.way) = None;
+        *lock(&self.outlet) = None;
         if let Some(Forwarding { abandon, .. }) = self.forwarding.take() {
             // A task that has ended by itself needs no word.
             let _ = abandon.send(());
@@ -75,10 +75,10 @@ impl Records {
     /// Brings out what was logged so far.
     pub(crate) async fn finish(&mut self) {
         let log = Arc::clone(&self.log);
-        let _ = spawn_blocking(move || log.flush(LAST_WORDS)).await;
-        *lock(&self.way) = None;
+        let _ = spawn_blocking(move || log.flush(FINISH_TIMEOUT)).await;
+        *lock(&self.outlet) = None;
         if let Some(Forwarding { abandon, mut task }) = self.forwarding.take()
-            && timeout(LAST_WORDS, &mut task).await.is_err()
+            && timeout(FINISH_TIMEOUT, &mut task).await.is_err()
         {
             let _ = abandon.send(());
             let _ = task.await;
@@ -112,14 +112,14 @@ async fn forward(
 
 /// The sink of the writing thread.
 struct ToControl {
-    way: Way,
+    outlet: Outlet,
     stderr: Stderr,
 }
 
 impl Sink for ToControl {
     fn write(&mut self, record: &Record) {
-        let way = lock(&self.way).clone();
-        if way.is_none_or(|way| way.try_send(record.clone()).is_err()) {
+        let outlet = lock(&self.outlet).clone();
+        if outlet.is_none_or(|outlet| outlet.try_send(record.clone()).is_err()) {
             self.stderr.put(record);
         }
     }

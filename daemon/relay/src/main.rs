@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use zone_channel::build;
 use zone_privileges::{PrivilegeError, Strictness, give_up, is_root, verify};
 use zone_protocol::provisioning::ProcessStatus;
-use zone_relay::control::Own;
+use zone_relay::control::RelayProcess;
 use zone_service_manager::ServiceManager;
 
 fn main() -> ExitCode {
@@ -15,8 +15,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Before anything else, while there is one thread.
-    let process = match without_privileges() {
-        Ok(process) => process,
+    let privileges = match without_privileges() {
+        Ok(privileges) => privileges,
         Err(error) => {
             eprintln!("zone-relay: {error}");
             return ExitCode::FAILURE;
@@ -31,15 +31,17 @@ fn main() -> ExitCode {
     };
     raise_descriptor_limit();
     let result = std::io::stdin().as_fd().try_clone_to_owned().and_then(|channel| {
-        let own = Own {
+        let process = RelayProcess {
             build: build::of_this_process()?,
-            process,
+            privileges,
             manager: ServiceManager::from_environment()?,
             log,
         };
-        Ok((channel, own, tokio::runtime::Builder::new_multi_thread().enable_all().build()?))
+        Ok((channel, process, tokio::runtime::Builder::new_multi_thread().enable_all().build()?))
     });
-    match result.map(|(channel, own, runtime)| runtime.block_on(zone_relay::control::run(channel, own))) {
+    match result
+        .map(|(channel, process, runtime)| runtime.block_on(zone_relay::control::run(channel, process)))
+    {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("zone-relay: {error}");
@@ -72,7 +74,7 @@ fn without_privileges() -> Result<ProcessStatus, String> {
 
 fn raise_descriptor_limit() {
     match zone_accept::raise_descriptor_limit() {
-        Ok(descriptors) => tracing::debug!(?descriptors, "started"),
+        Ok(descriptors) => tracing::debug!(?descriptors, "this relay has started"),
         Err(error) => tracing::warn!("the limit of descriptors stays as it is: {error}"),
     }
 }

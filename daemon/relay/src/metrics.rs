@@ -31,7 +31,7 @@ struct ReasonLabel {
 
 /// Counters, and what is read off at each scrape.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     accepted: Family<PortLabel, Counter>,
     refused: Family<PortReason, Counter>,
@@ -42,12 +42,12 @@ pub struct Metrics {
     clones: Counter,
     bytes: Family<PortLabel, Counter>,
     /// Bytes of payload that sessions hold because the other side did not take them yet.
-    pub buffered: Gauge<i64, AtomicI64>,
+    pub(crate) buffered: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
     /// All at zero.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("zone_relay");
         let accepted = Family::default();
         registry.register("connections", "Connections that passed their handshake", accepted.clone());
@@ -86,44 +86,44 @@ impl Metrics {
     }
 
     /// A connection passed its handshake.
-    pub fn accepted(&self, port: Port) {
+    pub(crate) fn accepted(&self, port: Port) {
         self.accepted.get_or_create(&PortLabel { port: port.label() }).inc();
     }
 
     /// A connection or request was refused.
-    pub fn refused(&self, port: Port, reason: &'static str) {
+    pub(crate) fn refused(&self, port: Port, reason: &'static str) {
         self.refused.get_or_create(&PortReason { port: port.label(), reason }).inc();
     }
 
     /// A balancer looked whether we are there.
-    pub fn probed(&self) {
+    pub(crate) fn probed(&self) {
         self.probes.inc();
     }
 
     /// A CONNECT got no session.
-    pub fn call_failed(&self, reason: &'static str) {
+    pub(crate) fn call_failed(&self, reason: &'static str) {
         self.calls_failed.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// The relay closed a park.
-    pub fn park_closed(&self, reason: &'static str) {
+    pub(crate) fn park_closed(&self, reason: &'static str) {
         self.parks_closed.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// A second instance was seen.
-    pub fn cloned(&self) {
+    pub(crate) fn cloned(&self) {
         self.clones.inc();
     }
 
     /// A session ended, having moved this much from each side.
-    pub fn session_ended(&self, reason: &'static str, from_caller: u64, from_endpoint: u64) {
+    pub(crate) fn session_ended(&self, reason: &'static str, from_caller: u64, from_endpoint: u64) {
         self.sessions.get_or_create(&ReasonLabel { reason }).inc();
         self.bytes.get_or_create(&PortLabel { port: Port::ModuleServer.label() }).inc_by(from_caller);
         self.bytes.get_or_create(&PortLabel { port: Port::Endpoint.label() }).inc_by(from_endpoint);
     }
 
     /// Everything, with the counts of this moment; ends with `# EOF`.
-    pub fn text(&self, counts: &RelayCounts) -> String {
+    pub(crate) fn text(&self, counts: &RelayCounts) -> String {
         let mut text = String::new();
         for (name, help, value) in [
             ("endpoints", "Endpoints with a park or a session", counts.endpoints),

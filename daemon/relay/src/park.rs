@@ -4,120 +4,108 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use zone_pairing::{CloseReason, Event, ParkId};
 use zone_protocol::head::{
-    HeadError, HeadLimits, RequestHead, ResponseHead, parse_response, write_request, write_response,
+    HeadLimits, RequestHead, ResponseHead, parse_response, write_request, write_response,
 };
 use zone_protocol::proxy_status::Reason;
 use zone_protocol::{PARK_UPGRADE, fields};
 
-use crate::admission::{AdmittedConnection, Context};
+use crate::admission::AdmittedConnection;
+use crate::connection::{close, write};
 use crate::connections::TerminationReason;
-use crate::head_io::{ReadError, Refused, read_request, receive, refuse};
-use crate::identity::Connection;
+use crate::context::Context;
+use crate::head_io::{ReadError, read_request, receive};
+use crate::leg::EndpointLeg;
+use crate::mailbox::{Command, Mailbox};
+use crate::refusal::{Refusal, RequestError};
 use crate::rules::Port;
-use crate::switchboard::{Command, EndpointLeg, Mailbox, Request};
+use crate::switchboard::Request;
 
 /// The first and only request of an endpoint's connection, then its life as a park.
-pub async fn serve(context: Arc<Context>, mut admitted: AdmittedConnection) {
-    match greet(&context, &mut admitted).await {
-        // A task of its own again: a park needs none of what the greeting needed.
+pub(crate) async fn serve(context: Arc<Context>, mut admitted: AdmittedConnection) {
+    match answer_request(&context, &mut admitted).await {
+        // A task of its own again: a park needs none of what its request needed.
         Ok(instance) => drop(tokio::spawn(wait(context, Box::new(admitted), instance))),
-        Err(None) => {}
-        Err(Some((reason, why))) => context.refuse(Port::Endpoint, admitted.peer, reason, &why),
+        Err(RequestError::ConnectionEnded) => {}
+        Err(RequestError::ConnectionFailed(details)) => {
+            context.log_refusal(Port::Endpoint, admitted.peer, "head", &details);
+        }
+        Err(RequestError::Refused(refusal)) => {
+            let rules = context.rules();
+            // The peer may be gone; it is being refused either way.
+            let _ = refusal.answer(&mut admitted.stream, &rules.name, rules.timeouts.head).await;
+            context.log_refusal(Port::Endpoint, admitted.peer, refusal.label, &refusal.details);
+        }
     }
 }
 
-type Refusal = Option<(&'static str, String)>;
-
-async fn greet(context: &Context, admitted: &mut AdmittedConnection) -> Result<u128, Refusal> {
+/// Reads the request for a park and confirms it; the instance that it names.
+async fn answer_request(context: &Context, admitted: &mut AdmittedConnection) -> Result<u128, RequestError> {
     let rules = context.rules();
-    let within = rules.timeouts.head;
+    let deadline = rules.timeouts.head;
     let mut bytes = Vec::new();
     let head = tokio::select! {
-        head = read_request(&mut admitted.stream, &mut bytes, rules.head, within, within) => head,
-        _ = admitted.registered.termination.terminated() => return Err(None),
+        head = read_request(&mut admitted.stream, &mut bytes, rules.head, deadline, deadline) => head,
+        _ = admitted.registered.termination.terminated() => return Err(RequestError::ConnectionEnded),
     };
-    let answer = match head {
-        Ok(head) if bytes.is_empty() => check(&head),
-        Ok(_) => Err((400, Reason::BadRequest, "bytes came behind the request for a park".to_owned())),
-        Err(ReadError::Closed) => return Err(None),
-        Err(ReadError::Head(error)) => {
-            let status =
-                if matches!(error, HeadError::TooLong(_) | HeadError::TooManyFields(_)) { 431 } else { 400 };
-            Err((status, Reason::BadRequest, error.to_string()))
-        }
-        Err(error) => return Err(Some(("head", error.to_string()))),
+    let instance = match head {
+        Ok(head) if bytes.is_empty() => check(&head)?,
+        Ok(_) => return Err(bad_request(400, "bytes came behind the request for a park").into()),
+        Err(ReadError::Closed) => return Err(RequestError::ConnectionEnded),
+        Err(ReadError::Head(error)) => return Err(Refusal::bad_head(BAD_REQUEST, &error).into()),
+        Err(error) => return Err(RequestError::ConnectionFailed(error.to_string())),
     };
-    let answer = match answer {
-        Ok(_) if context.is_draining() => {
-            Err((503, Reason::Draining, "this proxy is being replaced: connect again".to_owned()))
+    if context.is_draining() {
+        let details = "this proxy is being replaced: connect again";
+        return Err(Refusal::new(Reason::Draining, BAD_REQUEST, details).into());
+    }
+    let switch =
+        write_response(101, "Switching Protocols", &[("Connection", "Upgrade"), ("Upgrade", PARK_UPGRADE)]);
+    match timeout(deadline, write(&mut admitted.stream, &switch)).await {
+        Ok(Ok(())) => Ok(instance),
+        Ok(Err(error)) => {
+            Err(RequestError::ConnectionFailed(format!("while the park was confirmed: {error}")))
         }
-        other => other,
-    };
-    match answer {
-        Ok(instance) => {
-            let switch = write_response(
-                101,
-                "Switching Protocols",
-                &[("Connection", "Upgrade"), ("Upgrade", PARK_UPGRADE)],
-            );
-            let write = async {
-                admitted.stream.write_all(switch.as_bytes()).await?;
-                admitted.stream.flush().await
-            };
-            match timeout(within, write).await {
-                Ok(Ok(())) => Ok(instance),
-                Ok(Err(error)) => Err(Some(("head", format!("while the park was confirmed: {error}")))),
-                Err(_) => Err(Some(("head", "it does not read".to_owned()))),
-            }
-        }
-        Err((status, reason, details)) => {
-            let fields = if status == 426 { vec![("Upgrade", PARK_UPGRADE)] } else { Vec::new() };
-            let why = details.clone();
-            let refused =
-                Refused { proxy: &rules.name, status, reason, received_status: None, fields, details };
-            // The peer may be gone; it is being refused either way.
-            let _ = refuse(&mut admitted.stream, &refused, within).await;
-            Err(Some(("request", why)))
-        }
+        Err(_) => Err(RequestError::ConnectionFailed("it does not read".to_owned())),
     }
 }
 
-fn check(head: &RequestHead) -> Result<u128, (u16, Reason, String)> {
-    let refuse = |status, details: &str| Err((status, Reason::BadRequest, details.to_owned()));
+/// The label of every refused request for a park.
+const BAD_REQUEST: &str = "request";
+
+fn bad_request(status: u16, details: &str) -> Refusal {
+    Refusal::bad_request(status, BAD_REQUEST, details)
+}
+
+fn check(head: &RequestHead) -> Result<u128, Refusal> {
     if head.target != "/v1/park" {
-        return refuse(404, "this port serves GET /v1/park and nothing else");
+        return Err(bad_request(404, "this port serves GET /v1/park and nothing else"));
     }
     if head.method != "GET" {
-        return refuse(405, "a park is asked for with GET");
+        return Err(bad_request(405, "a park is asked for with GET"));
     }
     if let Err(error) = head.without_body() {
-        return refuse(400, &error.to_string());
+        return Err(bad_request(400, &error.to_string()));
     }
     if !head.fields.lists("Upgrade", PARK_UPGRADE) || !head.fields.lists("Connection", "upgrade") {
-        return refuse(
-            426,
-            "a park needs 'Connection: Upgrade' and 'Upgrade: ptth/1', the version spoken here",
-        );
+        let details = "a park needs 'Connection: Upgrade' and 'Upgrade: ptth/1', the version spoken here";
+        return Err(bad_request(426, details));
     }
     let instance = head.fields.get(fields::INSTANCE).filter(|text| text.len() == 32);
-    match instance.and_then(|text| u128::from_str_radix(text, 16).ok()) {
-        Some(instance) => Ok(instance),
-        None => refuse(400, "Zone-Instance must be 32 hex digits, drawn when the program starts"),
-    }
+    instance
+        .and_then(|text| u128::from_str_radix(text, 16).ok())
+        .ok_or_else(|| bad_request(400, "Zone-Instance must be 32 hex digits, drawn when the program starts"))
 }
 
 /// How a park ends.
 enum End {
-    /// The switchboard said so.
-    Told(CloseReason),
-    /// It was ended from outside.
-    Struck(TerminationReason),
+    /// The switchboard closed it.
+    Closed(CloseReason),
+    /// It was terminated.
+    Terminated(TerminationReason),
     /// The endpoint closed it cleanly.
     Left,
     /// It was cut.
@@ -140,27 +128,27 @@ async fn wait(context: Arc<Context>, admitted: Box<AdmittedConnection>, instance
     };
     let (switchboard, mut stream) = (Arc::clone(&parked.context.switchboard), parked.admitted.stream);
     match end {
-        End::Told(reason) => {
-            tracing::debug!(endpoint = %name, %peer, park = park.0, reason = reason.label(), "park closed");
+        End::Closed(reason) => {
+            tracing::debug!(endpoint = %name, %peer, park = park.0, reason = reason.label(), "the relay closed a park");
             // A clean close tells the endpoint to come back now, which is wrong for one that misbehaves or has
             // too many parks already.
             if matches!(reason, CloseReason::Draining | CloseReason::CallerGone) {
-                let _ = timeout(Duration::from_secs(5), stream.shutdown()).await;
+                close(&mut stream).await;
             }
         }
-        End::Struck(why) => {
+        End::Terminated(reason) => {
             switchboard.report(Event::ParkGone { park, clean: false });
-            if why == TerminationReason::NotAdmitted {
-                tracing::info!(endpoint = %name, %peer, park = park.0, "park ended: its certificate is not admitted any more");
+            if reason == TerminationReason::NotAdmitted {
+                tracing::info!(endpoint = %name, %peer, park = park.0, "a park was ended: its certificate is not admitted any more");
             }
         }
         End::Left => {
             switchboard.report(Event::ParkGone { park, clean: true });
-            let _ = timeout(Duration::from_secs(5), stream.shutdown()).await;
+            close(&mut stream).await;
         }
         End::Cut(error) => {
             switchboard.report(Event::ParkGone { park, clean: false });
-            tracing::debug!(endpoint = %name, %peer, park = park.0, "park lost: {error}");
+            tracing::debug!(endpoint = %name, %peer, park = park.0, "a park was lost: {error}");
         }
     }
 }
@@ -175,17 +163,17 @@ struct Parked {
 impl Parked {
     /// Answers pings until there is a call to serve.
     async fn idle(&mut self) -> Result<Arc<Request>, End> {
-        let mut asked = false;
+        let mut ping_outstanding = false;
         let mut received = Vec::new();
         loop {
             let read = tokio::select! {
                 biased;
-                why = self.admitted.registered.termination.terminated() => return Err(End::Struck(why)),
+                reason = self.admitted.registered.termination.terminated() => return Err(End::Terminated(reason)),
                 command = self.mailbox.next() => {
                     match command {
-                        Command::Close(reason) => return Err(End::Told(reason)),
+                        Command::Close(reason) => return Err(End::Closed(reason)),
                         Command::Ping => {
-                            asked = true;
+                            ping_outstanding = true;
                             self.send(&ping(self.admitted.registered.leaf.identity.name.as_str())).await?;
                         }
                         Command::Assign => {
@@ -201,13 +189,13 @@ impl Parked {
             if read == 0 {
                 return Err(End::Left);
             }
-            if !asked {
+            if !ping_outstanding {
                 return Err(self.unexpected("bytes that nobody asked for").await);
             }
             match is_pong(&received, self.context.rules().head) {
                 Ok(false) => {}
                 Ok(true) => {
-                    (asked, received) = (false, Vec::new());
+                    (ping_outstanding, received) = (false, Vec::new());
                     self.context.switchboard.report(Event::Pong { park: self.park });
                 }
                 Err(why) => return Err(self.unexpected(&why).await),
@@ -224,8 +212,8 @@ impl Parked {
             let first = bytes.is_empty();
             let read = tokio::select! {
                 biased;
-                why = self.admitted.registered.termination.terminated() => return Err(End::Struck(why)),
-                reason = self.mailbox.closed() => return Err(End::Told(reason)),
+                reason = self.admitted.registered.termination.terminated() => return Err(End::Terminated(reason)),
+                reason = self.mailbox.closed() => return Err(End::Closed(reason)),
                 read = receive(&mut self.admitted.stream, &mut bytes) => read.map_err(End::Cut)?,
             };
             if read == 0 {
@@ -245,7 +233,7 @@ impl Parked {
                 }
                 Ok(Some((answer, _))) => {
                     self.context.switchboard.refused(self.park, answer.status, &answer.reason);
-                    return Err(End::Told(self.mailbox.closed().await));
+                    return Err(End::Closed(self.mailbox.closed().await));
                 }
                 Err(error) => return Err(self.unexpected(&error.to_string()).await),
             }
@@ -264,29 +252,24 @@ impl Parked {
             mailbox: self.mailbox,
             permits,
         };
-        self.context.switchboard.accepted(Box::new(leg));
+        self.context.switchboard.accepted(leg.park, Box::new(leg));
     }
 
     /// Writes, unless the park is closed first: the switchboard's deadlines bound how long that can take.
     async fn send(&mut self, text: &str) -> Result<(), End> {
         tokio::select! {
             biased;
-            why = self.admitted.registered.termination.terminated() => Err(End::Struck(why)),
+            reason = self.admitted.registered.termination.terminated() => Err(End::Terminated(reason)),
             written = write(&mut self.admitted.stream, text) => written.map_err(End::Cut),
-            reason = self.mailbox.closed() => Err(End::Told(reason)),
+            reason = self.mailbox.closed() => Err(End::Closed(reason)),
         }
     }
 
-    async fn unexpected(&self, why: &str) -> End {
-        self.context.refuse(Port::Endpoint, self.admitted.peer, "park_protocol", &why);
+    async fn unexpected(&self, details: &str) -> End {
+        self.context.log_refusal(Port::Endpoint, self.admitted.peer, "park_protocol", &details);
         self.context.switchboard.report(Event::Unexpected { park: self.park });
-        End::Told(self.mailbox.closed().await)
+        End::Closed(self.mailbox.closed().await)
     }
-}
-
-async fn write(stream: &mut Connection, text: &str) -> io::Result<()> {
-    stream.write_all(text.as_bytes()).await?;
-    stream.flush().await
 }
 
 fn ping(endpoint: &str) -> String {

@@ -8,7 +8,7 @@ use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 
 /// What changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// An endpoint has its first connection.
     Joined,
     /// It has none any more.
@@ -29,33 +29,33 @@ impl Change {
 
 /// One change, numbered.
 #[derive(Debug, Clone)]
-pub struct PresenceEvent {
+pub(crate) struct PresenceEvent {
     /// Grows by one with every event of this relay.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// What changed.
-    pub change: Change,
+    pub(crate) change: Change,
     /// The endpoint, as it is now.
-    pub endpoint: Arc<EndpointStatus>,
+    pub(crate) endpoint: Arc<EndpointStatus>,
 }
 
 /// The first event of a stream, and again after a `resync`: everything.
-pub fn snapshot(list: &Endpoints) -> String {
+pub(crate) fn snapshot(list: &Endpoints) -> String {
     event("snapshot", &list.boot, list.sequence, &json!(list))
 }
 
 /// One change.
-pub fn change(boot: &str, event_of: &PresenceEvent) -> String {
+pub(crate) fn change(boot: &str, event_of: &PresenceEvent) -> String {
     let data = json!({ "sequence": event_of.sequence, "endpoint": &*event_of.endpoint });
     event(event_of.change.event(), boot, event_of.sequence, &data)
 }
 
 /// Tells a reader that was too slow that events were lost; a snapshot follows.
-pub fn resync(boot: &str, sequence: u64) -> String {
+pub(crate) fn resync(boot: &str, sequence: u64) -> String {
     event("resync", boot, sequence, &json!({ "sequence": sequence }))
 }
 
 /// Keeps an idle stream alive; readers ignore comments.
-pub const KEEP_ALIVE: &str = ":\n\n";
+pub(crate) const KEEP_ALIVE: &str = ":\n\n";
 
 fn event(name: &str, boot: &str, sequence: u64, data: &serde_json::Value) -> String {
     let mut text = String::new();

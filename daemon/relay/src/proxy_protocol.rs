@@ -1,4 +1,4 @@
-//! The PROXY header of a balancer's connection, read from the bare socket before TLS begins.
+//! The PROXY protocol: the header of a balancer's connection, read from the bare socket before TLS begins.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,16 +11,16 @@ use zone_protocol::proxy_header::{HeaderError, LIMIT, Parsed, parse};
 
 /// What a balancer's connection began with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProxyHeader {
+pub(crate) enum ProxyHeader {
     /// A client's connection, and where it really comes from.
     Source(SocketAddr),
     /// The balancer looking whether we are there.
     Probe,
 }
 
-/// TerminationReason there was no header.
+/// Why there was no header.
 #[derive(Debug, thiserror::Error)]
-pub enum ProxyProtocolError {
+pub(crate) enum ProxyProtocolError {
     /// Something else came.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -35,7 +35,10 @@ pub enum ProxyProtocolError {
 /// Reads the header and not one byte more: the next belongs to TLS.
 ///
 /// A connection that closes, or is reset, before its first byte is a probe.
-pub async fn read(stream: &mut TcpStream, deadline: Duration) -> Result<ProxyHeader, ProxyProtocolError> {
+pub(crate) async fn read(
+    stream: &mut TcpStream,
+    deadline: Duration,
+) -> Result<ProxyHeader, ProxyProtocolError> {
     timeout(deadline, read_exactly(stream)).await.map_err(|_| ProxyProtocolError::TooSlow)?
 }
 
@@ -62,7 +65,7 @@ async fn read_exactly(stream: &mut TcpStream) -> Result<ProxyHeader, ProxyProtoc
 
 /// What a connection from anybody but a balancer begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opening {
+pub(crate) enum Opening {
     /// Something that TLS is to judge.
     Bytes,
     /// A PROXY protocol header, which only balancers may send.
@@ -71,8 +74,8 @@ pub enum Opening {
     Probe,
 }
 
-/// Looks at the first bytes and leaves them where they are. Waits for as long as the caller has patience.
-pub async fn peek(stream: &TcpStream) -> Opening {
+/// Looks at the first bytes and leaves them where they are. Waits without a bound.
+pub(crate) async fn peek(stream: &TcpStream) -> Opening {
     let mut first = [0; 6];
     match stream.peek(&mut first).await {
         Ok(0) => Opening::Probe,

@@ -22,55 +22,54 @@ use zone_settings::{Limits, seconds};
 
 /// What one port goes by.
 #[derive(Debug)]
-pub struct PortRules {
+pub(crate) struct PortRules {
     /// For the handshake.
-    pub tls: Arc<ServerConfig>,
+    pub(crate) tls: Arc<ServerConfig>,
     /// Asked again after every handshake.
-    pub admission: Arc<Admission>,
+    pub(crate) admission: Arc<Admission>,
     /// Networks that may connect; empty means any.
-    pub networks: Vec<IpNet>,
+    pub(crate) networks: Vec<IpNet>,
 }
 
 /// What the whole relay goes by. Replaced as one when the policy changes.
 #[derive(Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// The proxy's name, for `Proxy-Status`.
-    pub name: Label,
+    pub(crate) name: Label,
     /// Who vouches for whom, to tell a change of it.
-    pub anchors: Anchors,
+    pub(crate) anchors: Anchors,
     /// For 17486.
-    pub endpoint: PortRules,
+    pub(crate) endpoint: PortRules,
     /// For 17487.
-    pub module_server: PortRules,
+    pub(crate) module_server: PortRules,
     /// Where PROXY headers come from.
-    pub balancers: Vec<IpNet>,
+    pub(crate) balancers: Vec<IpNet>,
     /// Upper bounds.
-    pub limits: Limits,
-    /// Spans of time.
-    pub timeouts: Spans,
+    pub(crate) limits: Limits,
+    /// Timeouts of time.
+    pub(crate) timeouts: Timeouts,
     /// Of request and response heads.
-    pub head: HeadLimits,
+    pub(crate) head: HeadLimits,
 }
 
-/// `zone_settings::Timeouts` as durations, as far as the relay needs them.
+/// `zone_settings::Timeouts` as durations, as far as the relay needs them; each is described there.
 #[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "each is described where it is configured, zone_settings::Timeouts")]
-pub struct Spans {
-    pub proxy_header: Duration,
-    pub handshake: Duration,
-    pub head: Duration,
-    pub idle_connection: Duration,
-    pub ping_after: Duration,
-    pub connect: Duration,
-    pub session_idle: Duration,
-    pub drain: Duration,
-    pub release: Duration,
-    pub orphan: Duration,
+pub(crate) struct Timeouts {
+    pub(crate) proxy_header: Duration,
+    pub(crate) handshake: Duration,
+    pub(crate) head: Duration,
+    pub(crate) idle_connection: Duration,
+    pub(crate) ping_after: Duration,
+    pub(crate) connect: Duration,
+    pub(crate) session_idle: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) release: Duration,
+    pub(crate) orphan: Duration,
 }
 
 impl Rules {
     /// Compiles a policy; fails where certificates, keys or anchors are unusable.
-    pub fn new(policy: &Policy) -> Result<Self, TlsError> {
+    pub(crate) fn new(policy: &Policy) -> Result<Self, TlsError> {
         let versions = if policy.tls13 { Versions::Tls12And13 } else { Versions::Tls12 };
         let identity = &policy.identity;
         let leaves = Leaves::from_pem(
@@ -94,7 +93,7 @@ impl Rules {
             module_server: port(Role::ModuleServer, &networks.module_server, &keys.module_server)?,
             balancers: policy.balancers.clone(),
             limits: policy.limits.clone(),
-            timeouts: Spans {
+            timeouts: Timeouts {
                 proxy_header: seconds(timeouts.proxy_header),
                 handshake: seconds(timeouts.handshake),
                 head: seconds(timeouts.head),
@@ -111,7 +110,7 @@ impl Rules {
     }
 
     /// Of one of the two ports.
-    pub fn port(&self, port: Port) -> &PortRules {
+    pub(crate) fn port(&self, port: Port) -> &PortRules {
         match port {
             Port::Endpoint => &self.endpoint,
             Port::ModuleServer => &self.module_server,
@@ -119,7 +118,7 @@ impl Rules {
     }
 
     /// Who vouched for this port's callers under the rules `before` and does no more.
-    pub fn removed_anchors(&self, before: &Self, port: Port) -> HashSet<NameHash> {
+    pub(crate) fn removed_anchors(&self, before: &Self, port: Port) -> HashSet<NameHash> {
         let of = |anchors: &Anchors| match port {
             Port::Endpoint => anchors.endpoint.clone(),
             Port::ModuleServer => anchors.module_server.clone(),
@@ -128,18 +127,18 @@ impl Rules {
     }
 
     /// Whether this address may connect to this port at all.
-    pub fn allows(&self, port: Port, address: IpAddr) -> bool {
+    pub(crate) fn allows(&self, port: Port, address: IpAddr) -> bool {
         let networks = &self.port(port).networks;
         networks.is_empty() || contains(networks, address)
     }
 
     /// Whether a PROXY header is due from this address.
-    pub fn is_balancer(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_balancer(&self, address: IpAddr) -> bool {
         contains(&self.balancers, address)
     }
 
     /// What the pairing goes by.
-    pub fn pairing(policy: &Policy) -> zone_pairing::Limits {
+    pub(crate) fn pairing(policy: &Policy) -> zone_pairing::Limits {
         let (limits, timeouts) = (&policy.limits, &policy.timeouts);
         zone_pairing::Limits {
             parks_per_endpoint: limits.parks_per_endpoint,
@@ -164,7 +163,7 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
 
 /// One of the relay's two ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Port {
+pub(crate) enum Port {
     /// 17486.
     Endpoint,
     /// 17487.
@@ -173,7 +172,7 @@ pub enum Port {
 
 impl Port {
     /// The port of a role; proxies dial nobody.
-    pub fn of(role: Role) -> Option<Self> {
+    pub(crate) fn of(role: Role) -> Option<Self> {
         match role {
             Role::Endpoint => Some(Self::Endpoint),
             Role::ModuleServer => Some(Self::ModuleServer),
@@ -182,7 +181,7 @@ impl Port {
     }
 
     /// Who connects there.
-    pub fn role(self) -> Role {
+    pub(crate) fn role(self) -> Role {
         match self {
             Self::Endpoint => Role::Endpoint,
             Self::ModuleServer => Role::ModuleServer,
@@ -190,7 +189,7 @@ impl Port {
     }
 
     /// For logs and metrics.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         self.role().as_str()
     }
 }

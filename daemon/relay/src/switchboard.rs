@@ -10,136 +10,54 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, broadcast, oneshot};
 use uuid::Uuid;
-use zone_accept::Permit;
-use zone_pairing::{
-    Action, CallError, CallId, CloseReason, Counts, Event, Machine, ParkId, ParkState, Presence, Time,
-};
+use zone_pairing::{Action, CallError, CallId, Counts, Event, Machine, ParkId, ParkState, Presence, Time};
 use zone_protocol::identity::{Label, Target, printable};
 use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 
-use crate::connections::Registered;
-use crate::identity::Connection;
 use crate::lock::lock;
+use crate::mailbox::{Command, Mailbox};
 use crate::metrics::Metrics;
 use crate::presence::{Change, PresenceEvent};
 use crate::watchdog::Heartbeat;
 
-/// What a park's connection is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Send a ping.
-    Ping,
-    /// Take up the call that the switchboard names.
-    Assign,
-    /// Close.
-    Close(CloseReason),
-}
-
-/// A park's mailbox. The latest command counts, except that nothing overtakes a close.
-#[derive(Debug, Default)]
-pub struct Mailbox {
-    command: Mutex<Option<Command>>,
-    wake: Notify,
-}
-
-impl Mailbox {
-    fn put(&self, command: Command) {
-        let mut slot = lock(&self.command);
-        if !matches!(*slot, Some(Command::Close(_))) {
-            *slot = Some(command);
-        }
-        self.wake.notify_one();
-    }
-
-    /// The next command. Can be cancelled.
-    pub async fn next(&self) -> Command {
-        loop {
-            if let Some(command) = lock(&self.command).take() {
-                return command;
-            }
-            self.wake.notified().await;
-        }
-    }
-
-    /// Waits for a close and leaves other commands to nobody: for connections that are past them.
-    pub async fn closed(&self) -> CloseReason {
-        loop {
-            if let Command::Close(reason) = self.next().await {
-                return reason;
-            }
-        }
-    }
-}
-
 /// What a caller asked for.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// Endpoint and service.
-    pub target: Target,
+    pub(crate) target: Target,
     /// The session's id in every log line and on both legs.
-    pub session: Uuid,
+    pub(crate) session: Uuid,
     /// The Module Server that asks.
-    pub caller: Label,
+    pub(crate) caller: Label,
 }
 
-/// An endpoint's connection that accepted a call: its half of a session.
-#[derive(Debug)]
-pub struct EndpointLeg {
-    /// Of the switchboard.
-    pub park: ParkId,
-    /// The connection.
-    pub stream: Connection,
-    /// What the endpoint sent right behind its answer.
-    pub early: Vec<u8>,
-    /// `Zone-End-To-End` of its answer.
-    pub end_to_end: Option<String>,
-    /// Where it comes from.
-    pub address: SocketAddr,
-    /// Its entry among the connections.
-    pub registered: Registered,
-    /// Tells it to close.
-    pub mailbox: Arc<Mailbox>,
-    /// Its share of the limits.
-    pub permits: Permits,
-}
+/// The endpoint's leg, or the reason why there is none, with the endpoint's own words where it gave any.
+pub(crate) type Answer<L> = Result<Box<L>, (CallError, Option<String>)>;
 
-/// What a connection holds of the limits, as long as it lives.
-#[derive(Debug)]
-pub struct Permits {
-    /// Of the total.
-    pub total: Permit<()>,
-    /// Of its source.
-    pub source: Permit<(crate::rules::Port, std::net::IpAddr)>,
-    /// Of its identity.
-    pub identity: Permit<Label>,
-}
+/// An answer on its way, with the park that the leg was.
+type Sent<L> = Result<(ParkId, Box<L>), (CallError, Option<String>)>;
 
-type Answer = Result<Box<EndpointLeg>, (CallError, Option<String>)>;
-
-struct Waiting {
+/// A call that has no answer yet.
+struct Waiting<L> {
     request: Arc<Request>,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<Sent<L>>,
     /// The endpoint's own words, should it refuse.
     words: Option<String>,
 }
 
-struct Parked {
-    mailbox: Arc<Mailbox>,
-}
-
-struct State {
+struct State<L> {
     machine: Machine,
-    parks: HashMap<ParkId, Parked>,
-    calls: HashMap<CallId, Waiting>,
+    parks: HashMap<ParkId, Arc<Mailbox>>,
+    calls: HashMap<CallId, Waiting<L>>,
     addresses: HashMap<Arc<str>, SocketAddr>,
     next: u64,
     sequence: u64,
     deadline: Option<Time>,
 }
 
-/// See the module.
-pub struct Switchboard {
-    state: Mutex<State>,
+/// Parks, calls and their pairing. `L` is what an endpoint that accepts hands to its caller: its leg.
+pub(crate) struct Switchboard<L> {
+    state: Mutex<State<L>>,
     audience: broadcast::Sender<PresenceEvent>,
     boot: String,
     start: Instant,
@@ -147,7 +65,7 @@ pub struct Switchboard {
     metrics: Arc<Metrics>,
 }
 
-impl std::fmt::Debug for Switchboard {
+impl<L> std::fmt::Debug for Switchboard<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Switchboard").field("boot", &self.boot).finish_non_exhaustive()
     }
@@ -155,16 +73,16 @@ impl std::fmt::Debug for Switchboard {
 
 /// A call that is under way. Dropped before its answer, it tells the switchboard that the caller left.
 #[derive(Debug)]
-pub struct Call {
-    switchboard: Arc<Switchboard>,
+pub(crate) struct Call<L> {
+    switchboard: Arc<Switchboard<L>>,
     id: CallId,
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<Sent<L>>,
     answered: bool,
 }
 
-impl Switchboard {
+impl<L> Switchboard<L> {
     /// An empty one. `backlog` is how many presence events a slow reader may lag behind.
-    pub fn new(limits: zone_pairing::Limits, backlog: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(limits: zone_pairing::Limits, backlog: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 machine: Machine::new(Time::ZERO, limits),
@@ -184,7 +102,7 @@ impl Switchboard {
     }
 
     /// Lets time pass: pings, deadlines, drains. Runs as long as the relay does.
-    pub async fn run(&self, mut heartbeat: Heartbeat) {
+    pub(crate) async fn run(&self, mut heartbeat: Heartbeat) {
         loop {
             let earlier = self.earlier.notified();
             let deadline = lock(&self.state).machine.next_deadline();
@@ -203,17 +121,22 @@ impl Switchboard {
     }
 
     /// New limits, for whatever happens from now on.
-    pub fn set_limits(&self, limits: zone_pairing::Limits) {
+    pub(crate) fn set_limits(&self, limits: zone_pairing::Limits) {
         lock(&self.state).machine.set_limits(limits);
         self.earlier.notify_one();
     }
 
     /// A connection was parked.
-    pub fn park(&self, endpoint: &Label, instance: u128, address: SocketAddr) -> (ParkId, Arc<Mailbox>) {
+    pub(crate) fn park(
+        &self,
+        endpoint: &Label,
+        instance: u128,
+        address: SocketAddr,
+    ) -> (ParkId, Arc<Mailbox>) {
         let mailbox = Arc::new(Mailbox::default());
         let mut state = lock(&self.state);
         let park = ParkId(state.number());
-        state.parks.insert(park, Parked { mailbox: Arc::clone(&mailbox) });
+        state.parks.insert(park, Arc::clone(&mailbox));
         let endpoint = endpoint.shared();
         state.addresses.insert(Arc::clone(&endpoint), address);
         self.step(&mut state, Event::Parked { park, endpoint: Arc::clone(&endpoint), instance });
@@ -224,7 +147,7 @@ impl Switchboard {
     }
 
     /// Something happened that wants no answer.
-    pub fn report(&self, event: Event) {
+    pub(crate) fn report(&self, event: Event) {
         let mut state = lock(&self.state);
         if let Event::ParkGone { park, .. } | Event::SessionEnded { park } = &event {
             state.parks.remove(park);
@@ -233,7 +156,7 @@ impl Switchboard {
     }
 
     /// The call that an assigned park is to serve, or `None` where its caller has left meanwhile.
-    pub fn take_up(&self, park: ParkId) -> Option<Arc<Request>> {
+    pub(crate) fn take_up(&self, park: ParkId) -> Option<Arc<Request>> {
         let mut state = lock(&self.state);
         let call = state.machine.take_up(self.now(), park)?;
         self.watch_deadline(&mut state);
@@ -241,21 +164,20 @@ impl Switchboard {
     }
 
     /// The endpoint accepted: its connection goes to the caller, unless the caller just left.
-    pub fn accepted(&self, leg: Box<EndpointLeg>) {
-        let park = leg.park;
+    pub(crate) fn accepted(&self, park: ParkId, leg: Box<L>) {
         let answer = {
             let mut state = lock(&self.state);
             let call = self.step(&mut state, Event::Accepted { park });
             call.and_then(|call| state.calls.remove(&call))
         };
         // A leg that nobody takes is dropped, which closes it.
-        if let Some(Err(_)) | None = answer.map(|waiting| waiting.answer.send(Ok(leg))) {
+        if let Some(Err(_)) | None = answer.map(|waiting| waiting.answer.send(Ok((park, leg)))) {
             self.report(Event::SessionEnded { park });
         }
     }
 
     /// The endpoint refused, in these words.
-    pub fn refused(&self, park: ParkId, status: u16, words: &str) {
+    pub(crate) fn refused(&self, park: ParkId, status: u16, words: &str) {
         let mut state = lock(&self.state);
         let assigned = state.machine.park(park).map(|park| park.state);
         if let Some(ParkState::Assigned { call, .. }) = assigned
@@ -267,7 +189,7 @@ impl Switchboard {
     }
 
     /// A caller wants a session within a time.
-    pub fn call(self: &Arc<Self>, request: Arc<Request>, within: Duration) -> Call {
+    pub(crate) fn call(self: &Arc<Self>, request: Arc<Request>, within: Duration) -> Call<L> {
         let (sender, answer) = oneshot::channel();
         let mut state = lock(&self.state);
         let id = CallId(state.number());
@@ -280,29 +202,29 @@ impl Switchboard {
     }
 
     /// Everybody who is there.
-    pub fn endpoints(&self) -> Endpoints {
+    pub(crate) fn endpoints(&self) -> Endpoints {
         self.list(&lock(&self.state))
     }
 
     /// Everybody who is there, and every change from then on.
-    pub fn watch(&self) -> (Endpoints, broadcast::Receiver<PresenceEvent>) {
+    pub(crate) fn watch(&self) -> (Endpoints, broadcast::Receiver<PresenceEvent>) {
         let state = lock(&self.state);
         (self.list(&state), self.audience.subscribe())
     }
 
     /// Drawn at the start: sequence numbers count from there.
-    pub fn boot(&self) -> &str {
+    pub(crate) fn boot(&self) -> &str {
         &self.boot
     }
 
     /// How much of everything there is.
-    pub fn counts(&self) -> (Counts, usize) {
+    pub(crate) fn counts(&self) -> (Counts, usize) {
         let state = lock(&self.state);
         let connected = state.machine.endpoints().filter(|e| e.parks.live() > 0).count();
         (state.machine.counts(), connected)
     }
 
-    fn list(&self, state: &State) -> Endpoints {
+    fn list(&self, state: &State<L>) -> Endpoints {
         let mut endpoints: Vec<_> = state
             .machine
             .endpoints()
@@ -318,7 +240,7 @@ impl Switchboard {
     }
 
     /// Feeds the machine and carries out what it says; returns the call that was joined, if one was.
-    fn step(&self, state: &mut State, event: Event) -> Option<CallId> {
+    fn step(&self, state: &mut State<L>, event: Event) -> Option<CallId> {
         let mut joined = None;
         for action in state.machine.handle(self.now(), event) {
             match action {
@@ -353,7 +275,7 @@ impl Switchboard {
         joined
     }
 
-    fn announce(&self, state: &mut State, presence: Presence) {
+    fn announce(&self, state: &mut State<L>, presence: Presence) {
         let (change, endpoint) = match presence {
             Presence::Joined { endpoint } => (Change::Joined, endpoint),
             Presence::Left { endpoint } => (Change::Left, endpoint),
@@ -370,10 +292,10 @@ impl Switchboard {
         let _ = self.audience.send(event);
     }
 
-    fn watch_deadline(&self, state: &mut State) {
+    fn watch_deadline(&self, state: &mut State<L>) {
         let next = state.machine.next_deadline();
         let earlier = match (next, state.deadline) {
-            (Some(next), Some(admitted)) => next < admitted,
+            (Some(next), Some(watched)) => next < watched,
             (Some(_), None) => true,
             (None, _) => false,
         };
@@ -384,20 +306,20 @@ impl Switchboard {
     }
 }
 
-impl State {
+impl<L> State<L> {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
     fn tell(&self, park: ParkId, command: Command) {
-        if let Some(parked) = self.parks.get(&park) {
-            parked.mailbox.put(command);
+        if let Some(mailbox) = self.parks.get(&park) {
+            mailbox.put(command);
         }
     }
 }
 
-fn status(state: &State, id: &Arc<str>) -> Option<EndpointStatus> {
+fn status<L>(state: &State<L>, id: &Arc<str>) -> Option<EndpointStatus> {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (parks, instances) =
         state.machine.endpoint(id).map(|view| (view.parks, view.instances)).unwrap_or_default();
@@ -411,18 +333,18 @@ fn status(state: &State, id: &Arc<str>) -> Option<EndpointStatus> {
     })
 }
 
-impl Call {
+impl<L> Call<L> {
     /// Waits for the endpoint's connection, or for the reason why there is none, with the endpoint's own words
     /// where it gave any. Can be cancelled and called again.
-    pub async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer<L> {
         let answer = (&mut self.answer).await;
         self.answered = true;
         // The sender goes only with an answer, or with the whole switchboard.
-        answer.unwrap_or(Err((CallError::Draining, None)))
+        answer.unwrap_or(Err((CallError::Draining, None))).map(|(_, leg)| leg)
     }
 }
 
-impl Drop for Call {
+impl<L> Drop for Call<L> {
     fn drop(&mut self) {
         if self.answered {
             return;
@@ -435,8 +357,8 @@ impl Drop for Call {
             self.answer.try_recv()
         };
         // The answer came and nobody looked at it: the session ends before it began.
-        if let Ok(Ok(leg)) = leg {
-            self.switchboard.report(Event::SessionEnded { park: leg.park });
+        if let Ok(Ok((park, _leg))) = leg {
+            self.switchboard.report(Event::SessionEnded { park });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Proof of progress for the service manager's watchdog.
+//! The watchdog: proof of progress for the service manager, which ends a process that gives none.
 //!
 //! Whatever must never stand still (the accept loops, the switchboard's clock, the talk with control) is asked
 //! for a sign of life and answers from within its own loop, and every worker thread of the runtime must have
@@ -14,52 +14,54 @@ use tokio::time::{sleep, timeout};
 
 use crate::lock::lock;
 
-/// Asks for signs of life.
+/// Asks the tasks that must never stand still for a heartbeat.
 #[derive(Debug)]
-pub struct Watchdog {
+pub(crate) struct Watchdog {
     round: watch::Sender<u64>,
-    members: Mutex<Vec<Arc<Task>>>,
+    tasks: Mutex<Vec<Arc<Task>>>,
     answered: Arc<Notify>,
 }
 
+/// One that is asked.
 #[derive(Debug)]
 struct Task {
     name: &'static str,
+    /// The last round that it answered.
     answered: AtomicU64,
 }
 
-/// Gives signs of life, from within a loop. Dropped, it is not asked any more.
+/// A task's answer to the watchdog, from within its loop. Dropped, the task is not asked any more.
 #[derive(Debug)]
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     watchdog: Arc<Watchdog>,
     round: watch::Receiver<u64>,
-    member: Arc<Task>,
+    task: Arc<Task>,
 }
 
 impl Watchdog {
     /// Nobody to ask yet.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { round: watch::Sender::new(0), members: Mutex::default(), answered: Arc::default() })
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { round: watch::Sender::new(0), tasks: Mutex::default(), answered: Arc::default() })
     }
 
-    /// One more who must go on.
-    pub fn register(self: &Arc<Self>, name: &'static str) -> Heartbeat {
+    /// One more task that must go on. The name stands in the log if it does not.
+    pub(crate) fn register(self: &Arc<Self>, name: &'static str) -> Heartbeat {
         let round = self.round.subscribe();
-        let member = Arc::new(Task { name, answered: AtomicU64::new(*round.borrow()) });
-        lock(&self.members).push(Arc::clone(&member));
-        Heartbeat { watchdog: Arc::clone(self), round, member }
+        let task = Arc::new(Task { name, answered: AtomicU64::new(*round.borrow()) });
+        lock(&self.tasks).push(Arc::clone(&task));
+        Heartbeat { watchdog: Arc::clone(self), round, task }
     }
 
-    /// Asks everybody; the name of one who did not answer in time is the error.
-    pub async fn ask(&self, within: Duration) -> Result<(), &'static str> {
+    /// Asks every task; the name of one that did not answer in time is the error.
+    pub(crate) async fn check(&self, within: Duration) -> Result<(), &'static str> {
         let mut round = 0;
         self.round.send_modify(|number| {
             *number += 1;
             round = *number;
         });
         let silent = || {
-            let members = lock(&self.members);
-            members.iter().find(|member| member.answered.load(Ordering::Acquire) < round).map(|m| m.name)
+            let tasks = lock(&self.tasks);
+            tasks.iter().find(|task| task.answered.load(Ordering::Acquire) < round).map(|task| task.name)
         };
         let everybody = async {
             loop {
@@ -79,39 +81,39 @@ impl Watchdog {
 
 impl Heartbeat {
     /// Answers when it is asked, and returns then. Can be cancelled; belongs into a `select!` of the loop.
-    pub async fn answer(&mut self) {
+    pub(crate) async fn answer(&mut self) {
         if self.round.changed().await.is_err() {
             return std::future::pending().await;
         }
         let round = *self.round.borrow_and_update();
-        self.member.answered.store(round, Ordering::Release);
+        self.task.answered.store(round, Ordering::Release);
         self.watchdog.answered.notify_waiters();
     }
 }
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        lock(&self.watchdog.members).retain(|member| !Arc::ptr_eq(member, &self.member));
+        lock(&self.watchdog.tasks).retain(|task| !Arc::ptr_eq(task, &self.task));
         self.watchdog.answered.notify_waiters();
     }
 }
 
-/// Feeds the watchdog for as long as there is progress: looks `every` so often, and calls `fed` upon proof.
-pub async fn feed(watchdog: Arc<Watchdog>, every: Duration, fed: impl Fn()) {
+/// Feeds the service manager's watchdog, by `feed`, for as long as a check at each `interval` finds progress.
+pub(crate) async fn run(watchdog: Arc<Watchdog>, interval: Duration, feed: impl Fn()) {
     let metrics = Handle::current().metrics();
     let mut before = samples(&metrics);
     loop {
-        sleep(every).await;
-        if let Err(name) = watchdog.ask(every).await {
-            tracing::error!(name, "it gives no sign of life: the watchdog is not fed");
+        sleep(interval).await;
+        if let Err(name) = watchdog.check(interval).await {
+            tracing::error!(name, "a task gives no sign of life: the watchdog is not fed");
             continue;
         }
         let now = samples(&metrics);
-        let stuck = before.iter().zip(&now).position(|(before, now)| !moved(*before, *now));
+        let stuck = before.iter().zip(&now).position(|(before, now)| !progressed(*before, *now));
         before = now;
         match stuck {
-            None => fed(),
-            Some(worker) => tracing::error!(worker, "it stands still: the watchdog is not fed"),
+            None => feed(),
+            Some(worker) => tracing::error!(worker, "a worker thread stands still: the watchdog is not fed"),
         }
     }
 }
@@ -126,7 +128,7 @@ fn samples(metrics: &RuntimeMetrics) -> Vec<Sample> {
 }
 
 /// Whether a worker sleeps, or has come round between two looks. An odd count means asleep.
-fn moved(before: Sample, now: Sample) -> bool {
+fn progressed(before: Sample, now: Sample) -> bool {
     now.0 % 2 == 1 || before != now
 }
 
@@ -146,28 +148,28 @@ mod tests {
                 lively.answer().await;
             }
         });
-        assert_eq!(watchdog.ask(SHORT).await, Err("stuck"));
+        assert_eq!(watchdog.check(SHORT).await, Err("stuck"));
         drop(stuck);
-        assert_eq!(watchdog.ask(LONG).await, Ok(()));
+        assert_eq!(watchdog.check(LONG).await, Ok(()));
         living.abort();
         let _ = living.await;
-        assert_eq!(watchdog.ask(SHORT).await, Ok(()), "who has ended is not asked");
+        assert_eq!(watchdog.check(SHORT).await, Ok(()), "who has ended is not asked");
     }
 
     #[test]
     fn a_worker_that_is_busy_with_the_same_thing_all_the_time_stands_still() {
         let second = Duration::from_secs(1);
-        assert!(moved((3, second), (3, second)), "asleep");
-        assert!(moved((3, second), (4, second)), "woken");
-        assert!(moved((4, second), (4, 2 * second)), "busy, and coming round");
-        assert!(!moved((4, second), (4, second)));
+        assert!(progressed((3, second), (3, second)), "asleep");
+        assert!(progressed((3, second), (4, second)), "woken");
+        assert!(progressed((4, second), (4, 2 * second)), "busy, and coming round");
+        assert!(!progressed((4, second), (4, second)));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_worker_that_a_task_blocks_starves_the_watchdog_until_it_is_free_again() {
         let (fed, mut feeding) = watch::channel(0_u64);
         let watchdog = Watchdog::new();
-        let task = tokio::spawn(feed(watchdog, SHORT, move || fed.send_modify(|n| *n += 1)));
+        let task = tokio::spawn(run(watchdog, SHORT, move || fed.send_modify(|n| *n += 1)));
         feeding.changed().await.unwrap();
         let (free, blocked) = std::sync::mpsc::channel::<()>();
         let (begun, beginning) = tokio::sync::oneshot::channel();

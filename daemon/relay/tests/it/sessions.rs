@@ -102,3 +102,35 @@ async fn a_stalled_reader_makes_the_relay_hold_one_chunk() {
     drop((caller, endpoint));
     bench.until("released", |counts| counts.buffered_bytes == 0).await;
 }
+
+/// R-53: an auditor's filters rely on the facts and their order.
+#[tokio::test]
+async fn a_session_begins_and_ends_with_one_audit_line_each_that_say_who_and_what() {
+    let bench = Bench::start(|_| {}).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    caller.send("four").await;
+    endpoint.exactly(b"four").await;
+    caller.stream.shutdown().await.unwrap();
+    endpoint.stream.shutdown().await.unwrap();
+    caller.end().await;
+    bench.logged("session ended").await;
+    let facts = |words: &str| {
+        let log = bench.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(words)).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        let (_, facts) = lines[0].split_once(words).unwrap();
+        facts
+            .split_whitespace()
+            .map(|fact| fact.split_once('=').unwrap().0)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let who = ["session", "target", "caller"];
+    let begins = facts("audit: session begins");
+    assert_eq!(begins[..3], who);
+    assert_eq!(begins[3..6], ["caller_address", "endpoint_address", "end_to_end"]);
+    let ended = facts("audit: session ended");
+    assert_eq!(ended[..3], who);
+    assert_eq!(ended[3..7], ["reason", "seconds", "from_caller", "from_endpoint"]);
+    assert!(bench.log().contains(r#"reason="finished""#) && bench.log().contains("from_caller=4"));
+}

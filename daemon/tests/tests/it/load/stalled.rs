@@ -34,8 +34,8 @@ const QUIET: Duration = Duration::from_millis(500);
 
 /// What the relay keeps of a stalled direction, in KiB, as `status` counts it (`zone_relay::copy::CHUNK_BYTES`).
 const KEPT: usize = 16;
-/// Ciphertext that waits for the socket of the stalled reader: `zone_relay::handshake::TLS_BUFFER`, and header,
-/// nonce and tag of its records.
+/// Ciphertext that waits for the socket of the stalled reader: `zone_relay::connection::MAX_TLS_BUFFER_BYTES`, and
+/// header, nonce and tag of its records.
 const TO_SEND: usize = 17;
 /// On the leg of the sender: a record that is not complete yet, at most 2^14 + 2,048 + 5 bytes (RFC 5246, 6.2.3),
 /// and what stands behind it in one read of 4 KiB.

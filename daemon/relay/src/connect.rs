@@ -1,0 +1,119 @@
+//! CONNECT: getting a park for a caller, who waits meanwhile and may send its first bytes.
+
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tracing::{Instrument, Span};
+use uuid::Uuid;
+use zone_accept::Permit;
+use zone_pairing::CallError;
+use zone_protocol::head::RequestHead;
+use zone_protocol::proxy_status::Reason;
+
+use crate::admission::AdmittedConnection;
+use crate::context::Context;
+use crate::leg::EndpointLeg;
+use crate::limiters::LimitReached;
+use crate::refusal::{Refusal, RequestError};
+use crate::switchboard::Request;
+
+/// Bytes of one read of what a caller sends early.
+const MAX_EARLY_READ_BYTES: usize = 1_024;
+
+/// A CONNECT whose endpoint has accepted.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    /// What was asked for.
+    pub(crate) request: Arc<Request>,
+    /// The endpoint's connection.
+    pub(crate) leg: Box<EndpointLeg>,
+    /// What the caller sent before it had an answer.
+    pub(crate) early: Vec<u8>,
+    /// To be one of all sessions.
+    pub(crate) permit: Permit<()>,
+    /// Whose facts stand in each line that the session logs.
+    pub(crate) span: Span,
+}
+
+/// Gets a park for a CONNECT. What the caller sends meanwhile is kept, up to a limit, and flows only after the
+/// endpoint has accepted. `early` is what came right behind the head.
+pub(crate) async fn connect(
+    context: &Arc<Context>,
+    admitted: &mut AdmittedConnection,
+    head: &RequestHead,
+    mut early: Vec<u8>,
+) -> Result<Connected, RequestError> {
+    let rules = context.rules();
+    let target = head
+        .connect_target()
+        .map_err(|error| Refusal::new(Reason::BadRequest, "request", error.to_string()))?;
+    let permit = context.limiters.session(&rules.limits).map_err(|LimitReached(limit)| {
+        let details = format!("{limit} sessions are open already (limits.sessions)");
+        Refusal::new(Reason::Limit, "sessions", details)
+    })?;
+    let caller = admitted.registered.leaf.identity.name.clone();
+    let request = Arc::new(Request { target, session: Uuid::now_v7(), caller });
+    let span = span(&request);
+    let leg = wait(context, admitted, &request, &mut early).instrument(span.clone()).await?;
+    Ok(Connected { request, leg, early, permit, span })
+}
+
+/// Its facts stand in each line that is logged within it, audit lines too: so it has their target, which the log
+/// takes in at every level.
+fn span(request: &Request) -> Span {
+    tracing::info_span!(
+        target: "audit",
+        "session",
+        session = %request.session,
+        target = %request.target,
+        caller = %request.caller
+    )
+}
+
+/// Waits for the endpoint's answer, or for the caller to leave.
+async fn wait(
+    context: &Arc<Context>,
+    admitted: &mut AdmittedConnection,
+    request: &Arc<Request>,
+    early: &mut Vec<u8>,
+) -> Result<Box<EndpointLeg>, RequestError> {
+    let rules = context.rules();
+    let mut call = context.switchboard.call(Arc::clone(request), rules.timeouts.connect);
+    loop {
+        let room = rules.limits.early_bytes.saturating_sub(early.len()).min(MAX_EARLY_READ_BYTES);
+        let mut space = [0; MAX_EARLY_READ_BYTES];
+        tokio::select! {
+            biased;
+            answer = call.answer() => {
+                return answer.map_err(|(error, words)| unanswered(request, error, words.as_deref()).into());
+            }
+            _ = admitted.registered.termination.terminated() => return Err(RequestError::ConnectionEnded),
+            read = admitted.stream.read(&mut space[..room]), if room > 0 => match read {
+                Ok(0) | Err(_) => {
+                    tracing::info!("the caller left before the session began");
+                    return Err(RequestError::ConnectionEnded);
+                }
+                Ok(n) => early.extend_from_slice(&space[..n]),
+            },
+        }
+    }
+}
+
+fn unanswered(request: &Request, error: CallError, words: Option<&str>) -> Refusal {
+    let (reason, received_status) = match error {
+        CallError::UnknownEndpoint => (Reason::UnknownEndpoint, None),
+        CallError::NoParkInTime => (Reason::NoPark, None),
+        CallError::RefusedByEndpoint { status } => (Reason::Refused, Some(status)),
+        CallError::ParksLost | CallError::AnswerTimeout | CallError::EndpointFailed => {
+            (Reason::NoAnswer, None)
+        }
+        CallError::TooManyWaiting | CallError::TooManySessions => (Reason::Limit, None),
+        CallError::Draining => (Reason::Draining, None),
+    };
+    let details = match words {
+        Some(words) if !words.is_empty() => format!("{}: {error}: {words}", request.target),
+        _ => format!("{}: {error}", request.target),
+    };
+    let session = Some(request.session);
+    Refusal { received_status, session, ..Refusal::new(reason, error.label(), details) }
+}

@@ -1,0 +1,115 @@
+//! What all connections of a relay share.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use zone_accept::LogBudget;
+use zone_pairing::Event;
+
+use crate::connections::Connections;
+use crate::leg::EndpointLeg;
+use crate::limiters::Limiters;
+use crate::metrics::Metrics;
+use crate::rules::{Port, Rules};
+use crate::switchboard::Switchboard;
+
+/// Log lines of one kind of refusal at once.
+const LOG_BURST: f64 = 50.0;
+/// Log lines of one kind of refusal in the long run.
+const LOG_PER_SECOND: f64 = 5.0;
+
+/// Everything that the connections of a relay share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    rules: RwLock<Arc<Rules>>,
+    /// Parks and calls.
+    pub(crate) switchboard: Arc<Switchboard<EndpointLeg>>,
+    /// Everybody who is connected.
+    pub(crate) connections: Arc<Connections>,
+    /// Counters.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Keeps the log readable.
+    pub(crate) log_budget: LogBudget,
+    /// Limits on connections, sessions and event streams.
+    pub(crate) limiters: Limiters,
+    draining: AtomicBool,
+    drain: Notify,
+}
+
+impl Context {
+    /// For a relay that goes by these rules.
+    pub(crate) fn new(rules: Rules, pairing: zone_pairing::Limits) -> Arc<Self> {
+        let metrics = Arc::new(Metrics::new());
+        Arc::new(Self {
+            switchboard: Switchboard::new(pairing, rules.limits.event_backlog, Arc::clone(&metrics)),
+            rules: RwLock::new(Arc::new(rules)),
+            connections: Arc::default(),
+            metrics,
+            log_budget: LogBudget::new(LOG_BURST, LOG_PER_SECOND),
+            limiters: Limiters::default(),
+            draining: AtomicBool::new(false),
+            drain: Notify::new(),
+        })
+    }
+
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// New rules from now on; connections that they do not admit end.
+    pub(crate) fn set_rules(&self, rules: Rules, pairing: zone_pairing::Limits) {
+        let rules = Arc::new(rules);
+        let old = {
+            let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, Arc::clone(&rules))
+        };
+        self.switchboard.set_limits(pairing);
+        let (ended, gone) = self.connections.enforce(&rules, &old, OffsetDateTime::now_utc());
+        for endpoint in gone {
+            self.switchboard.report(Event::Revoke { endpoint: endpoint.shared() });
+        }
+        if ended > 0 {
+            tracing::info!(target: "audit", connections = ended, "connections that the new rules do not admit were ended");
+        }
+    }
+
+    /// No new sessions from now on; idle connections are let go.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.drain.notify_waiters();
+        self.switchboard.report(Event::Drain { over: self.rules().timeouts.release });
+    }
+
+    /// Whether [`Context::drain`] was called.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Waits for [`Context::drain`]. Can be cancelled.
+    pub(crate) async fn drained(&self) {
+        let waiting = self.drain.notified();
+        if !self.is_draining() {
+            waiting.await;
+        }
+    }
+
+    /// Counts and, within the budget, logs a connection that is refused. The label is for metrics, the details are
+    /// for a person.
+    pub(crate) fn log_refusal(
+        &self,
+        port: Port,
+        peer: SocketAddr,
+        label: &'static str,
+        details: &dyn std::fmt::Display,
+    ) {
+        self.metrics.refused(port, label);
+        if let Some(swallowed) = self.log_budget.allows(label, Instant::now()) {
+            tracing::warn!(port = port.label(), %peer, reason = label, swallowed, "refused: {details}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The lifeline: a pipe whose other end is open for as long as the service manager means to have a control.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::net::unix::pipe;
+
+/// The reading end.
+#[derive(Debug)]
+pub(crate) struct Lifeline(pipe::Receiver);
+
+impl Lifeline {
+    /// Fails where the descriptor is no pipe.
+    pub(crate) fn new(reader: OwnedFd) -> io::Result<Self> {
+        pipe::Receiver::from_owned_fd(reader).map(Self)
+    }
+
+    /// Waits for its end of file. Can be cancelled.
+    pub(crate) async fn ended(&self) {
+        let mut space = [0; 16];
+        loop {
+            let read = match self.0.readable().await {
+                Ok(()) => self.0.try_read(&mut space),
+                Err(error) => Err(error),
+            };
+            match read {
+                // Nobody writes to it.
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A session: it begins when both sides are told that they are connected, its bytes are copied, and it ends once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::Instrument;
+use zone_pairing::{Event, ParkId};
+use zone_protocol::fields;
+use zone_protocol::head::write_response;
+
+use crate::admission::AdmittedConnection;
+use crate::connect::Connected;
+use crate::connection::{Connection, write_in_time};
+use crate::connections::TerminationReason;
+use crate::context::Context;
+use crate::copy::{BidirectionalCopy, Outcome};
+use crate::leg::EndpointLeg;
+use crate::switchboard::Request;
+
+/// The reason of an end that nobody gave one for: the task was dropped, or panicked.
+const ABORTED: &str = "aborted";
+
+/// Carries a session to its end, in a task of its own.
+pub(crate) fn spawn(context: Arc<Context>, caller: AdmittedConnection, connected: Connected) {
+    let span = connected.span.clone();
+    drop(tokio::spawn(run(context, caller, connected).instrument(span)));
+}
+
+/// Tells the caller that it is connected, and carries the session to its end.
+async fn run(context: Arc<Context>, mut caller: AdmittedConnection, connected: Connected) {
+    // The permit lives to the end.
+    let Connected { request, leg, early, permit: _permit, .. } = connected;
+    if tell_caller(&context, &mut caller.stream, &request, &leg).await.is_err() {
+        context.switchboard.report(Event::SessionEnded { park: leg.park });
+        return;
+    }
+    tracing::info!(
+        target: "audit",
+        caller_address = %caller.peer,
+        endpoint_address = %leg.address,
+        end_to_end = leg.end_to_end.as_deref().unwrap_or("unsaid"),
+        "session begins"
+    );
+    // Whoever waits until nobody is connected finds all ends logged: the entries among the connections, and the
+    // permits, outlive the session.
+    let EndpointLeg { park, stream, early: answered, registered, mailbox, permits: _permits, .. } = *leg;
+    let idle = context.rules().timeouts.session_idle;
+    let copy = BidirectionalCopy::new(caller.stream, early, stream, answered, idle, &context.metrics);
+    let mut session = Session { context: &context, park, began: Instant::now(), copy, reason: ABORTED };
+    let ended = tokio::select! {
+        biased;
+        reason = caller.registered.termination.terminated() => Err(terminated(reason, "caller_not_admitted")),
+        reason = registered.termination.terminated() => Err(terminated(reason, "endpoint_not_admitted")),
+        reason = mailbox.closed() => Err(reason.label()),
+        outcome = session.copy.run() => Ok(outcome),
+    };
+    session.reason = ended.map_or_else(|reason| reason, Outcome::label);
+    match ended {
+        Ok(Outcome::Finished) => {}
+        Ok(outcome @ (Outcome::CallerCut | Outcome::EndpointCut)) => {
+            session.copy.abort_delivered(outcome).await;
+        }
+        Ok(Outcome::Idle) | Err(_) => session.copy.abort(),
+    }
+}
+
+async fn tell_caller(
+    context: &Context,
+    stream: &mut Connection,
+    request: &Request,
+    leg: &EndpointLeg,
+) -> std::io::Result<()> {
+    let session = request.session.to_string();
+    let mut heads = vec![(fields::SESSION, session.as_str())];
+    if let Some(end_to_end) = &leg.end_to_end {
+        heads.push((fields::END_TO_END, end_to_end));
+    }
+    let established = write_response(200, "Connection Established", &heads);
+    let deadline: Duration = context.rules().timeouts.head;
+    write_in_time(stream, &established, deadline).await
+}
+
+/// A session that has begun. Dropped, it has ended, and says so exactly once: to the switchboard, in the metrics and
+/// in the log.
+struct Session<'a> {
+    context: &'a Context,
+    park: ParkId,
+    began: Instant,
+    copy: BidirectionalCopy<'a>,
+    /// Why it has ended; to be set before.
+    reason: &'static str,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.context.switchboard.report(Event::SessionEnded { park: self.park });
+        let (moved, cause) = (self.copy.moved(), self.copy.cause());
+        self.context.metrics.session_ended(self.reason, moved.from_caller, moved.from_endpoint);
+        tracing::info!(
+            target: "audit",
+            reason = self.reason,
+            cause,
+            seconds = self.began.elapsed().as_secs_f64(),
+            from_caller = moved.from_caller,
+            from_endpoint = moved.from_endpoint,
+            "session ended"
+        );
+    }
+}
+
+fn terminated(reason: TerminationReason, not_admitted: &'static str) -> &'static str {
+    match reason {
+        TerminationReason::NotAdmitted => not_admitted,
+        TerminationReason::Stopping => "stopping",
+    }
+}
