@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 use zone_pairing::{Action, CallError, CallId, Counts, Event, Machine, ParkId, ParkState, Presence, Time};
 use zone_protocol::identity::{Label, Target, printable};
@@ -19,6 +20,9 @@ use crate::mailbox::{Command, Mailbox};
 use crate::metrics::Metrics;
 use crate::presence::{Change, PresenceEvent};
 use crate::watchdog::Heartbeat;
+
+#[cfg(test)]
+mod simulation;
 
 /// What a caller asked for.
 #[derive(Debug)]
@@ -108,7 +112,7 @@ impl<L> Switchboard<L> {
             let deadline = lock(&self.state).machine.next_deadline();
             let due = async {
                 match deadline {
-                    Some(deadline) => tokio::time::sleep_until((self.start + deadline).into()).await,
+                    Some(deadline) => sleep_until(self.start + deadline).await,
                     None => std::future::pending().await,
                 }
             };
