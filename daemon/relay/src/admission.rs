@@ -170,3 +170,165 @@ fn identify(
         Err(LimitReached(limit)) => Err(AdmissionRefusal::IdentityLimit { name: name.clone(), limit }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::ClientConfig;
+    use rustls::pki_types::ServerName;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+    use zone_channel::Policy;
+    use zone_protocol::identity::Role;
+    use zone_protocol::tls::config::client;
+    use zone_protocol::tls::policy::Versions;
+    use zone_protocol::tls::verifier::Expectation;
+    use zone_settings::Limits;
+
+    use super::*;
+    use crate::fixtures::{Authority, Certified, policy};
+
+    /// A relay's context, and a socket for its endpoint port.
+    struct Bench {
+        context: Arc<Context>,
+        listener: TcpListener,
+        proxies: Authority,
+        endpoints: Authority,
+    }
+
+    impl Bench {
+        async fn start(change: impl FnOnce(&mut Policy)) -> Self {
+            let (proxies, endpoints) = (Authority::new("proxies"), Authority::new("endpoints"));
+            let mut policy = policy(&proxies, &[&endpoints], &[&Authority::new("module servers")]);
+            policy.timeouts.handshake = 0.3;
+            change(&mut policy);
+            let context = Context::new(Rules::new(&policy).unwrap(), Rules::pairing(&policy));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            Self { context, listener, proxies, endpoints }
+        }
+
+        async fn connect(&self) -> (TcpStream, TcpStream, SocketAddr) {
+            let dial = TcpStream::connect(self.listener.local_addr().unwrap());
+            let (client, accepted) = tokio::join!(dial, self.listener.accept());
+            let (stream, peer) = accepted.unwrap();
+            (client.unwrap(), stream, peer)
+        }
+
+        async fn admit(
+            &self,
+            stream: TcpStream,
+            peer: SocketAddr,
+        ) -> Result<AdmittedConnection, NotAdmitted> {
+            let permit = self.context.limiters.connection(&self.context.rules().limits).unwrap();
+            admit(&self.context, Port::Endpoint, stream, peer, permit).await
+        }
+
+        /// What becomes of a connection that begins with these bytes and waits.
+        async fn after(&self, bytes: &[u8]) -> NotAdmitted {
+            let (mut client, stream, peer) = self.connect().await;
+            client.write_all(bytes).await.unwrap();
+            self.admit(stream, peer).await.unwrap_err()
+        }
+
+        fn client(&self, certified: &Certified) -> Arc<ClientConfig> {
+            let anchors = [self.proxies.pem.clone()];
+            let zone = "zone".parse().unwrap();
+            let expectation =
+                Expectation::new(zone, Role::ZoneProxy, None, &anchors, Versions::Tls12).unwrap();
+            client(expectation, Some((&certified.chain, &certified.key)), Versions::Tls12).unwrap()
+        }
+
+        /// What becomes of an endpoint's connection.
+        async fn endpoint(&self, id: &str) -> Result<AdmittedConnection, NotAdmitted> {
+            let config = self.client(&self.endpoints.leaf(&format!("spiffe://zone/endpoint/{id}")));
+            let (client, stream, peer) = self.connect().await;
+            let name = ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
+            let dial = TlsConnector::from(config).connect(name, client);
+            let (admitted, client) = tokio::join!(self.admit(stream, peer), dial);
+            drop(client);
+            admitted
+        }
+    }
+
+    /// The word for metrics and the line for a person.
+    fn refused(error: &NotAdmitted) -> (&'static str, String) {
+        match error {
+            NotAdmitted::Refused { refusal, .. } => (refusal.label(), refusal.to_string()),
+            NotAdmitted::Probe => panic!("a probe"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_known_by_its_certificate_and_leaves_no_trace() {
+        let bench = Bench::start(|p| p.limits.endpoint_connections_per_source = 1).await;
+        for _ in 0..2 {
+            let admitted = bench.endpoint("host-7").await.unwrap();
+            assert_eq!(admitted.registered.leaf.identity.name.as_str(), "host-7");
+            assert_eq!(bench.context.connections.count(Port::Endpoint), 1);
+            drop(admitted);
+            assert_eq!(bench.context.connections.count(Port::Endpoint), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_source_gets_no_more_connections_than_its_limit_even_before_they_are_known() {
+        let bench = Bench::start(|p| p.limits.endpoint_connections_per_source = 1).await;
+        let (_client, stream, peer) = bench.connect().await;
+        let (context, permit) =
+            (Arc::clone(&bench.context), bench.context.limiters.connection(&Limits::default()).unwrap());
+        let silent =
+            tokio::spawn(
+                async move { admit(&context, Port::Endpoint, stream, peer, permit).await.unwrap_err() },
+            );
+        tokio::task::yield_now().await;
+        let error = bench.after(b"\x16").await;
+        assert_eq!(refused(&error), ("source_limit", "1 connections of this source are open already".into()));
+        assert_eq!(refused(&silent.await.unwrap()).0, "handshake_timeout");
+        assert_eq!(refused(&bench.after(b"GET / HTTP/1.1\r\n\r\n").await).0, "tls", "the permit came back");
+    }
+
+    #[tokio::test]
+    async fn one_identity_gets_no_more_connections_than_its_limit_and_another_is_not_touched() {
+        let bench = Bench::start(|p| p.limits.connections_per_endpoint = 1).await;
+        let _first = bench.endpoint("host-7").await.unwrap();
+        let error = bench.endpoint("host-7").await.unwrap_err();
+        assert_eq!(refused(&error), ("identity_limit", "host-7 has 1 connections open already".into()));
+        assert_eq!(bench.context.connections.count(Port::Endpoint), 1, "a refused one stays registered");
+        bench.endpoint("host-8").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_network_that_may_not_connect_is_refused_by_the_address_that_a_balancer_tells() {
+        let allow = |p: &mut Policy| p.allowed_networks.endpoint = vec!["192.0.2.0/24".parse().unwrap()];
+        let bench = Bench::start(allow).await;
+        assert_eq!(refused(&bench.after(b"\x16").await).0, "network");
+        let balanced = |p: &mut Policy| {
+            allow(p);
+            p.balancers = vec!["127.0.0.1/32".parse().unwrap()];
+        };
+        let bench = Bench::start(balanced).await;
+        let error = bench.after(b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 17486\r\n").await;
+        assert_eq!(error.to_string(), "203.0.113.7:4242: its network is not among the allowed ones");
+        let passed = bench.after(b"PROXY TCP4 192.0.2.7 192.0.2.1 4242 17486\r\nGET / HTTP/1.1\r\n").await;
+        assert_eq!(refused(&passed).0, "tls");
+        assert_eq!(refused(&bench.after(b"\x16\x03\x01\x00\x05abcdefghijkl").await).0, "proxy_header");
+    }
+
+    #[tokio::test]
+    async fn only_a_balancer_may_send_a_proxy_header() {
+        let bench = Bench::start(|_| {}).await;
+        let error = bench.after(b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 17486\r\n").await;
+        assert_eq!(refused(&error).0, "proxy_header");
+        assert!(error.to_string().contains("not in balancer.networks"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closes_before_its_first_byte_is_a_probe_and_no_refusal() {
+        let bench = Bench::start(|_| {}).await;
+        let (client, stream, peer) = bench.connect().await;
+        drop(client);
+        assert!(matches!(bench.admit(stream, peer).await, Err(NotAdmitted::Probe)));
+    }
+}

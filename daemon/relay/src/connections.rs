@@ -15,6 +15,9 @@ use zone_protocol::tls::certificate::{Leaf, NameHash};
 use crate::lock::lock;
 use crate::rules::{Port, Rules};
 
+#[cfg(test)]
+mod interleavings;
+
 /// Why a connection is ended from outside its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TerminationReason {

@@ -19,6 +19,8 @@ mod context;
 pub mod control;
 mod copy;
 mod event_stream;
+#[cfg(test)]
+mod fixtures;
 mod head_io;
 mod identity;
 mod leg;
