@@ -71,9 +71,8 @@ pub async fn run(channel: OwnedFd, process: RelayProcess) -> Result<(), RelayErr
     };
     if let Some(timeout) = manager.watchdog() {
         let watchdog = Arc::clone(&relay.watchdog);
-        relay
-            .tasks
-            .spawn(watchdog::run(watchdog, timeout / CHECKS_PER_WATCHDOG_TIMEOUT, move || manager.alive()));
+        let interval = timeout / CHECKS_PER_WATCHDOG_TIMEOUT;
+        relay.tasks.spawn(watchdog::run(watchdog, interval, move || manager.alive()));
     }
     let result = relay.serve_controls(sender, receiver).await;
     relay.manager.stopping();
@@ -83,8 +82,11 @@ pub async fn run(channel: OwnedFd, process: RelayProcess) -> Result<(), RelayErr
 
 /// What follows the talk with one control.
 enum Next {
+    /// This relay ends.
     Exit,
+    /// It goes on alone.
     WithoutControl,
+    /// It talks with another control.
     TakenUp(Channel),
 }
 

@@ -4,11 +4,11 @@
 //! listening sockets, the certificates and the policy over a channel (see `zone-channel`); it opens no file
 //! and dials nobody.
 //!
-//! A connection's way: [`accept_loop`] takes it, [`admission`] applies the limits, reads a balancer's PROXY header
-//! ([`proxy_protocol`]) and finds out who it is ([`identity`], [`connections`]). An endpoint's connection then waits
-//! in [`park`], a Module Server's is served by [`routes`]: it lists endpoints, watches them ([`event_stream`]) or
-//! asks for a session ([`connect`]). The [`switchboard`] brings the two together, [`session`] begins and ends what
-//! [`copy`] carries. [`context`] is what all of them share, and [`control`] is what the relay is told.
+//! A connection's way: `accept_loop` takes it, `admission` applies the limits, reads a balancer's PROXY header
+//! (`proxy_protocol`) and finds out who it is (`identity`, `connections`). An endpoint's connection then waits
+//! in `park`, a Module Server's is served by `routes`: it lists endpoints, watches them (`event_stream`) or
+//! asks for a session (`connect`). The `switchboard` brings the two together, `session` begins and ends what
+//! `copy` carries. `context` is what all of them share, and `control` is what the relay is told.
 
 mod accept_loop;
 mod admission;

@@ -1,8 +1,8 @@
 //! The watchdog: proof of progress for the service manager, which ends a process that gives none.
 //!
-//! Whatever must never stand still (the accept loops, the switchboard's clock, the talk with control) is asked
-//! for a sign of life and answers from within its own loop, and every worker thread of the runtime must have
-//! come round since it was looked at last. Only then is the watchdog fed.
+//! Tasks that must never stand still (the accept loops, the switchboard's clock) are asked for a heartbeat and answer
+//! from within their own loops, and every worker thread of the runtime must have come round since it was looked at
+//! last. Only then is the service manager's watchdog fed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

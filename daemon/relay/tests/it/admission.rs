@@ -340,7 +340,7 @@ async fn connections_that_close_before_their_first_byte_are_counted_and_not_logg
         reset.set_zero_linger().unwrap();
     }
     let counted = |metrics: &str| metrics.contains("probes_total 6");
-    let deadline = tokio::time::Instant::now() + crate::bench::PATIENCE;
+    let deadline = tokio::time::Instant::now() + crate::bench::TEST_TIMEOUT;
     while !counted(&bench.metrics().await) {
         assert!(tokio::time::Instant::now() < deadline, "{}", bench.metrics().await);
     }

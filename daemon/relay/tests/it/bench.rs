@@ -35,7 +35,7 @@ use zone_protocol::trust::{Anchors, Trust};
 use zone_settings::{Limits, Timeouts};
 
 /// Nothing that a test waits for takes longer, unless something is wrong.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) type Stream = TlsStream<TcpStream>;
 
@@ -266,7 +266,7 @@ impl Bench {
     }
 
     pub(crate) async fn hear(&mut self) -> FromRelay {
-        timeout(PATIENCE, self.from_relay.receive()).await.expect("the relay says nothing").unwrap().0
+        timeout(TEST_TIMEOUT, self.from_relay.receive()).await.expect("the relay says nothing").unwrap().0
     }
 
     /// Closes both ports, as control does, for every process that holds them.
@@ -307,7 +307,7 @@ impl Bench {
 
     /// Polls the counts until they are as wanted: the relay tells nobody of its own accord.
     pub(crate) async fn until(&mut self, what: &str, wanted: impl Fn(&RelayCounts) -> bool) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
         loop {
             let counts = self.counts().await;
             if wanted(&counts) {
@@ -320,7 +320,7 @@ impl Bench {
 
     /// Waits for a line of the log.
     pub(crate) async fn logged(&self, words: &str) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
         while !self.log().contains(words) {
             assert!(tokio::time::Instant::now() < deadline, "never logged '{words}':\n{}", self.log());
             tokio::task::yield_now().await;
@@ -414,7 +414,7 @@ pub(crate) async fn dial(
     }
     let stream = socket.connect(address).await?;
     let name = rustls::pki_types::ServerName::from(address.ip());
-    timeout(PATIENCE, TlsConnector::from(config).connect(name, stream)).await.expect("no handshake")
+    timeout(TEST_TIMEOUT, TlsConnector::from(config).connect(name, stream)).await.expect("no handshake")
 }
 
 /// A raw client on either port.
@@ -431,7 +431,7 @@ impl Parked {
 
     /// Reads more; 0 at the end. An error is an end without `close_notify`.
     pub(crate) async fn more(&mut self) -> std::io::Result<usize> {
-        timeout(PATIENCE, self.stream.read_buf(&mut self.bytes)).await.expect("nothing came")
+        timeout(TEST_TIMEOUT, self.stream.read_buf(&mut self.bytes)).await.expect("nothing came")
     }
 
     pub(crate) async fn response(&mut self) -> ResponseHead {

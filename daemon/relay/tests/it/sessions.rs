@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::bench::{Bench, PATIENCE};
+use crate::bench::{Bench, TEST_TIMEOUT};
 
 #[tokio::test]
 async fn bytes_pass_both_ways_unchanged() {
@@ -18,7 +18,7 @@ async fn bytes_pass_both_ways_unchanged() {
     let (mut at_endpoint, mut at_caller) = (Vec::new(), Vec::new());
     caller.bytes.clear();
     endpoint.bytes.clear();
-    let (a, b, c, d) = timeout(PATIENCE, async {
+    let (a, b, c, d) = timeout(TEST_TIMEOUT, async {
         tokio::join!(
             async {
                 caller_writes.write_all(&to_endpoint).await?;

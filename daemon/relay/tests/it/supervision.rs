@@ -5,10 +5,10 @@ use std::os::unix::net::UnixStream;
 use tokio::time::timeout;
 use zone_channel::{FromRelay, OnStop, RelayState, ToRelay};
 
-use crate::bench::{ACCEPT, Bench, PATIENCE};
+use crate::bench::{ACCEPT, Bench, TEST_TIMEOUT};
 
 async fn exits(bench: &mut Bench) -> std::process::ExitStatus {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
     loop {
         if let Some(status) = bench.child.try_wait().unwrap() {
             return status;
@@ -37,7 +37,7 @@ async fn the_death_of_control_ends_no_session_and_a_new_control_takes_the_relay_
 
     let channel = UnixStream::connect(&bench.rendezvous).unwrap();
     (bench.to_relay, bench.from_relay) = zone_channel::pair(channel.into()).unwrap();
-    let (hello, listeners) = timeout(PATIENCE, bench.from_relay.receive()).await.unwrap().unwrap();
+    let (hello, listeners) = timeout(TEST_TIMEOUT, bench.from_relay.receive()).await.unwrap().unwrap();
     let FromRelay::Hello { state, generation, serves, listeners: infos, .. } = hello else {
         panic!("{hello:?}")
     };
