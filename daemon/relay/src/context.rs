@@ -30,7 +30,7 @@ pub(crate) struct Context {
     pub(crate) switchboard: Arc<Switchboard<EndpointLeg>>,
     /// Everybody who is connected.
     pub(crate) connections: Arc<Connections>,
-    /// Counters.
+    /// What this relay counts.
     pub(crate) metrics: Arc<Metrics>,
     /// Keeps the log readable.
     pub(crate) log_budget: LogBudget,

@@ -14,7 +14,7 @@ pub(crate) enum Command {
     Ping,
     /// Take up the call that the switchboard names.
     Assign,
-    /// Close.
+    /// Close the connection, for this reason.
     Close(CloseReason),
 }
 
