@@ -127,8 +127,7 @@ async fn real_source(
     peer: SocketAddr,
 ) -> Result<SocketAddr, NotAdmitted> {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let balancer = port == Port::Endpoint && rules.is_balancer(peer.ip());
-    let source = if balancer {
+    let source = if proxy_protocol::is_due(rules, port, peer.ip()) {
         match proxy_protocol::read(stream, rules.timeouts.proxy_header).await {
             Ok(ProxyHeader::Source(source)) => source,
             Ok(ProxyHeader::Probe) => return Err(NotAdmitted::Probe),

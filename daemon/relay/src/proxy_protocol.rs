@@ -1,13 +1,15 @@
 //! The PROXY protocol: the header of a balancer's connection, read from the bare socket before TLS begins.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use zone_protocol::proxy_header::{HeaderError, LIMIT, Parsed, parse};
+
+use crate::rules::{Port, Rules};
 
 /// What a balancer's connection began with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,12 @@ pub(crate) enum ProxyProtocolError {
     /// The connection failed.
     #[error("while reading the PROXY protocol header: {0}")]
     Io(#[from] io::Error),
+}
+
+/// Whether a connection from this address must begin with a header: one of a balancer to the endpoint port must, and
+/// nobody else may. Only balancers are believed when they say where a connection comes from.
+pub(crate) fn is_due(rules: &Rules, port: Port, from: IpAddr) -> bool {
+    port == Port::Endpoint && rules.is_balancer(from)
 }
 
 /// Reads the header and not one byte more: the next belongs to TLS.

@@ -3,6 +3,10 @@
 //! TLS 1.2 resumption does not run the certificate verifier, so a ticket must never carry a role to another
 //! port: each port has keys of its own, and the port's name is authenticated with every ticket. A ticket is
 //! `key name (16) | nonce (12) | AES-256-GCM ciphertext and tag`.
+//!
+//! A ticket of a revoked certificate opens nothing: every change of the trust document comes with fresh keys, and
+//! whoever resumes is authorised again by [`Admission::authorise`](super::verifier::Admission::authorise), which looks at
+//! the deny-list and at the certificate's end.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use data_encoding::BASE64;

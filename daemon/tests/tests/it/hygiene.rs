@@ -100,6 +100,17 @@ fn every_test_that_a_requirement_names_is_there() {
     assert!(named > 20, "only {named} tests are named");
 }
 
+#[test]
+fn every_file_that_the_map_of_the_code_names_is_there() {
+    let map = std::fs::read_to_string(root().join("docs/development.md")).unwrap();
+    let rows = map.split_once("## Where is").expect("the map").1;
+    let named: BTreeSet<_> = rows.split('`').filter(|text| text.strip_suffix(".rs").is_some()).collect();
+    for file in &named {
+        assert!(root().join(file).is_file(), "docs/development.md names {file}, which is not there");
+    }
+    assert!(named.len() > 20, "only {} files are named", named.len());
+}
+
 /// The packages that are compiled for this platform, for the programs or their tests.
 fn built() -> Vec<Value> {
     let metadata = succeed(&mut cargo(&["metadata", "--format-version", "1", "--locked"]), b"");
