@@ -99,7 +99,8 @@ async fn a_mistyped_token_ends_in_one_line_that_names_the_checksum() {
     let scratch = Scratch::new();
     let proxy = FakeControl::start(Quirks::default()).await;
     let token = proxy.token.reveal();
-    let wrong = token.replace(&token[20..21], if &token[20..21] == "a" { "b" } else { "a" });
+    let mut wrong = token.clone();
+    wrong.replace_range(20..21, if &token[20..21] == "a" { "b" } else { "a" });
     let arguments = ["provision", "--name", "p1", "--address", "127.0.0.1"];
     let refused = run(scratch.zone.directory(), &arguments, &wrong).await;
     assert_eq!(refused.status.code(), Some(1));
