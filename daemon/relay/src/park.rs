@@ -10,6 +10,7 @@ use zone_pairing::{CloseReason, Event, ParkId};
 use zone_protocol::head::{
     HeadLimits, RequestHead, ResponseHead, parse_response, write_request, write_response,
 };
+use zone_protocol::instance::Instance;
 use zone_protocol::proxy_status::Reason;
 use zone_protocol::{PARK_UPGRADE, fields};
 
@@ -94,10 +95,8 @@ fn check(head: &RequestHead) -> Result<u128, Refusal> {
         let details = "a park needs 'Connection: Upgrade' and 'Upgrade: ptth/1', the version spoken here";
         return Err(bad_request(426, details));
     }
-    let instance = head.fields.get(fields::INSTANCE).filter(|text| text.len() == 32);
-    instance
-        .and_then(|text| u128::from_str_radix(text, 16).ok())
-        .ok_or_else(|| bad_request(400, "Zone-Instance must be 32 hex digits, drawn when the program starts"))
+    let instance: Result<Instance, _> = head.fields.get(fields::INSTANCE).unwrap_or_default().parse();
+    instance.map(|Instance(number)| number).map_err(|error| bad_request(400, &error.to_string()))
 }
 
 /// How a park ends.
