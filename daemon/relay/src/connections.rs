@@ -2,10 +2,15 @@
 //!
 //! A connection registers first and is authorised afterwards, under the rules in force then. A change of rules
 //! is made first and looks at who is registered afterwards. So whichever comes first, nobody slips between.
+//!
+//! A certificate's time is judged by the wall clock once, in the handshake. From then on a clock that can't be set counts
+//! down to its end: a wall clock that is put back or forward ends nobody, and a connection that no session uses ends
+//! with its certificate.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -23,6 +28,8 @@ mod interleavings;
 pub(crate) enum TerminationReason {
     /// Its certificate is not admitted any more.
     NotAdmitted,
+    /// Its certificate has ended, and no session uses it.
+    Expired,
     /// The relay stops, or its time to drain is up.
     Stopping,
 }
@@ -32,6 +39,8 @@ pub(crate) enum TerminationReason {
 pub(crate) struct Termination {
     reason: OnceLock<TerminationReason>,
     wake: Notify,
+    /// Whether the connection is one of a session's, which goes on beyond the end of its certificate.
+    in_session: AtomicBool,
 }
 
 impl Termination {
@@ -59,6 +68,8 @@ struct Entry {
     port: Port,
     leaf: Arc<Leaf>,
     issuers: Box<[NameHash]>,
+    /// When its certificate ends.
+    expires: Instant,
     termination: Arc<Termination>,
 }
 
@@ -86,14 +97,16 @@ impl Connections {
     pub(crate) fn register(self: &Arc<Self>, port: Port, leaf: Leaf, issuers: Box<[NameHash]>) -> Registered {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (leaf, termination) = (Arc::new(leaf), Arc::new(Termination::default()));
-        let entry = Entry { port, leaf: Arc::clone(&leaf), issuers, termination: Arc::clone(&termination) };
+        let expires = end_of(&leaf, OffsetDateTime::now_utc(), Instant::now());
+        let entry =
+            Entry { port, leaf: Arc::clone(&leaf), issuers, expires, termination: Arc::clone(&termination) };
         lock(&self.entries).insert(number, entry);
         Registered { connections: Arc::clone(self), number, leaf, termination }
     }
 
     /// Ends every connection that these rules no longer admit; returns how many, and the endpoints that have none
     /// left. Those whom an anchor vouched for that the rules `before` had, and these have not, go as well.
-    pub(crate) fn enforce(&self, rules: &Rules, before: &Rules, now: OffsetDateTime) -> (usize, Vec<Label>) {
+    pub(crate) fn enforce(&self, rules: &Rules, before: &Rules) -> (usize, Vec<Label>) {
         let removed = |port| rules.removed_anchors(before, port);
         let (for_endpoints, for_callers) = (removed(Port::Endpoint), removed(Port::ModuleServer));
         let entries = lock(&self.entries);
@@ -101,7 +114,7 @@ impl Connections {
         let (mut terminated, mut kept) = (HashSet::new(), HashSet::new());
         for entry in entries.values() {
             let removed = if entry.port == Port::Endpoint { &for_endpoints } else { &for_callers };
-            let admitted = rules.port(entry.port).admission.still_admits(&entry.leaf, now).is_ok()
+            let admitted = rules.port(entry.port).admission.allows(&entry.leaf).is_ok()
                 && !entry.issuers.iter().any(|issuer| removed.contains(issuer));
             if !admitted {
                 ended += 1;
@@ -113,6 +126,22 @@ impl Connections {
             }
         }
         (ended, terminated.difference(&kept).cloned().collect())
+    }
+
+    /// Ends every connection whose certificate has ended by now, but for those of sessions; returns how many.
+    pub(crate) fn end_expired(&self, now: Instant) -> usize {
+        let mut ended = 0;
+        for entry in lock(&self.entries).values() {
+            let termination = &entry.termination;
+            if entry.expires <= now
+                && !termination.in_session.load(Ordering::Acquire)
+                && termination.reason.get().is_none()
+            {
+                ended += 1;
+                termination.terminate(TerminationReason::Expired);
+            }
+        }
+        ended
     }
 
     /// Ends all of them.
@@ -139,6 +168,21 @@ impl Connections {
     }
 }
 
+impl Registered {
+    /// A session uses the connection from now on, and ends with it.
+    pub(crate) fn begin_session(&self) {
+        self.termination.in_session.store(true, Ordering::Release);
+    }
+}
+
+/// The moment at which a certificate ends, by a clock that can't be set. Its last second belongs to it.
+fn end_of(leaf: &Leaf, wall: OffsetDateTime, now: Instant) -> Instant {
+    /// Beyond it nobody asks; an `Instant` holds less than a certificate can say.
+    const MAX_SECONDS: u64 = 100 * 366 * 24 * 60 * 60;
+    let left = leaf.not_after.saturating_add(1).saturating_sub(wall.unix_timestamp());
+    now + Duration::from_secs(u64::try_from(left).unwrap_or(0).min(MAX_SECONDS))
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut entries = lock(&self.connections.entries);
@@ -149,5 +193,57 @@ impl Drop for Registered {
         if entries.capacity() > 1_024 && entries.len() * 4 < entries.capacity() {
             entries.shrink_to_fit();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Authority, policy};
+
+    const NOW: i64 = 1_700_000_000;
+
+    fn leaf(not_before: i64, not_after: i64) -> Leaf {
+        let authority = Authority::new("endpoints");
+        let leaf = Leaf::read(&authority.leaf("spiffe://zone/endpoint/host-7").der).unwrap();
+        Leaf { not_before, not_after, ..leaf }
+    }
+
+    #[test]
+    fn a_connection_ends_after_the_last_second_of_its_certificate_and_one_of_a_session_does_not() {
+        let wall = OffsetDateTime::now_utc().unix_timestamp();
+        let connections: Arc<Connections> = Arc::default();
+        let register = || connections.register(Port::Endpoint, leaf(wall - 9, wall + 5), Box::default());
+        let (park, leg) = (register(), register());
+        leg.begin_session();
+        let now = Instant::now();
+        assert_eq!(connections.end_expired(now + Duration::from_secs(4)), 0);
+        assert_eq!(connections.end_expired(now + Duration::from_secs(7)), 1);
+        assert_eq!(connections.end_expired(now + Duration::from_secs(8)), 0, "once is enough");
+        assert_eq!(park.termination.reason.get(), Some(&TerminationReason::Expired));
+        assert_eq!(leg.termination.reason.get(), None);
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_or_forward_ends_nobody_when_the_rules_change() {
+        let (proxies, endpoints) = (Authority::new("proxies"), Authority::new("endpoints"));
+        let rules = Rules::new(&policy(&proxies, &[&endpoints], &[&endpoints])).unwrap();
+        let connections: Arc<Connections> = Arc::default();
+        let wall = OffsetDateTime::now_utc().unix_timestamp();
+        let (day, year) = (24 * 60 * 60, 365 * 24 * 60 * 60);
+        // By the wall clock as it stands now, the one is not valid yet, and the other no more.
+        let early = connections.register(Port::Endpoint, leaf(wall + day, wall + year), Box::default());
+        let late = connections.register(Port::Endpoint, leaf(wall - year, wall - day), Box::default());
+        assert_eq!(connections.enforce(&rules, &rules), (0, Vec::new()));
+        assert!(early.termination.reason.get().is_none() && late.termination.reason.get().is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_reckoned_from_the_handshake_whatever_it_says() {
+        let (wall, now) = (OffsetDateTime::from_unix_timestamp(NOW).unwrap(), Instant::now());
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(end_of(&leaf(0, NOW + 59), wall, now), after(60));
+        assert_eq!(end_of(&leaf(0, NOW - 60), wall, now), now);
+        assert!(end_of(&leaf(0, i64::MAX), wall, now) > after(3_000_000_000));
     }
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use time::OffsetDateTime;
 use tokio::sync::Notify;
 use zone_accept::LogBudget;
 use zone_pairing::Event;
@@ -69,7 +68,7 @@ impl Context {
             std::mem::replace(&mut *current, Arc::clone(&rules))
         };
         self.switchboard.set_limits(pairing);
-        let (ended, gone) = self.connections.enforce(&rules, &old, OffsetDateTime::now_utc());
+        let (ended, gone) = self.connections.enforce(&rules, &old);
         for endpoint in gone {
             self.switchboard.report(Event::Revoke { endpoint: endpoint.shared() });
         }

@@ -35,6 +35,9 @@ pub enum RelayError {
         "standard input is not a channel to control: zone-relay is started by zone-proxy, not by hand ({0})"
     )]
     Channel(io::Error),
+    /// A task that stands for the whole process is gone, so the process is of no more use: a fresh one is.
+    #[error("a task that this process can't do without has ended: {0}")]
+    TaskEnded(String),
 }
 
 /// What a relay process brings along: who it is, and what it talks to apart from control.
@@ -86,6 +89,8 @@ enum Next {
     Exit,
     /// It goes on alone.
     WithoutControl,
+    /// It can't go on, for a task is gone that it can't do without.
+    TaskEnded(String),
     /// It talks with another control.
     TakenUp(Channel),
 }
@@ -115,8 +120,9 @@ impl Relay {
         loop {
             let Some((sender, receiver)) = channel.take() else {
                 match self.wait_for_control().await {
-                    Some(taken_up) => channel = Some(taken_up),
-                    None => return Ok(()),
+                    Next::TakenUp(taken_up) => channel = Some(taken_up),
+                    Next::TaskEnded(why) => return Err(RelayError::TaskEnded(why)),
+                    Next::Exit | Next::WithoutControl => return Ok(()),
                 }
                 continue;
             };
@@ -126,6 +132,7 @@ impl Relay {
             }
             match next {
                 Next::Exit => return Ok(()),
+                Next::TaskEnded(why) => return Err(RelayError::TaskEnded(why)),
                 Next::WithoutControl => {}
                 Next::TakenUp(taken_up) => channel = Some(taken_up),
             }
@@ -144,6 +151,7 @@ impl Relay {
                 received = receiver.receive() => received,
                 taken_up = next_control(self.serving.as_ref()) => return Next::TakenUp(taken_up),
                 () = drained(self.serving.as_ref(), self.drain_deadline) => return Next::Exit,
+                why = task_ended(&mut self.tasks) => return Next::TaskEnded(why),
             };
             let answered = match received {
                 Ok((ToRelay::Stop, _)) => {
@@ -166,8 +174,9 @@ impl Relay {
     }
 
     /// Goes on alone, unless there is nothing to go on with.
-    async fn wait_for_control(&mut self) -> Option<Channel> {
-        let orphan = self.serving.as_ref()?.context.rules().timeouts.orphan;
+    async fn wait_for_control(&mut self) -> Next {
+        let Some(serving) = &self.serving else { return Next::Exit };
+        let orphan = serving.context.rules().timeouts.orphan;
         if self.state == RelayState::Serving {
             let until =
                 if self.lifeline().is_some() { "until the service is stopped" } else { "for a while" };
@@ -180,10 +189,11 @@ impl Relay {
         tokio::pin!(orphan_limit);
         loop {
             tokio::select! {
-                taken_up = next_control(self.serving.as_ref()) => return Some(taken_up),
-                () = drained(self.serving.as_ref(), self.drain_deadline) => return None,
-                () = lifeline_ended(self.lifeline()) => {
-                    let serving = self.serving.as_mut()?;
+                taken_up = next_control(self.serving.as_ref()) => return Next::TakenUp(taken_up),
+                () = drained(self.serving.as_ref(), self.drain_deadline) => return Next::Exit,
+                why = task_ended(&mut self.tasks) => return Next::TaskEnded(why),
+                () = lifeline_ended(lifeline(self.serving.as_ref())) => {
+                    let Some(serving) = &mut self.serving else { return Next::Exit };
                     serving.lifeline = None;
                     let on_stop = serving.on_stop;
                     tracing::info!(?on_stop, "the service was stopped");
@@ -191,7 +201,7 @@ impl Relay {
                         OnStop::Stop => {
                             serving.close_ports();
                             self.stop().await;
-                            return None;
+                            return Next::Exit;
                         }
                         OnStop::Drain => self.drain(),
                         OnStop::Keep => orphan_limit.as_mut().reset(Instant::now() + orphan),
@@ -317,7 +327,22 @@ impl Relay {
     }
 
     fn lifeline(&self) -> Option<&Lifeline> {
-        self.serving.as_ref().and_then(|serving| serving.lifeline.as_ref())
+        lifeline(self.serving.as_ref())
+    }
+}
+
+fn lifeline(serving: Option<&Serving>) -> Option<&Lifeline> {
+    serving.and_then(|serving| serving.lifeline.as_ref())
+}
+
+/// Waits for a task that must not end, and says how it did. One whose port was closed, or that drains, may end.
+async fn task_ended(tasks: &mut JoinSet<()>) -> String {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return error.to_string(),
+            None => return pending().await,
+        }
     }
 }
 
@@ -342,5 +367,22 @@ async fn drained(serving: Option<&Serving>, deadline: Option<Instant>) {
     match (serving, deadline) {
         (Some(serving), Some(deadline)) => serving.drained(deadline).await,
         _ => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_told_from_one_that_ends() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        tasks.spawn(async {
+            tokio::task::yield_now().await;
+            panic!("out of luck");
+        });
+        let why = task_ended(&mut tasks).await;
+        assert!(why.contains("panicked") && why.contains("out of luck"), "{why}");
     }
 }

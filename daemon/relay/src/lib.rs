@@ -19,6 +19,7 @@ mod context;
 pub mod control;
 mod copy;
 mod event_stream;
+mod expiry;
 #[cfg(test)]
 mod fixtures;
 mod head_io;

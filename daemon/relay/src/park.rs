@@ -23,7 +23,7 @@ use crate::leg::EndpointLeg;
 use crate::mailbox::{Command, Mailbox};
 use crate::refusal::{Refusal, RequestError};
 use crate::rules::Port;
-use crate::switchboard::Request;
+use crate::switchboard::{Request, Switchboard};
 
 /// The first and only request of an endpoint's connection, then its life as a park.
 pub(crate) async fn serve(context: Arc<Context>, mut admitted: AdmittedConnection) {
@@ -116,16 +116,23 @@ async fn wait(context: Arc<Context>, admitted: Box<AdmittedConnection>, instance
     let (park, mailbox) = context.switchboard.park(&name, instance, admitted.peer);
     tracing::debug!(endpoint = %name, peer = %admitted.peer, park = park.0, "parked");
     let peer = admitted.peer;
+    let mut gone = ParkGone { switchboard: Arc::clone(&context.switchboard), park: Some(park), clean: false };
     let mut parked = Parked { context, admitted, park, mailbox };
     let connected = match parked.idle().await {
         Ok(request) => parked.connect(&request).await,
         Err(end) => Err(end),
     };
     let end = match connected {
-        Ok((answer, early)) => return parked.join(&answer, early),
+        Ok((answer, early)) => {
+            gone.park = None;
+            return parked.join(&answer, early);
+        }
         Err(end) => end,
     };
-    let (switchboard, mut stream) = (Arc::clone(&parked.context.switchboard), parked.admitted.stream);
+    gone.clean = matches!(end, End::Left);
+    // Before the peer is waited for: the park is of no more use from here on.
+    drop(gone);
+    let mut stream = parked.admitted.stream;
     match end {
         End::Closed(reason) => {
             tracing::debug!(endpoint = %name, %peer, park = park.0, reason = reason.label(), "the relay closed a park");
@@ -136,18 +143,31 @@ async fn wait(context: Arc<Context>, admitted: Box<AdmittedConnection>, instance
             }
         }
         End::Terminated(reason) => {
-            switchboard.report(Event::ParkGone { park, clean: false });
             if reason == TerminationReason::NotAdmitted {
                 tracing::info!(endpoint = %name, %peer, park = park.0, "a park was ended: its certificate is not admitted any more");
             }
         }
-        End::Left => {
-            switchboard.report(Event::ParkGone { park, clean: true });
-            close(&mut stream).await;
-        }
+        End::Left => close(&mut stream).await,
         End::Cut(error) => {
-            switchboard.report(Event::ParkGone { park, clean: false });
             tracing::debug!(endpoint = %name, %peer, park = park.0, "a park was lost: {error}");
+        }
+    }
+}
+
+/// Tells the switchboard, when it is dropped, that a park is gone: also where its task panics. One that the switchboard
+/// has closed itself is gone already, which changes nothing.
+struct ParkGone {
+    switchboard: Arc<Switchboard<EndpointLeg>>,
+    /// `None` once the park is a session's leg.
+    park: Option<ParkId>,
+    /// Whether the endpoint closed it in an orderly way.
+    clean: bool,
+}
+
+impl Drop for ParkGone {
+    fn drop(&mut self) {
+        if let Some(park) = self.park {
+            self.switchboard.report(Event::ParkGone { park, clean: self.clean });
         }
     }
 }
@@ -241,6 +261,7 @@ impl Parked {
 
     fn join(self, answer: &ResponseHead, early: Vec<u8>) {
         let AdmittedConnection { stream, peer, registered, permits } = *self.admitted;
+        registered.begin_session();
         let leg = EndpointLeg {
             park: self.park,
             stream,

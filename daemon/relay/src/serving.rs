@@ -15,6 +15,7 @@ use zone_protocol::provisioning::RelayCounts;
 
 use crate::accept_loop::accept_loop;
 use crate::context::Context;
+use crate::expiry;
 use crate::lifeline::Lifeline;
 use crate::rendezvous::Rendezvous;
 use crate::rules::{Port, Rules};
@@ -115,6 +116,7 @@ impl Serving {
         let (switchboard, heartbeat) =
             (Arc::clone(&self.context.switchboard), watchdog.register("switchboard"));
         tasks.spawn(async move { switchboard.run(heartbeat).await });
+        tasks.spawn(expiry::run(Arc::clone(&self.context), watchdog.register("certificate ends")));
         Ok(())
     }
 

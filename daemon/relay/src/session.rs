@@ -28,10 +28,11 @@ pub(crate) fn spawn(context: Arc<Context>, caller: AdmittedConnection, connected
 
 /// Tells the caller that it is connected, and carries the session to its end.
 async fn run(context: Arc<Context>, mut caller: AdmittedConnection, connected: Connected) {
+    caller.registered.begin_session();
+    let _end = SessionEnd { context: &context, park: connected.leg.park };
     // The permit lives to the end.
     let Connected { request, leg, early, permit: _permit, .. } = connected;
     if tell_caller(&context, &mut caller.stream, &request, &leg).await.is_err() {
-        context.switchboard.report(Event::SessionEnded { park: leg.park });
         return;
     }
     tracing::info!(
@@ -43,10 +44,10 @@ async fn run(context: Arc<Context>, mut caller: AdmittedConnection, connected: C
     );
     // Whoever waits until nobody is connected finds all ends logged: the entries among the connections, and the
     // permits, outlive the session.
-    let EndpointLeg { park, stream, early: answered, registered, mailbox, permits: _permits, .. } = *leg;
+    let EndpointLeg { stream, early: answered, registered, mailbox, permits: _permits, .. } = *leg;
     let idle = context.rules().timeouts.session_idle;
     let copy = BidirectionalCopy::new(caller.stream, early, stream, answered, idle, &context.metrics);
-    let mut session = Session { context: &context, park, began: Instant::now(), copy, reason: ABORTED };
+    let mut session = Session { context: &context, began: Instant::now(), copy, reason: ABORTED };
     let ended = tokio::select! {
         biased;
         reason = caller.registered.termination.terminated() => Err(terminated(reason, "caller_not_admitted")),
@@ -80,11 +81,22 @@ async fn tell_caller(
     write_in_time(stream, &established, deadline).await
 }
 
-/// A session that has begun. Dropped, it has ended, and says so exactly once: to the switchboard, in the metrics and
-/// in the log.
-struct Session<'a> {
+/// Tells the switchboard, when it is dropped, that a leg is a session's no more: also where the task panics, or the
+/// caller could not be told that it is connected.
+struct SessionEnd<'a> {
     context: &'a Context,
     park: ParkId,
+}
+
+impl Drop for SessionEnd<'_> {
+    fn drop(&mut self) {
+        self.context.switchboard.report(Event::SessionEnded { park: self.park });
+    }
+}
+
+/// A session that has begun. Dropped, it has ended, and says so exactly once, in the metrics and in the log.
+struct Session<'a> {
+    context: &'a Context,
     began: Instant,
     copy: BidirectionalCopy<'a>,
     /// Why it has ended; to be set before.
@@ -93,7 +105,6 @@ struct Session<'a> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        self.context.switchboard.report(Event::SessionEnded { park: self.park });
         let (moved, cause) = (self.copy.moved(), self.copy.cause());
         self.context.metrics.session_ended(self.reason, moved.from_caller, moved.from_endpoint);
         tracing::info!(
@@ -110,7 +121,8 @@ impl Drop for Session<'_> {
 
 fn terminated(reason: TerminationReason, not_admitted: &'static str) -> &'static str {
     match reason {
-        TerminationReason::NotAdmitted => not_admitted,
+        // A session does not end with a certificate: that came before it began.
+        TerminationReason::NotAdmitted | TerminationReason::Expired => not_admitted,
         TerminationReason::Stopping => "stopping",
     }
 }

@@ -358,6 +358,8 @@ impl<L> Drop for Call<L> {
             state.calls.remove(&self.id);
             self.switchboard.step(&mut state, Event::CallGone { call: self.id });
             drop(state);
+            // Closed first, so that an endpoint that accepts at this very moment finds nobody and keeps its leg.
+            self.answer.close();
             self.answer.try_recv()
         };
         // The answer came and nobody looked at it: the session ends before it began.

@@ -124,7 +124,7 @@ impl Changes {
             self.before = std::mem::replace(&mut self.current, self.versions[self.step / 2]);
         } else {
             let (rules, before) = (&zone.rules[self.current], &zone.rules[self.before]);
-            let (_, gone) = connections.enforce(rules, before, OffsetDateTime::now_utc());
+            let (_, gone) = connections.enforce(rules, before);
             for endpoint in gone {
                 let leaf: usize = endpoint.as_str().trim_start_matches("host-").parse().unwrap();
                 assert!(!ADMITTED[self.current][leaf], "{endpoint} is gone, and the rules admit it");

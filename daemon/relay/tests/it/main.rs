@@ -4,6 +4,7 @@ mod bench;
 
 mod admission;
 mod callers;
+mod expiry;
 mod parks;
 mod sessions;
 mod supervision;

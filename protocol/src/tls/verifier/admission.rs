@@ -73,13 +73,15 @@ impl Admission {
         Ok(leaf)
     }
 
-    /// The same for a leaf that was read before: after a change of the rules.
+    /// The same for a leaf that was read before.
     pub fn still_admits(&self, leaf: &Leaf, now: OffsetDateTime) -> Result<(), Refusal> {
-        self.check(leaf)?;
+        self.allows(leaf)?;
         validity::check(leaf, now.unix_timestamp())
     }
 
-    fn check(&self, leaf: &Leaf) -> Result<(), Refusal> {
+    /// Looks at zone, role and deny-list, and not at the clock: for a connection that stands while the rules change. It
+    /// was valid when it was judged, and a wall clock that was set since must not end it.
+    pub fn allows(&self, leaf: &Leaf) -> Result<(), Refusal> {
         let identity = leaf.identity.clone();
         if identity.zone != self.zone {
             return Err(Refusal::WrongZone { identity, zone: self.zone.clone() });
@@ -148,7 +150,7 @@ impl ClientCertVerifier for Admission {
         if let Err(error) = verified {
             return Err(self.diagnose(leaf, (end_entity, intermediates), now, &error).into_rustls());
         }
-        self.check(&leaf).map_err(Refusal::into_rustls)?;
+        self.allows(&leaf).map_err(Refusal::into_rustls)?;
         Ok(ClientCertVerified::assertion())
     }
 
