@@ -16,6 +16,10 @@ const FUZZ_SECONDS: u32 = 10;
 pub(crate) fn run(filter: Option<&str>, strict: bool) -> Result<ExitCode> {
     let strict = strict || std::env::var("CI").is_ok_and(|value| value == "true");
     tools::ensure(tools::TEST)?;
+    if filter.is_none() {
+        // Before the tests: some of them are of the lab, and would be skipped without its tools.
+        tools::ensure(tools::LAB)?;
+    }
     parts::openssh_server()?;
     children::adopt_orphans()?;
     let mut run = Run::new()?;
