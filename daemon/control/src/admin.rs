@@ -19,6 +19,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 use zone_protocol::ports;
 use zone_protocol::provisioning::Payload;
+use zone_watchdog::Heartbeat;
 
 use crate::daemon::Daemon;
 use crate::host;
@@ -48,8 +49,6 @@ pub(crate) enum Question {
     Reset,
     /// Read the configuration file again.
     Reload,
-    /// A sign of life.
-    Alive,
 }
 
 /// The answer to a [`Question`].
@@ -85,10 +84,14 @@ pub(crate) fn listen(runtime_dir: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers for as long as the daemon lives.
-pub(crate) async fn serve(daemon: Rc<Daemon>, listener: UnixListener) {
+pub(crate) async fn serve(daemon: Rc<Daemon>, listener: UnixListener, mut heartbeat: Heartbeat) {
     let permits = Rc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = heartbeat.answer() => continue,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(%error, "the admin socket can't accept for a moment");
@@ -130,7 +133,6 @@ async fn answer(daemon: &Rc<Daemon>, question: Question, uid: u32) -> Answer {
     let done = match question {
         Question::Payload => return payload(daemon).map_or_else(Answer::Error, Answer::Payload),
         Question::Status => return Answer::Status(Box::new(daemon.report().await)),
-        Question::Alive => return Answer::Done,
         Question::Reload => {
             return daemon
                 .reload()

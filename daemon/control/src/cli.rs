@@ -14,6 +14,7 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 use zone_service_manager::ServiceManager;
+use zone_watchdog::EXIT_TASK_ENDED;
 
 use crate::admin::{self, Answer, Question};
 use crate::config::Config;
@@ -84,7 +85,10 @@ enum TokenCommand {
 pub fn main(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         Command::CheckConfig => check_config(&cli.config),
-        Command::Run => run(&cli.config),
+        Command::Run => match run(&cli.config) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Reload => reload(&cli.config),
         Command::Show(Show::Payload) => show_payload(&cli.config),
         Command::Token(TokenCommand::New) => new_token(&cli.config),
@@ -108,7 +112,8 @@ fn check_config(file: &Path) -> Result<(), String> {
     print("ok\n")
 }
 
-fn run(file: &Path) -> Result<(), String> {
+/// Runs the daemon to its end, and returns its exit status.
+fn run(file: &Path) -> Result<ExitCode, String> {
     // First of all: these descriptors have the lowest numbers.
     let passed = zone_sys::listen_fds();
     let config = Config::read(file).map_err(|errors| errors.to_string())?;
@@ -133,13 +138,20 @@ fn run(file: &Path) -> Result<(), String> {
             .await
             .map_err(|error| error.to_string())?;
         spawn_local(watchdog::report(Rc::clone(&daemon), Rc::clone(&manager)));
-        while signals.reload_wanted().await {
+        loop {
+            tokio::select! {
+                reload = signals.reload_wanted() => if !reload { break },
+                why = daemon.task_ended() => {
+                    tracing::error!(why, "a loop that this process can't do without has ended, and the process with it");
+                    return Ok(ExitCode::from(EXIT_TASK_ENDED));
+                }
+            }
             // It has said in the log what came of it.
             let _ = daemon.reload().await;
         }
         manager.stopping();
         daemon.stop().await;
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     })
 }
 

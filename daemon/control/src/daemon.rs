@@ -9,8 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
 use zone_channel::Policy;
 use zone_firewall_protocol::PortRule;
+use zone_watchdog::Watchdog;
 
 use crate::config::Config;
 use crate::connection_limit::ConnectionLimit;
@@ -43,6 +45,10 @@ pub struct Daemon {
     /// Grows with every change of the state, see [`TlsContext::epoch`].
     pub(crate) epoch: Cell<u64>,
     pub(crate) set_level: SetLevel,
+    /// Asks the loops of this process for signs of life.
+    pub(crate) watchdog: Arc<Watchdog>,
+    /// The tasks that stand for the whole process.
+    pub(crate) tasks: RefCell<JoinSet<()>>,
     /// The lifeline's writing end: it stays open as long as this process lives, and in the service manager's store.
     pub(crate) _lifeline: Option<OwnedFd>,
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{DirBuilder, Permissions};
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::spawn_local;
 use zone_protocol::tls::TlsError;
+use zone_watchdog::{Heartbeat, Watchdog, poll_task_ended};
 
 use crate::bootstrap::{BootstrapError, first_state};
 use crate::config::{Config, OnStop};
@@ -112,19 +113,37 @@ impl Daemon {
             state: RefCell::new(Rc::new(state)),
             epoch: Cell::default(),
             set_level,
+            watchdog: Watchdog::new(),
+            tasks: RefCell::default(),
             _lifeline: writer,
         });
         daemon.show_gauges();
         // Relays are known before anybody can ask for them; connections wait in the backlog meanwhile.
         daemon.supervisor.begin(daemon.wanted(&daemon.state())).await;
-        spawn_local(admin::serve(Rc::clone(&daemon), admin));
+        daemon.stand_for_process("admin socket", |own, heartbeat| admin::serve(own, admin, heartbeat));
         for listener in listeners {
-            spawn_local(server::accept(Rc::clone(&daemon), listener));
+            daemon.stand_for_process("17488", |own, heartbeat| server::accept(own, listener, heartbeat));
         }
-        spawn_local(upkeep::clock_and_tickets(Rc::clone(&daemon)));
-        spawn_local(upkeep::firewall(Rc::clone(&daemon)));
+        daemon.stand_for_process("clock and tickets", upkeep::clock_and_tickets);
+        daemon.stand_for_process("firewall", upkeep::firewall);
         tracing::info!(state = daemon.state().kind(), "zone-proxy {} runs", env!("CARGO_PKG_VERSION"));
         Ok(daemon)
+    }
+
+    /// Runs a loop without which this process is of no use. It answers the watchdog.
+    fn stand_for_process<F: Future<Output = ()> + 'static>(
+        self: &Rc<Self>,
+        name: &'static str,
+        task: impl FnOnce(Rc<Self>, Heartbeat) -> F,
+    ) {
+        let task = task(Rc::clone(self), self.watchdog.register(name));
+        self.tasks.borrow_mut().spawn_local(task);
+    }
+
+    /// Waits for one of those loops to panic, and says how it ended: the process must end too, so that a fresh one takes
+    /// its place.
+    pub async fn task_ended(&self) -> String {
+        poll_fn(|context| poll_task_ended(&mut self.tasks.borrow_mut(), context)).await
     }
 
     /// Ends the daemon as `relay.on_stop` has it. A change under way comes to its end first. Relays with a

@@ -22,6 +22,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use zone_accept::{AcceptError, EXHAUSTED_DELAY, LogBudget};
 use zone_protocol::ports;
+use zone_watchdog::Heartbeat;
 
 use crate::daemon::Daemon;
 use crate::metrics::Reason;
@@ -63,10 +64,14 @@ pub(crate) fn listen(addresses: &[IpAddr]) -> Result<Vec<TcpListener>, ListenErr
 }
 
 /// Accepts for as long as the daemon lives.
-pub(crate) async fn accept(daemon: Rc<Daemon>, listener: TcpListener) {
+pub(crate) async fn accept(daemon: Rc<Daemon>, listener: TcpListener, mut heartbeat: Heartbeat) {
     let log = LogBudget::new(LOG_BURST, LOG_LINES_PER_SECOND);
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = heartbeat.answer() => continue,
+        };
+        match accepted {
             Ok((stream, peer)) => admit(&daemon, stream, peer, &log),
             Err(error) if AcceptError::of(&error) == AcceptError::Exhausted => {
                 if let Some(held_back) = log.allows("exhausted", Instant::now()) {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{Instant, interval_at};
+use zone_watchdog::Heartbeat;
 
 use crate::daemon::Daemon;
 use crate::firewall::FirewallError;
@@ -15,7 +16,7 @@ const STORE_CLOCK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 const ROTATE_TICKETS_INTERVAL: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Stores the clock and rotates ticket keys, for as long as the daemon lives.
-pub(crate) async fn clock_and_tickets(daemon: Rc<Daemon>) {
+pub(crate) async fn clock_and_tickets(daemon: Rc<Daemon>, mut heartbeat: Heartbeat) {
     let now = Instant::now();
     let mut store = interval_at(now + STORE_CLOCK_INTERVAL, STORE_CLOCK_INTERVAL);
     let mut rotate = interval_at(now + ROTATE_TICKETS_INTERVAL, ROTATE_TICKETS_INTERVAL);
@@ -27,7 +28,8 @@ pub(crate) async fn clock_and_tickets(daemon: Rc<Daemon>) {
                     tracing::warn!("{}", clock_warning(back));
                 }
             }
-            _ = rotate.tick() => rotate_tickets(&daemon).await,
+            _ = rotate.tick() => heartbeat.during(rotate_tickets(&daemon)).await,
+            () = heartbeat.answer() => {}
         }
     }
 }
@@ -47,14 +49,14 @@ async fn rotate_tickets(daemon: &Daemon) {
 
 /// Sees to it that the firewall is as the state has it: at the start, and whenever that did not succeed or the
 /// configuration changed. The broker opens a port only where something listens, so relays come first.
-pub(crate) async fn firewall(daemon: Rc<Daemon>) {
+pub(crate) async fn firewall(daemon: Rc<Daemon>, mut heartbeat: Heartbeat) {
     if !daemon.firewall.is_managed() {
         return;
     }
     let mut changes = daemon.supervisor.changes();
     let mut logged = None;
     loop {
-        let failed = match settle_firewall(&daemon).await {
+        let failed = match heartbeat.during(settle_firewall(&daemon)).await {
             Ok(()) => {
                 logged = None;
                 false
@@ -69,10 +71,15 @@ pub(crate) async fn firewall(daemon: Rc<Daemon>) {
             }
         };
         let again = daemon.firewall.back_off(failed);
-        tokio::select! {
-            () = tokio::time::sleep(again), if failed => {}
-            changed = changes.changed() => if changed.is_err() { return },
-            () = daemon.firewall.check_requested() => {}
+        let due = async {
+            tokio::select! {
+                () = tokio::time::sleep(again), if failed => true,
+                changed = changes.changed() => changed.is_ok(),
+                () = daemon.firewall.check_requested() => true,
+            }
+        };
+        if !heartbeat.during(due).await {
+            return;
         }
     }
 }

@@ -1,17 +1,12 @@
 //! What the service manager is told (sd_notify(3)): that the daemon serves, what it does, and, for its watchdog, that it
 //! makes progress.
 
-use std::io;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 use zone_service_manager::ServiceManager;
 
-use crate::admin::{self, Question};
 use crate::daemon::Daemon;
 
 /// For a relay to serve before the daemon says that it is ready without one.
@@ -31,15 +26,15 @@ pub(crate) async fn report(daemon: Rc<Daemon>, manager: Rc<ServiceManager>) {
     manager.ready();
     let interval =
         manager.watchdog().map_or(STATUS_INTERVAL, |watchdog| (watchdog / CHECKS).min(STATUS_INTERVAL));
-    let socket = admin::socket(&daemon.config().runtime_dir);
     let mut told = Instant::now();
     loop {
         sleep(interval).await;
         if manager.watchdog().is_some() {
-            match timeout(interval, answered(&socket)).await {
-                Ok(Ok(())) => manager.alive(),
-                Ok(Err(error)) => tracing::error!(%error, "the admin socket fails: the watchdog is not fed"),
-                Err(_) => tracing::error!("the admin socket gives no answer: the watchdog is not fed"),
+            match daemon.watchdog.check(interval).await {
+                Ok(()) => manager.alive(),
+                Err(name) => {
+                    tracing::error!(name, "a loop of control gives no sign of life: the watchdog is not fed");
+                }
             }
         }
         if told.elapsed() >= STATUS_INTERVAL {
@@ -62,18 +57,6 @@ async fn serving(daemon: &Daemon) {
     };
     if timeout(RELAY_TIMEOUT, all).await.is_err() {
         tracing::warn!("no relay serves yet");
-    }
-}
-
-/// Asks as any admin would. An end without an answer, beyond the limit of askers, is a sign of life too.
-async fn answered(socket: &Path) -> io::Result<()> {
-    let mut stream = UnixStream::connect(socket).await?;
-    let question = serde_json::to_string(&Question::Alive)? + "\n";
-    let asked = stream.write_all(question.as_bytes()).await;
-    match stream.read(&mut [0; 64]).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
-        Err(error) => asked.and(Err(error)),
     }
 }
 

@@ -11,8 +11,8 @@ use zone_accept::{AcceptError, EXHAUSTED_DELAY, Permit};
 use crate::admission::{AdmissionRefusal, NotAdmitted, admit};
 use crate::context::Context;
 use crate::rules::Port;
-use crate::watchdog::Heartbeat;
 use crate::{park, routes};
+use zone_watchdog::Heartbeat;
 
 /// Accepts on one listening socket until the relay drains.
 pub(crate) async fn accept_loop(

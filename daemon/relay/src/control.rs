@@ -17,12 +17,12 @@ use zone_channel::{
 };
 use zone_protocol::provisioning::ProcessStatus;
 use zone_service_manager::ServiceManager;
+use zone_watchdog::{EXIT_TASK_ENDED, Watchdog, task_ended};
 
 use crate::lifeline::Lifeline;
 use crate::log::Records;
 use crate::rendezvous::Channel;
 use crate::serving::{Serving, StepError};
-use crate::watchdog::{self, Watchdog};
 
 /// How often progress is checked within the service manager's watchdog timeout.
 const CHECKS_PER_WATCHDOG_TIMEOUT: u32 = 4;
@@ -38,6 +38,16 @@ pub enum RelayError {
     /// A task that stands for the whole process is gone, so the process is of no more use: a fresh one is.
     #[error("a task that this process can't do without has ended: {0}")]
     TaskEnded(String),
+}
+
+impl RelayError {
+    /// The exit status of a process that ends with it.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Channel(_) => 1,
+            Self::TaskEnded(_) => EXIT_TASK_ENDED,
+        }
+    }
 }
 
 /// What a relay process brings along: who it is, and what it talks to apart from control.
@@ -75,9 +85,12 @@ pub async fn run(channel: OwnedFd, process: RelayProcess) -> Result<(), RelayErr
     if let Some(timeout) = manager.watchdog() {
         let watchdog = Arc::clone(&relay.watchdog);
         let interval = timeout / CHECKS_PER_WATCHDOG_TIMEOUT;
-        relay.tasks.spawn(watchdog::run(watchdog, interval, move || manager.alive()));
+        relay.tasks.spawn(zone_watchdog::run(watchdog, interval, move || manager.alive()));
     }
     let result = relay.serve_controls(sender, receiver).await;
+    if let Err(error) = &result {
+        tracing::error!("{error}");
+    }
     relay.manager.stopping();
     relay.log.finish().await;
     result
@@ -335,17 +348,6 @@ fn lifeline(serving: Option<&Serving>) -> Option<&Lifeline> {
     serving.and_then(|serving| serving.lifeline.as_ref())
 }
 
-/// Waits for a task that must not end, and says how it did. One whose port was closed, or that drains, may end.
-async fn task_ended(tasks: &mut JoinSet<()>) -> String {
-    loop {
-        match tasks.join_next().await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return error.to_string(),
-            None => return pending().await,
-        }
-    }
-}
-
 /// Waits for a control at the rendezvous, where there is one.
 async fn next_control(serving: Option<&Serving>) -> Channel {
     match serving {
@@ -367,22 +369,5 @@ async fn drained(serving: Option<&Serving>, deadline: Option<Instant>) {
     match (serving, deadline) {
         (Some(serving), Some(deadline)) => serving.drained(deadline).await,
         _ => pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_task_that_panics_is_told_from_one_that_ends() {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async {});
-        tasks.spawn(async {
-            tokio::task::yield_now().await;
-            panic!("out of luck");
-        });
-        let why = task_ended(&mut tasks).await;
-        assert!(why.contains("panicked") && why.contains("out of luck"), "{why}");
     }
 }

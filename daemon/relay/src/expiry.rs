@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::context::Context;
-use crate::watchdog::Heartbeat;
+use zone_watchdog::Heartbeat;
 
 /// Between two looks at who has expired: so long a connection may outlive its certificate.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

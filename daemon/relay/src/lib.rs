@@ -41,4 +41,3 @@ mod rules;
 mod serving;
 mod session;
 mod switchboard;
-mod watchdog;

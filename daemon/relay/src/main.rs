@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("zone-relay: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_status())
         }
         Err(error) => {
             eprintln!("zone-relay: {error}");

@@ -19,7 +19,7 @@ use crate::expiry;
 use crate::lifeline::Lifeline;
 use crate::rendezvous::Rendezvous;
 use crate::rules::{Port, Rules};
-use crate::watchdog::Watchdog;
+use zone_watchdog::Watchdog;
 
 /// For connections that were told to end.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(2);

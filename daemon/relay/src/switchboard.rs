@@ -19,7 +19,7 @@ use crate::lock::lock;
 use crate::mailbox::{Command, Mailbox};
 use crate::metrics::Metrics;
 use crate::presence::{Change, PresenceEvent};
-use crate::watchdog::Heartbeat;
+use zone_watchdog::Heartbeat;
 
 #[cfg(test)]
 mod simulation;

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
-use crate::watchdog::Watchdog;
+use zone_watchdog::Watchdog;
 
 const SEEDS: u64 = 400;
 const ENDPOINTS: usize = 3;

@@ -1,22 +1,42 @@
 //! The watchdog: proof of progress for the service manager, which ends a process that gives none.
 //!
-//! Tasks that must never stand still (the accept loops, the switchboard's clock) are asked for a heartbeat and answer
-//! from within their own loops, and every worker thread of the runtime must have come round since it was looked at
-//! last. Only then is the service manager's watchdog fed.
+//! Tasks that must never stand still (accept loops, the switchboard's clock, whoever looks after the firewall) are asked
+//! for a heartbeat and answer from within their own loops, and every worker thread of the runtime must have come round
+//! since it was looked at last. Only then is the service manager's watchdog fed. Nobody outside the process is asked: a
+//! slow broker must not get control killed.
+//!
+//! A task that must not end at all is waited for by [`task_ended`]: a process without it is of no more use.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use zone_watchdog::Watchdog;
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let watchdog = Watchdog::new();
+//! let mut heartbeat = watchdog.register("accept loop");
+//! tokio::spawn(async move {
+//!     loop {
+//!         heartbeat.answer().await; // beside accept(2), in a select!
+//!     }
+//! });
+//! assert_eq!(watchdog.check(Duration::from_secs(5)).await, Ok(()));
+//! # });
+//! ```
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-
-use crate::lock::lock;
 
 /// Asks the tasks that must never stand still for a heartbeat.
 #[derive(Debug)]
-pub(crate) struct Watchdog {
+pub struct Watchdog {
     round: watch::Sender<u64>,
     tasks: Mutex<Vec<Arc<Task>>>,
     answered: Arc<Notify>,
@@ -32,7 +52,7 @@ struct Task {
 
 /// A task's answer to the watchdog, from within its loop. Dropped, the task is not asked any more.
 #[derive(Debug)]
-pub(crate) struct Heartbeat {
+pub struct Heartbeat {
     watchdog: Arc<Watchdog>,
     round: watch::Receiver<u64>,
     task: Arc<Task>,
@@ -40,12 +60,12 @@ pub(crate) struct Heartbeat {
 
 impl Watchdog {
     /// Nobody to ask yet.
-    pub(crate) fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self { round: watch::Sender::new(0), tasks: Mutex::default(), answered: Arc::default() })
     }
 
     /// One more task that must go on. The name stands in the log if it does not.
-    pub(crate) fn register(self: &Arc<Self>, name: &'static str) -> Heartbeat {
+    pub fn register(self: &Arc<Self>, name: &'static str) -> Heartbeat {
         let round = self.round.subscribe();
         let task = Arc::new(Task { name, answered: AtomicU64::new(*round.borrow()) });
         lock(&self.tasks).push(Arc::clone(&task));
@@ -53,7 +73,7 @@ impl Watchdog {
     }
 
     /// Asks every task; the name of one that did not answer in time is the error.
-    pub(crate) async fn check(&self, within: Duration) -> Result<(), &'static str> {
+    pub async fn check(&self, within: Duration) -> Result<(), &'static str> {
         let mut round = 0;
         self.round.send_modify(|number| {
             *number += 1;
@@ -81,13 +101,27 @@ impl Watchdog {
 
 impl Heartbeat {
     /// Answers when it is asked, and returns then. Can be cancelled; belongs into a `select!` of the loop.
-    pub(crate) async fn answer(&mut self) {
+    pub async fn answer(&mut self) {
         if self.round.changed().await.is_err() {
             return std::future::pending().await;
         }
         let round = *self.round.borrow_and_update();
         self.task.answered.store(round, Ordering::Release);
         self.watchdog.answered.notify_waiters();
+    }
+}
+
+impl Heartbeat {
+    /// Does something to its end, and answers meanwhile: for a wait within the loop that may take longer than the
+    /// watchdog is ready to wait.
+    pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.answer() => {}
+            }
+        }
     }
 }
 
@@ -99,7 +133,7 @@ impl Drop for Heartbeat {
 }
 
 /// Feeds the service manager's watchdog, by `feed`, for as long as a check at each `interval` finds progress.
-pub(crate) async fn run(watchdog: Arc<Watchdog>, interval: Duration, feed: impl Fn()) {
+pub async fn run(watchdog: Arc<Watchdog>, interval: Duration, feed: impl Fn()) {
     let metrics = Handle::current().metrics();
     let mut before = samples(&metrics);
     loop {
@@ -116,6 +150,30 @@ pub(crate) async fn run(watchdog: Arc<Watchdog>, interval: Duration, feed: impl 
             Some(worker) => tracing::error!(worker, "a worker thread stands still: the watchdog is not fed"),
         }
     }
+}
+
+/// The exit status of a process whose indispensable task has ended: `EX_SOFTWARE` of sysexits(3).
+pub const EXIT_TASK_ENDED: u8 = 70;
+
+/// Waits for a task that panics, or is aborted, and says how it ended. A task that ends by itself may. Can be cancelled.
+pub async fn task_ended(tasks: &mut JoinSet<()>) -> String {
+    poll_fn(|context| poll_task_ended(tasks, context)).await
+}
+
+/// The same for those who can't lend the tasks for so long.
+pub fn poll_task_ended(tasks: &mut JoinSet<()>, context: &mut Context<'_>) -> Poll<String> {
+    loop {
+        match ready!(tasks.poll_join_next(context)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Poll::Ready(error.to_string()),
+            None => return Poll::Pending,
+        }
+    }
+}
+
+/// The list of tasks is whole at every step, also where its holder panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A worker thread at one moment: how often it went to sleep or woke up, and how long it was busy in all.
@@ -154,6 +212,29 @@ mod tests {
         living.abort();
         let _ = living.await;
         assert_eq!(watchdog.check(SHORT).await, Ok(()), "who has ended is not asked");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_waits_for_somebody_slow_answers_meanwhile() {
+        let watchdog = Watchdog::new();
+        let mut heartbeat = watchdog.register("waiting");
+        let (done, waiting) = tokio::sync::oneshot::channel::<u8>();
+        let task = tokio::spawn(async move { heartbeat.during(waiting).await.unwrap() });
+        assert_eq!(watchdog.check(LONG).await, Ok(()));
+        done.send(7).unwrap();
+        assert_eq!(task.await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_told_from_one_that_ends() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        tasks.spawn(async {
+            tokio::task::yield_now().await;
+            panic!("out of luck");
+        });
+        let why = task_ended(&mut tasks).await;
+        assert!(why.contains("panicked") && why.contains("out of luck"), "{why}");
     }
 
     #[test]
