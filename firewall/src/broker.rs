@@ -188,7 +188,7 @@ fn serve_connection(broker: &Broker, stream: &UnixStream) -> io::Result<()> {
         return Ok(());
     };
     match parse_request(&received) {
-        Ok(request) => send(stream, &broker.perform(peer, &request)),
+        Ok(request) => send(stream, &broker.perform(peer, stream, &request)),
         Err(error) => {
             let help = match error {
                 RequestError::NotARequest => "send one line of JSON, as crate zone-firewall-protocol has it",
@@ -230,6 +230,13 @@ fn receive(mut stream: &UnixStream) -> io::Result<Option<Vec<u8>>> {
             return Ok(Some(received));
         }
     }
+}
+
+/// Whether the other side has closed the connection for good: it may have shut down its sending side alone.
+fn has_left(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::empty())];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0) && fds[0].revents().contains(PollFlags::HUP)
 }
 
 /// Closing with bytes unread would take the answer away from the sender.
@@ -295,12 +302,18 @@ fn fitting(answer: &Answer) -> String {
 
 impl Broker {
     /// Answers a request once no other one is being carried out.
-    fn perform(&self, peer: Peer, request: &Request) -> Answer {
+    fn perform(&self, peer: Peer, stream: &UnixStream, request: &Request) -> Answer {
         let accounts = Accounts::of_this_host().unwrap_or_else(|error| {
             tracing::error!("/etc/passwd or /etc/group can't be read, so only root may ask: {error}");
             Accounts::default()
         });
         let _one_at_a_time = self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if has_left(stream) {
+            // Whoever gave it up may have asked for something newer since, which this would undo.
+            let why = "whoever asked has left before it was carried out";
+            tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), "a request was dropped");
+            return Answer::Refused { why: why.to_owned(), help: "ask again".to_owned() };
+        }
         self.set_busy_since(Some(Instant::now()));
         let answer = answer::answer(&self.host, peer, &accounts, request);
         self.set_busy_since(None);

@@ -55,6 +55,19 @@ fn the_control_process_opens_and_closes_its_ports() {
 }
 
 #[test]
+fn a_request_that_was_given_up_is_not_carried_out_after_a_newer_one() {
+    let Some(host) = served("given up") else { return };
+    host.signal_broker(nix::sys::signal::Signal::SIGSTOP);
+    let old = format!("{}\n", json!({"set-relay-ports": [port(17486)]}));
+    host.send_and_leave(CONTROL, old.as_bytes());
+    host.signal_broker(nix::sys::signal::Signal::SIGCONT);
+    until("the old request is dropped", || host.broker_log().contains("whoever asked has left"));
+    assert_eq!(recorded(&host), Vec::<u64>::new(), "nothing was opened for somebody who has left");
+    assert!(host.ask(&json!([port(17486), port(17487)]))["done"].is_array());
+    assert_eq!(recorded(&host), [17486, 17487]);
+}
+
+#[test]
 fn strangers_and_the_relay_are_refused_by_name_and_admins_may_look() {
     let Some(host) = served("who may ask") else { return };
     let before = host.numbered();

@@ -220,6 +220,30 @@ impl Host {
         serde_json::from_str(&text).unwrap_or_else(|_| panic!("no answer: {text}; {}", self.broker_log()))
     }
 
+    /// Sends this and closes the connection at once.
+    pub(crate) fn send_and_leave(&self, uid: u32, bytes: &[u8]) {
+        let path = self.path("request");
+        std::fs::write(&path, bytes).expect("the file can be written");
+        std::fs::set_permissions(self.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("a mode");
+        let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+            s.sendall(open(sys.argv[2],'rb').read())\ns.close()";
+        let uid = uid.to_string();
+        let status = Command::new("setpriv")
+            .args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "/usr/bin/python3", "-c", script])
+            .args([self.socket(), path])
+            .status()
+            .expect("setpriv runs");
+        assert!(status.success());
+    }
+
+    /// Stops the broker, or lets it go on.
+    pub(crate) fn signal_broker(&self, signal: nix::sys::signal::Signal) {
+        let broker = self.children.last().expect("the broker was started last");
+        let pid = nix::unistd::Pid::from_raw(broker.id().cast_signed());
+        nix::sys::signal::kill(pid, signal).expect("it is there");
+    }
+
     fn exchange_as(&self, uid: u32, bytes: &[u8]) -> String {
         let path = self.path("request");
         std::fs::write(&path, bytes).expect("the file can be written");
