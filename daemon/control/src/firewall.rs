@@ -1,7 +1,8 @@
 //! The host's firewall, as far as the proxy has a hand in it: it asks the broker, which alone may change rules.
 //!
 //! Every request carries the whole set of relay ports, so that asking again is harmless. Whoever asks holds the
-//! lock from then on until the state that the set belongs to is in force: an older set never overtakes a newer.
+//! lock from then on until the state that the set belongs to is in force; and a request that was given up is gone for the
+//! broker too, which carries nothing out for somebody who has left. So an older set never overtakes a newer.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;

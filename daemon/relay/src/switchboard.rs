@@ -5,21 +5,22 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
-use zone_pairing::{Action, CallError, CallId, Counts, Event, Machine, ParkId, ParkState, Presence, Time};
+use zone_pairing::{
+    Action, CallError, CallId, Counts, Event, Machine, ParkCounts, ParkId, ParkState, Presence, Time,
+};
 use zone_protocol::identity::{Label, Target, printable};
 use zone_protocol::provisioning::{EndpointStatus, Endpoints};
+use zone_watchdog::Heartbeat;
 
-use crate::lock::lock;
 use crate::mailbox::{Command, Mailbox};
 use crate::metrics::Metrics;
 use crate::presence::{Change, PresenceEvent};
-use zone_watchdog::Heartbeat;
 
 #[cfg(test)]
 mod simulation;
@@ -109,7 +110,7 @@ impl<L> Switchboard<L> {
     pub(crate) async fn run(&self, mut heartbeat: Heartbeat) {
         loop {
             let earlier = self.earlier.notified();
-            let deadline = lock(&self.state).machine.next_deadline();
+            let deadline = self.lock().machine.next_deadline();
             let due = async {
                 match deadline {
                     Some(deadline) => sleep_until(self.start + deadline).await,
@@ -126,7 +127,7 @@ impl<L> Switchboard<L> {
 
     /// New limits, for whatever happens from now on.
     pub(crate) fn set_limits(&self, limits: zone_pairing::Limits) {
-        lock(&self.state).machine.set_limits(limits);
+        self.lock().machine.set_limits(limits);
         self.earlier.notify_one();
     }
 
@@ -138,7 +139,7 @@ impl<L> Switchboard<L> {
         address: SocketAddr,
     ) -> (ParkId, Arc<Mailbox>) {
         let mailbox = Arc::new(Mailbox::default());
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         let park = ParkId(state.number());
         state.parks.insert(park, Arc::clone(&mailbox));
         let endpoint = endpoint.shared();
@@ -152,7 +153,7 @@ impl<L> Switchboard<L> {
 
     /// Something happened that wants no answer.
     pub(crate) fn report(&self, event: Event) {
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         if let Event::ParkGone { park, .. } | Event::SessionEnded { park } = &event {
             state.parks.remove(park);
         }
@@ -161,7 +162,7 @@ impl<L> Switchboard<L> {
 
     /// The call that an assigned park is to serve, or `None` where its caller has left meanwhile.
     pub(crate) fn take_up(&self, park: ParkId) -> Option<Arc<Request>> {
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         let call = state.machine.take_up(self.now(), park)?;
         self.watch_deadline(&mut state);
         state.calls.get(&call).map(|waiting| Arc::clone(&waiting.request))
@@ -170,7 +171,7 @@ impl<L> Switchboard<L> {
     /// The endpoint accepted: its connection goes to the caller, unless the caller just left.
     pub(crate) fn accepted(&self, park: ParkId, leg: Box<L>) {
         let answer = {
-            let mut state = lock(&self.state);
+            let mut state = self.lock();
             let call = self.step(&mut state, Event::Accepted { park });
             call.and_then(|call| state.calls.remove(&call))
         };
@@ -182,7 +183,7 @@ impl<L> Switchboard<L> {
 
     /// The endpoint refused, in these words.
     pub(crate) fn refused(&self, park: ParkId, status: u16, words: &str) {
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         let assigned = state.machine.park(park).map(|park| park.state);
         if let Some(ParkState::Assigned { call, .. }) = assigned
             && let Some(waiting) = state.calls.get_mut(&call)
@@ -195,7 +196,7 @@ impl<L> Switchboard<L> {
     /// A caller wants a session within a time.
     pub(crate) fn call(self: &Arc<Self>, request: Arc<Request>, within: Duration) -> Call<L> {
         let (sender, answer) = oneshot::channel();
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         let id = CallId(state.number());
         let endpoint = request.target.endpoint.shared();
         state.calls.insert(id, Waiting { request, answer: sender, words: None });
@@ -207,13 +208,17 @@ impl<L> Switchboard<L> {
 
     /// Everybody who is there.
     pub(crate) fn endpoints(&self) -> Endpoints {
-        self.list(&lock(&self.state))
+        let listed = listed(&self.lock());
+        self.list(listed)
     }
 
     /// Everybody who is there, and every change from then on.
     pub(crate) fn watch(&self) -> (Endpoints, broadcast::Receiver<PresenceEvent>) {
-        let state = lock(&self.state);
-        (self.list(&state), self.audience.subscribe())
+        let (listed, events) = {
+            let state = self.lock();
+            (listed(&state), self.audience.subscribe())
+        };
+        (self.list(listed), events)
     }
 
     /// Drawn at the start: sequence numbers count from there.
@@ -223,20 +228,27 @@ impl<L> Switchboard<L> {
 
     /// How much of everything there is.
     pub(crate) fn counts(&self) -> (Counts, usize) {
-        let state = lock(&self.state);
+        let state = self.lock();
         let connected = state.machine.endpoints().filter(|e| e.parks.live() > 0).count();
         (state.machine.counts(), connected)
     }
 
-    fn list(&self, state: &State<L>) -> Endpoints {
-        let mut endpoints: Vec<_> = state
-            .machine
-            .endpoints()
-            .filter(|view| view.parks.live() > 0)
-            .filter_map(|view| status(state, view.id))
-            .collect();
-        endpoints.sort_by(|a, b| a.id.cmp(&b.id));
-        Endpoints { boot: self.boot.clone(), sequence: state.sequence, endpoints }
+    /// Makes the list of what was [`listed`], while parks and calls go on.
+    fn list(&self, (sequence, mut listed): (u64, Vec<Listed>)) -> Endpoints {
+        listed.sort_by(|a, b| a.id.cmp(&b.id));
+        let endpoints = listed.iter().filter_map(Listed::status).collect();
+        Endpoints { boot: self.boot.clone(), sequence, endpoints }
+    }
+
+    /// The state, whole. Where a task has panicked while it changed it, it is not: then whoever needs it panics too, and
+    /// so does [`Switchboard::run`], with which the process ends.
+    fn lock(&self) -> MutexGuard<'_, State<L>> {
+        match self.state.lock() {
+            Ok(state) => state,
+            // A guard that reports an end while its task panics must not panic a second time.
+            Err(poisoned) if std::thread::panicking() => poisoned.into_inner(),
+            Err(poisoned) => panic!("a task panicked while it changed what is known of parks: {poisoned}"),
+        }
     }
 
     fn now(&self) -> Time {
@@ -286,8 +298,9 @@ impl<L> Switchboard<L> {
             Presence::Changed { endpoint } => (Change::Changed, endpoint),
         };
         state.sequence += 1;
-        let status = status(state, &endpoint);
-        if change == Change::Left {
+        let status = listed_as(state, &endpoint).status();
+        // It may have parked again before its last park's end was noticed.
+        if state.machine.endpoint(&endpoint).is_none_or(|view| view.parks.live() == 0) {
             state.addresses.remove(&endpoint);
         }
         let Some(status) = status else { return };
@@ -323,18 +336,38 @@ impl<L> State<L> {
     }
 }
 
-fn status<L>(state: &State<L>, id: &Arc<str>) -> Option<EndpointStatus> {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+/// What the list of endpoints says of one, as it is copied while nobody else can touch it.
+struct Listed {
+    id: Arc<str>,
+    address: Option<SocketAddr>,
+    parks: ParkCounts,
+    instances: usize,
+}
+
+impl Listed {
+    fn status(&self) -> Option<EndpointStatus> {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Some(EndpointStatus {
+            id: self.id.parse().ok()?,
+            address: self.address.map(|address| address.ip().to_string()).unwrap_or_default(),
+            idle: count(self.parks.idle),
+            busy: count(self.parks.pinging + self.parks.assigned),
+            sessions: count(self.parks.sessions),
+            instances: count(self.instances),
+        })
+    }
+}
+
+/// Everybody who is there, and the number of the last event before that.
+fn listed<L>(state: &State<L>) -> (u64, Vec<Listed>) {
+    let there = state.machine.endpoints().filter(|view| view.parks.live() > 0);
+    (state.sequence, there.map(|view| listed_as(state, view.id)).collect())
+}
+
+fn listed_as<L>(state: &State<L>, id: &Arc<str>) -> Listed {
     let (parks, instances) =
         state.machine.endpoint(id).map(|view| (view.parks, view.instances)).unwrap_or_default();
-    Some(EndpointStatus {
-        id: id.parse().ok()?,
-        address: state.addresses.get(id).map(|a| a.ip().to_string()).unwrap_or_default(),
-        idle: count(parks.idle),
-        busy: count(parks.pinging + parks.assigned),
-        sessions: count(parks.sessions),
-        instances: count(instances),
-    })
+    Listed { id: Arc::clone(id), address: state.addresses.get(id).copied(), parks, instances }
 }
 
 impl<L> Call<L> {
@@ -354,7 +387,7 @@ impl<L> Drop for Call<L> {
             return;
         }
         let leg = {
-            let mut state = lock(&self.switchboard.state);
+            let mut state = self.switchboard.lock();
             state.calls.remove(&self.id);
             self.switchboard.step(&mut state, Event::CallGone { call: self.id });
             drop(state);
@@ -366,5 +399,55 @@ impl<L> Drop for Call<L> {
         if let Ok(Ok((park, _leg))) = leg {
             self.switchboard.report(Event::SessionEnded { park });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::AssertUnwindSafe;
+
+    use super::*;
+
+    type Board = Switchboard<()>;
+
+    fn board(limits: zone_pairing::Limits) -> Arc<Board> {
+        Switchboard::new(limits, 8, Arc::new(Metrics::new()))
+    }
+
+    #[tokio::test]
+    async fn after_a_panic_in_the_middle_of_a_change_nobody_goes_on_as_if_it_were_whole() {
+        let board = board(zone_pairing::Limits::default());
+        let broken = Arc::clone(&board);
+        let changing = std::thread::spawn(move || {
+            let _state = broken.lock();
+            panic!("in the middle of a change");
+        });
+        assert!(changing.join().is_err());
+        let board = AssertUnwindSafe(board);
+        assert!(std::panic::catch_unwind(|| board.endpoints()).is_err());
+        let watchdog = zone_watchdog::Watchdog::new();
+        let (run, heartbeat) = (Arc::clone(&board), watchdog.register("switchboard"));
+        let clock = tokio::spawn(async move { run.run(heartbeat).await });
+        assert!(clock.await.unwrap_err().is_panic(), "the task that stands for the process ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_parks_again_before_its_lost_park_is_noticed_keeps_its_address() {
+        let limits = zone_pairing::Limits {
+            ping_after: Duration::from_secs(1),
+            pong_within: Duration::from_secs(1),
+            ..zone_pairing::Limits::default()
+        };
+        let board = board(limits);
+        let (id, address): (Label, SocketAddr) =
+            ("host-7".parse().unwrap(), "192.0.2.7:4242".parse().unwrap());
+        board.park(&id, 1, address);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        board.report(Event::Tick);
+        // Nobody looks at the clock in between: the ping is overdue when the next park comes.
+        tokio::time::advance(Duration::from_secs(9)).await;
+        board.park(&id, 1, address);
+        let list = board.endpoints().endpoints;
+        assert_eq!((list.len(), list[0].address.as_str()), (1, "192.0.2.7"));
     }
 }

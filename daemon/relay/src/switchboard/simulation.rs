@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
+use crate::lock::lock;
 use zone_watchdog::Watchdog;
 
 const SEEDS: u64 = 400;
