@@ -1,6 +1,7 @@
 //! The whole product, seen from outside: the real programs, real clients, and everything that can go wrong.
 
 mod bad_input;
+mod captured;
 mod clients;
 mod crash;
 mod firewall;
