@@ -50,6 +50,16 @@ pub fn listen_fds() -> Vec<(String, OwnedFd)> {
     passed
 }
 
+/// Which version of landlock the running kernel has, from 1 on (`landlock_create_ruleset(2)`).
+///
+/// Fails with ENOSYS or EOPNOTSUPP where it has none, and with EPERM where something around this process forbids to ask.
+pub fn landlock_abi() -> io::Result<u32> {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with LANDLOCK_CREATE_RULESET_VERSION the kernel takes a null pointer of size 0 and touches no memory.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0_usize, 0_usize, VERSION) };
+    u32::try_from(abi).map_err(|_| io::Error::last_os_error())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
