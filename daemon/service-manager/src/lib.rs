@@ -49,6 +49,11 @@ impl ServiceManager {
         self.socket.is_some()
     }
 
+    /// The socket by which it is told. Its peer is the manager; sendmsg(2) could have it send to anybody.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
     /// How long it waits for a sign of life before it kills this process; feed it twice as often.
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
@@ -88,11 +93,15 @@ impl ServiceManager {
     }
 }
 
+/// Without a descriptor it is send(2): a confined process may use no other call on this socket.
 fn send(socket: &UnixDatagram, message: &str, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let Some(descriptor) = descriptor else {
+        return socket.send(message.as_bytes()).map(drop);
+    };
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors: Vec<_> = descriptor.into_iter().collect();
-    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+    let descriptors = [descriptor];
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(io::Error::other("no room for a descriptor"));
     }
     sendmsg(socket, &[IoSlice::new(message.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
