@@ -268,6 +268,22 @@ pub struct ProcessStatus {
     pub capabilities: String,
     /// Whether no_new_privs is set.
     pub no_new_privs: bool,
+    /// What it has given up for good; absent where nobody could say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
+}
+
+/// What a process has given up for good, so that whoever takes it over does not have it either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// The mode of seccomp(2): `off`, `strict` or `filter`.
+    pub seccomp: String,
+    /// How many filters there are; absent before Linux 5.9, which does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filters: Option<u32>,
+    /// What came of landlock, in the process' own words: the kernel shows it to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landlock: Option<String>,
 }
 
 /// Answer to `GET /v1/endpoints` on 17487.

@@ -13,6 +13,7 @@ use rustix::fs::Mode;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
+use zone_protocol::provisioning::Confinement;
 use zone_service_manager::ServiceManager;
 use zone_watchdog::EXIT_TASK_ENDED;
 
@@ -288,11 +289,21 @@ fn describe(report: &Report) -> String {
             format!("CAPABILITIES {}", process.capabilities)
         };
         let new = if process.no_new_privs { "no_new_privs" } else { "NEW PRIVILEGES POSSIBLE" };
-        line("process", format!("{} pid {} user {}, {holds}, {new}", process.role, process.pid, process.uid));
+        let confined = process.confinement.as_ref().map_or_else(String::new, confinement);
+        let who = format!("{} pid {} user {}", process.role, process.pid, process.uid);
+        line("process", format!("{who}, {holds}, {new}{confined}"));
     }
     for warning in &report.warnings {
         line("warning", warning.clone());
     }
+    text
+}
+
+/// What a process has given up, behind what else is said of it.
+fn confinement(confinement: &Confinement) -> String {
+    let mut text = format!(", seccomp {}", confinement.seccomp);
+    text.extend(confinement.filters.map(|filters| format!(" ({filters})")));
+    text.extend(confinement.landlock.iter().map(|word| format!(", landlock: {word}")));
     text
 }
 

@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use zone_firewall_protocol::Purpose;
 use zone_privileges::Facts;
 use zone_protocol::ports;
-use zone_protocol::provisioning::{PortStatus, ProcessStatus, Provisioned, Status};
+use zone_protocol::provisioning::{Confinement, PortStatus, ProcessStatus, Provisioned, Status};
 
 use crate::daemon::Daemon;
 use crate::state::clock::clock_warning;
 use crate::{firewall, host};
+
+/// Of what a relay says about itself.
+const MAX_WORD_CHARS: usize = 80;
 
 /// What `zone-proxy status` is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,9 +32,7 @@ impl Daemon {
         self.firewall.refresh().await;
         let relays = self.supervisor.statuses().await;
         let mut processes = vec![process("control", std::process::id())];
-        // A process of another user may be hidden from this one; then its own word stands for it.
-        processes
-            .extend(self.supervisor.processes().into_iter().map(|(pid, own)| process("relay", pid).or(own)));
+        processes.extend(self.supervisor.processes().into_iter().map(|(pid, own)| relay(pid, own)));
         let membership = state.membership.as_ref();
         Status {
             state: state.kind().to_owned(),
@@ -101,9 +102,23 @@ impl Daemon {
 
 /// A process as `/proc` shows it; `None` where it is gone.
 fn process(role: &str, pid: u32) -> Option<ProcessStatus> {
-    let Facts { uid, capabilities, no_new_privs } =
+    let Facts { uid, capabilities, no_new_privs, seccomp, filters } =
         Facts::read(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?;
-    Some(ProcessStatus { role: role.to_owned(), pid, uid, capabilities, no_new_privs })
+    let confinement = Some(Confinement { seccomp: seccomp.to_string(), filters, landlock: None });
+    Some(ProcessStatus { role: role.to_owned(), pid, uid, capabilities, no_new_privs, confinement })
+}
+
+/// A relay as the kernel shows it. It may be hidden from this process, being another user's; then its own word stands for
+/// it. What came of landlock is its own word in any case, of which a short line is taken.
+fn relay(pid: u32, own: Option<ProcessStatus>) -> Option<ProcessStatus> {
+    let landlock = own.as_ref().and_then(|own| own.confinement.as_ref()?.landlock.as_deref());
+    let landlock =
+        landlock.map(|line| line.chars().filter(|c| !c.is_control()).take(MAX_WORD_CHARS).collect());
+    let mut status = process("relay", pid).or(own)?;
+    if let Some(confinement) = &mut status.confinement {
+        confinement.landlock = landlock;
+    }
+    Some(status)
 }
 
 #[cfg(test)]
@@ -116,5 +131,20 @@ mod tests {
         assert_eq!(own.uid, nix::unistd::geteuid().as_raw());
         assert_eq!(own.capabilities.len(), 16);
         assert_eq!(process("relay", u32::MAX), None);
+    }
+
+    #[test]
+    fn of_a_relay_the_kernel_says_everything_but_landlock_and_of_that_one_short_line_is_taken() {
+        let mut own = process("control", std::process::id()).unwrap();
+        own.uid = u32::MAX;
+        let word = format!("ABI 7, \n{}", "x".repeat(1_000));
+        own.confinement = Some(Confinement { seccomp: "a lie".into(), filters: None, landlock: Some(word) });
+        let shown = relay(std::process::id(), Some(own.clone())).unwrap();
+        assert_eq!(shown.uid, nix::unistd::geteuid().as_raw());
+        let confinement = shown.confinement.unwrap();
+        assert_ne!(confinement.seccomp, "a lie");
+        let line = confinement.landlock.unwrap();
+        assert!(line.starts_with("ABI 7, xx") && line.len() == MAX_WORD_CHARS, "{line}");
+        assert_eq!(relay(u32::MAX, Some(own)).unwrap().uid, u32::MAX, "hidden: its own word stands");
     }
 }

@@ -18,6 +18,31 @@ pub struct Facts {
     pub capabilities: String,
     /// Whether executing a program can bring no privileges.
     pub no_new_privs: bool,
+    /// Whether its system calls are filtered, see seccomp(2).
+    pub seccomp: Seccomp,
+    /// How many filters there are; `None` before Linux 5.9, which does not tell.
+    pub filters: Option<u32>,
+}
+
+/// The mode of seccomp(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Every call is carried out.
+    Off,
+    /// Four calls are.
+    Strict,
+    /// Filters decide.
+    Filter,
+}
+
+impl std::fmt::Display for Seccomp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Strict => "strict",
+            Self::Filter => "filter",
+        })
+    }
 }
 
 impl Facts {
@@ -27,6 +52,12 @@ impl Facts {
             uid: ids(status, "Uid")?.get(1).copied()?,
             capabilities: field(status, "CapEff")?.to_owned(),
             no_new_privs: field(status, "NoNewPrivs")? == "1",
+            seccomp: match field(status, "Seccomp")? {
+                "0" => Seccomp::Off,
+                "1" => Seccomp::Strict,
+                _ => Seccomp::Filter,
+            },
+            filters: field(status, "Seccomp_filters").and_then(|number| number.parse().ok()),
         })
     }
 }
@@ -114,6 +145,15 @@ mod tests {
             held(&status, Strictness::Bounding),
             ["bounding CAP_NET_BIND_SERVICE, 0x8000000000000000"]
         );
+    }
+
+    #[test]
+    fn filters_are_told_where_the_kernel_tells_them() {
+        let status = status("7\t7\t7\t7", "0000000000000000", "0000000000000000", "1");
+        let filtered = Facts::read(&format!("{status}Seccomp:\t2\nSeccomp_filters:\t3\n")).unwrap();
+        assert_eq!((filtered.seccomp, filtered.filters), (Seccomp::Filter, Some(3)));
+        let older = Facts::read(&format!("{status}Seccomp:\t0\n")).unwrap();
+        assert_eq!((older.seccomp, older.filters), (Seccomp::Off, None));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits, set_n
 
 pub use account::Account;
 pub use error::PrivilegeError;
-pub use held::{Facts, Strictness};
+pub use held::{Facts, Seccomp, Strictness};
 
 /// Root's powers are gone for this process and all that it executes, and no bit of that can be taken back.
 const SECURE_BITS: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use tokio::net::unix::pipe;
 
 /// The reading end.
@@ -10,9 +11,14 @@ use tokio::net::unix::pipe;
 pub(crate) struct Lifeline(pipe::Receiver);
 
 impl Lifeline {
-    /// Fails where the descriptor is no pipe.
+    /// Fails where the descriptor is no pipe. It looks by fstat(2): what the runtime itself would do here takes a path, and
+    /// a confined process makes no such call.
     pub(crate) fn new(reader: OwnedFd) -> io::Result<Self> {
-        pipe::Receiver::from_owned_fd(reader).map(Self)
+        if !FileType::from_raw_mode(fstat(&reader)?.st_mode).is_fifo() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
+        pipe::Receiver::from_owned_fd_unchecked(reader).map(Self)
     }
 
     /// Waits for its end of file. Can be cancelled.

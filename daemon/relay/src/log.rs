@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use zone_channel::{FromRelay, Sender};
 use zone_log::{Level, Log, Record, Sink, Source, StartError, Stderr};
@@ -23,7 +23,7 @@ const LEVEL_VARIABLE: &str = "ZONE_LOG";
 /// The running log of this relay.
 #[derive(Debug)]
 pub struct Records {
-    log: Arc<Log>,
+    log: Log,
     level: Option<Level>,
     outlet: Outlet,
     forwarding: Option<Forwarding>,
@@ -44,7 +44,7 @@ pub fn start() -> Result<Records, StartError> {
     let outlet = Outlet::default();
     let sink = ToControl { outlet: Arc::clone(&outlet), stderr: Stderr::new() };
     let log = zone_log::start(Source::own(env!("CARGO_PKG_NAME")), level, Box::new(sink))?;
-    Ok(Records { log: Arc::new(log), level: None, outlet, forwarding: None })
+    Ok(Records { log, level: None, outlet, forwarding: None })
 }
 
 impl Records {
@@ -72,10 +72,11 @@ impl Records {
         }
     }
 
-    /// Brings out what was logged so far.
+    /// Brings out what was logged so far. For the thread that drives the runtime, when nothing else is left to do.
     pub(crate) async fn finish(&mut self) {
-        let log = Arc::clone(&self.log);
-        let _ = spawn_blocking(move || log.flush(FINISH_TIMEOUT)).await;
+        // It waits without letting go of this thread: there is no other to wait with, for a confined process starts none.
+        // The workers go on, and with them what forwards records.
+        self.log.flush(FINISH_TIMEOUT);
         *lock(&self.outlet) = None;
         if let Some(Forwarding { abandon, mut task }) = self.forwarding.take()
             && timeout(FINISH_TIMEOUT, &mut task).await.is_err()

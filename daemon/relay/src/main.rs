@@ -1,56 +1,77 @@
 //! `zone-relay`: started by control or for it by the service manager, with the channel as standard input.
 
+use std::error::Error;
+use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
+use rustls::crypto::aws_lc_rs::default_provider;
+use tokio::runtime::Runtime;
 use zone_channel::build;
+use zone_confinement::{FILTERS, Files, restrict_calls};
 use zone_privileges::{PrivilegeError, Strictness, give_up, is_root, verify};
-use zone_protocol::provisioning::ProcessStatus;
-use zone_relay::control::RelayProcess;
+use zone_protocol::provisioning::{Confinement, ProcessStatus};
+use zone_relay::control::{RelayError, RelayProcess};
 use zone_service_manager::ServiceManager;
+
+/// For the worker threads to begin. One that is later only finds more forbidden, of what it does without.
+const WORKERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|argument| argument == "--version") {
         println!("zone-relay {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("zone-relay: {error}");
+            error.downcast_ref::<RelayError>().map_or(ExitCode::FAILURE, |error| error.exit_status().into())
+        }
+    }
+}
+
+/// Gives up one thing after the other, and serves when nothing is left but what serving takes. So nobody who takes this
+/// process over has more: it has met nobody yet, and control hands it listeners and keys after its hello.
+fn run() -> Result<(), Box<dyn Error>> {
     // Before anything else, while there is one thread.
-    let privileges = match without_privileges() {
-        Ok(privileges) => privileges,
-        Err(error) => {
-            eprintln!("zone-relay: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let log = match zone_relay::log::start() {
-        Ok(log) => log,
-        Err(error) => {
-            eprintln!("zone-relay: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let mut privileges = without_privileges()?;
+    let build = build::of_this_process()?;
+    let manager = ServiceManager::from_environment()?;
+    // It looks at files, for what the service may have of the machine.
+    let workers = available_parallelism().map_or(1, NonZero::get);
+    let files = zone_confinement::deny_files();
+    let log = zone_relay::log::start()?;
     raise_descriptor_limit();
-    let result = std::io::stdin().as_fd().try_clone_to_owned().and_then(|channel| {
-        let process = RelayProcess {
-            build: build::of_this_process()?,
-            privileges,
-            manager: ServiceManager::from_environment()?,
-            log,
-        };
-        Ok((channel, process, tokio::runtime::Builder::new_multi_thread().enable_all().build()?))
-    });
-    match result
-        .map(|(channel, process, runtime)| runtime.block_on(zone_relay::control::run(channel, process)))
-    {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            eprintln!("zone-relay: {error}");
-            ExitCode::from(error.exit_status())
-        }
-        Err(error) => {
-            eprintln!("zone-relay: {error}");
-            ExitCode::FAILURE
-        }
+    let channel = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    wait_for_workers(&runtime);
+    // It is set up at its first use, and looks for a file then.
+    let mut random = [0; 1];
+    default_provider().secure_random.fill(&mut random).map_err(|_| "there are no random numbers")?;
+    let datagrams: Vec<_> = manager.socket().into_iter().collect();
+    restrict_calls(&zone_confinement::relay(privileges.pid, &datagrams), &datagrams)?;
+    if let Some(confinement) = &mut privileges.confinement {
+        "filter".clone_into(&mut confinement.seccomp);
+        confinement.filters = confinement.filters.map(|before| before + FILTERS);
+        confinement.landlock = Some(files.to_string());
+    }
+    if !matches!(files, Files::Denied { .. }) {
+        tracing::warn!("files are closed to this relay by seccomp alone; landlock: {files}");
+    }
+    let process = RelayProcess { build, privileges, manager, log };
+    Ok(runtime.block_on(zone_relay::control::run(channel, process))?)
+}
+
+/// Until each worker thread has begun its work, with whatever that takes.
+fn wait_for_workers(runtime: &Runtime) {
+    let metrics = runtime.metrics();
+    let deadline = Instant::now() + WORKERS_TIMEOUT;
+    let begun = || (0..metrics.num_workers()).all(|worker| metrics.worker_park_unpark_count(worker) > 0);
+    while !begun() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -68,6 +89,11 @@ fn without_privileges() -> Result<ProcessStatus, String> {
             uid: facts.uid,
             capabilities: facts.capabilities,
             no_new_privs: facts.no_new_privs,
+            confinement: Some(Confinement {
+                seccomp: facts.seccomp.to_string(),
+                filters: facts.filters,
+                landlock: None,
+            }),
         })
         .map_err(|error: PrivilegeError| error.to_string())
 }
