@@ -25,14 +25,11 @@ const SOCKETS: [c_long; 8] = [
 ];
 
 /// Programs, and memory to be run that is no program's.
-const PROGRAMS: [c_long; 8] = [
+const PROGRAMS: [c_long; 5] = [
     libc::SYS_execve,
     libc::SYS_execveat,
-    libc::SYS_fork,
-    libc::SYS_vfork,
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
-    libc::SYS_uselib,
     libc::SYS_personality,
 ];
 
@@ -51,7 +48,7 @@ const PROCESSES: [c_long; 10] = [
 ];
 
 /// Namespaces, mounts, and files without a path.
-const NAMESPACES: [c_long; 20] = [
+const NAMESPACES: [c_long; 19] = [
     libc::SYS_unshare,
     libc::SYS_setns,
     libc::SYS_mount,
@@ -67,7 +64,6 @@ const NAMESPACES: [c_long; 20] = [
     libc::SYS_mount_setattr,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
-    libc::SYS_mknod,
     libc::SYS_mknodat,
     libc::SYS_quotactl,
     SYS_STATMOUNT,
@@ -75,7 +71,7 @@ const NAMESPACES: [c_long; 20] = [
 ];
 
 /// Other users, and parts of the kernel by which kernels were broken.
-const KERNEL: [c_long; 30] = [
+const KERNEL: [c_long; 27] = [
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -93,9 +89,6 @@ const KERNEL: [c_long; 30] = [
     libc::SYS_userfaultfd,
     libc::SYS_perf_event_open,
     libc::SYS_fanotify_init,
-    libc::SYS_modify_ldt,
-    libc::SYS_ioperm,
-    libc::SYS_iopl,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -108,10 +101,24 @@ const KERNEL: [c_long; 30] = [
     libc::SYS_syslog,
 ];
 
+/// Older calls of the same kinds, which younger machines never had.
+#[cfg(target_arch = "x86_64")]
+const OLDER: [c_long; 7] = [
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_uselib,
+    libc::SYS_mknod,
+    libc::SYS_modify_ldt,
+    libc::SYS_ioperm,
+    libc::SYS_iopl,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER: [c_long; 0] = [];
+
 /// All of them. `datagrams` are sockets that lead to one receiver, and to any other if sendmsg(2) names it: the name is behind
 /// a pointer, where a filter does not see it.
 pub(crate) fn attacks(datagrams: &[u32]) -> Calls {
-    let whole = [&SOCKETS[..], &PROGRAMS, &PROCESSES, &NAMESPACES, &KERNEL];
+    let whole = [&SOCKETS[..], &PROGRAMS, &PROCESSES, &NAMESPACES, &KERNEL, &OLDER];
     let mut calls: Calls = whole.into_iter().flatten().map(|number| (*number, Vec::new())).collect();
     calls.insert(libc::SYS_sendto, vec![Rule::new().has(3, MSG_FASTOPEN), Rule::new().is_not_null(4)]);
     let mut messages = vec![Rule::new().has(2, MSG_FASTOPEN)];

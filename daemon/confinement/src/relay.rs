@@ -19,7 +19,7 @@ const TIOCOUTQ: u32 = 0x5411;
 const TCGETS: u32 = 0x5401;
 
 /// Calls that are harmless whatever their arguments are.
-const WHOLE: [c_long; 35] = [
+const WHOLE: [c_long; 33] = [
     // Connections, the channel and the log.
     libc::SYS_accept4,
     libc::SYS_read,
@@ -32,7 +32,6 @@ const WHOLE: [c_long; 35] = [
     libc::SYS_fstat,
     // Waiting.
     libc::SYS_epoll_ctl,
-    libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
     libc::SYS_futex,
     libc::SYS_sched_yield,
@@ -40,7 +39,6 @@ const WHOLE: [c_long; 35] = [
     // Time, where the kernel does not answer without a call, and random numbers.
     libc::SYS_clock_gettime,
     libc::SYS_gettimeofday,
-    libc::SYS_time,
     libc::SYS_getrandom,
     // Memory.
     libc::SYS_brk,
@@ -64,10 +62,16 @@ const WHOLE: [c_long; 35] = [
     libc::SYS_clone3,
 ];
 
+/// Older calls of the same kinds, which younger machines never had.
+#[cfg(target_arch = "x86_64")]
+const OLDER: [c_long; 2] = [libc::SYS_epoll_wait, libc::SYS_time];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER: [c_long; 0] = [];
+
 /// The list. `datagrams` are the sockets by which the service manager is told how it goes: bytes go there without an address,
 /// and there is no second descriptor of them.
 pub fn relay(process: u32, datagrams: &[BorrowedFd<'_>]) -> Calls {
-    let mut calls: Calls = WHOLE.into_iter().map(|number| (number, Vec::new())).collect();
+    let mut calls: Calls = WHOLE.into_iter().chain(OLDER).map(|number| (number, Vec::new())).collect();
     let mut allow = |number, rules: Vec<Rule>| calls.insert(number, rules);
     let no_datagrams = |rule: Rule| {
         datagrams.iter().fold(rule, |rule, socket| rule.is_not(0, socket.as_raw_fd().cast_unsigned()))
