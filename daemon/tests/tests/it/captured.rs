@@ -17,38 +17,47 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zone_tests::host::Host;
+use zone_tests::manager::Manager;
 use zone_tests::process::{run, succeed};
 use zone_tests::zone::Zone;
 use zone_tests::{TEST_TIMEOUT, skip, until};
 
 use self::attempts::{Attempt, Captured, Right};
 use self::injection::{Called, Injection, Stopped};
-use self::sockets::{SOCKETS_AT_HAND, SOCKETS_OF_ITS_OWN};
+use self::sockets::{SERVICE_MANAGER, SOCKETS_AT_HAND, SOCKETS_OF_ITS_OWN};
 use self::surroundings::Surroundings;
 use self::system::{FILES_AND_PROGRAMS, KERNEL, PROCESSES};
 
 /// In `/proc/PID/net/tcp`.
 const LISTENING: &str = "0A";
 const ESTABLISHED: &str = "01";
+/// In `/proc/PID/net/unix`.
+const DATAGRAMS: &str = "0002";
+/// Of the service manager, in microseconds: longer than anything here takes.
+const WATCHDOG: &str = "30000000";
 
-/// A proxy that listens for IPv4 and IPv6, in a network namespace of the test's own. `None` where that can't be had.
-fn proxy(test: &str) -> Option<Host> {
+/// Whether there can be a network namespace of the test's own, in which this thread is then, and all that it starts.
+fn may_capture(test: &str) -> bool {
     if !nix::unistd::geteuid().is_root() {
         skip(test, "a network namespace and ptrace of a daemon take root");
-        return None;
+        return false;
     }
     if !run(Command::new("sh").args(["-c", "command -v ip"]), b"").status.success() {
         skip(test, "ip is missing");
-        return None;
+        return false;
     }
-    // This thread and all that it starts; other tests stay where they are.
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
     succeed(Command::new("ip").args(["link", "set", "lo", "up"]), b"");
-    let host = Host::start("");
+    true
+}
+
+/// A proxy that listens for IPv4 and IPv6.
+fn proxy(config: &str, change: impl Fn(&mut Command) -> &mut Command) -> Host {
+    let host = Host::start_by(config, change);
     let zone = Zone::init();
     let mut provision = zone.provision_command(&host);
     succeed(provision.args(["--listen", "::1"]), host.payload().as_bytes());
-    Some(host)
+    host
 }
 
 /// Waits for a relay that serves.
@@ -95,6 +104,16 @@ fn tcp(process: Pid, table: &str, state: &str, port: u16) -> Option<u64> {
     })
 }
 
+/// A socket of a process that takes an address with each message, by its type in `/proc/PID/net/unix`.
+fn datagram(process: Pid) -> Option<u64> {
+    let own = sockets(process);
+    let table = std::fs::read_to_string(format!("/proc/{process}/net/unix")).expect("its sockets");
+    table.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        own.get(*words.get(6)?).copied().filter(|_| words.get(4) == Some(&DATAGRAMS))
+    })
+}
+
 /// What became of an attempt.
 struct Outcome {
     called: Called,
@@ -135,7 +154,8 @@ fn attempt(host: &Host, relay: Pid, around: &Surroundings, attempt: &Attempt, tu
         .map(|sockets| sockets.map(|socket| socket.expect("a socket of the relay")));
     let injection = Injection::new(relay, threads(relay), turn);
     let process = u64::from(relay.as_raw().unsigned_abs());
-    let mut captured = Captured { injection, process, accepted, listener, around };
+    let manager = datagram(relay);
+    let mut captured = Captured { injection, process, accepted, listener, manager, around };
     let called = (attempt.make)(&mut captured);
     drop(captured);
     let reached = around.reached();
@@ -143,17 +163,15 @@ fn attempt(host: &Host, relay: Pid, around: &Surroundings, attempt: &Attempt, tu
     Outcome { called, reached }
 }
 
-#[test]
-fn a_captured_relay_reaches_nothing() {
-    let Some(mut host) = proxy("a_captured_relay_reaches_nothing") else { return };
+/// Makes every attempt, each with a fresh relay, prints what came of it, and finds nothing that is more than it should be.
+fn play(host: &mut Host, attempts: &[&[Attempt]], renew: impl Fn(&mut Host)) {
     let other_host = Host::start("");
     let _other_zone = Zone::with(&other_host);
     let around = Surroundings::new(serving(&other_host));
     let (mut table, mut wrong) = (String::new(), Vec::new());
-    let all = [SOCKETS_OF_ITS_OWN, SOCKETS_AT_HAND, FILES_AND_PROGRAMS, PROCESSES, KERNEL];
-    for (turn, trial) in all.into_iter().flatten().enumerate() {
-        let relay = serving(&host);
-        let outcome = attempt(&host, relay, &around, trial, turn);
+    for (turn, trial) in attempts.iter().copied().flatten().enumerate() {
+        let relay = serving(host);
+        let outcome = attempt(host, relay, &around, trial, turn);
         let line = format!("{:58} {}", trial.name, outcome.words(trial.right));
         table.extend([line.as_str(), "\n"]);
         if !outcome.is_right(trial.right) {
@@ -165,13 +183,68 @@ fn a_captured_relay_reaches_nothing() {
             let status = std::fs::read_to_string(format!("/proc/{relay}/status")).unwrap_or_default();
             status.is_empty() || status.contains("State:\tZ")
         });
-        host.restart();
+        renew(host);
     }
     println!("{table}");
-    assert!(
-        wrong.is_empty(),
-        "{} attempts came to more than they should:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    let count = wrong.len();
+    assert!(wrong.is_empty(), "{count} attempts came to more than they should:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_captured_relay_reaches_nothing() {
+    let test = "a_captured_relay_reaches_nothing";
+    if !may_capture(test) {
+        return;
+    }
+    let mut host = proxy("", |command| command);
+    assert_eq!(datagram(serving(&host)), None, "no socket that could send to whom it names");
+    let all = [SOCKETS_OF_ITS_OWN, SOCKETS_AT_HAND, FILES_AND_PROGRAMS, PROCESSES, KERNEL];
+    play(&mut host, &all, Host::restart);
+}
+
+/// The one socket that a relay has more under a service manager: it could send to any receiver that it names.
+#[test]
+fn a_captured_relay_speaks_with_its_service_manager_and_no_other() {
+    let test = "a_captured_relay_speaks_with_its_service_manager_and_no_other";
+    if !may_capture(test) {
+        return;
+    }
+    let manager = Manager::start();
+    let config = format!("[relay]\nsocket = \"{}\"\n", manager.socket().display());
+    let mut host = proxy(&config, |command| manager.adopt(command, WATCHDOG));
+    assert!(datagram(serving(&host)).is_some());
+    play(&mut host, &[SERVICE_MANAGER], |host| host.restart_by(|command| manager.adopt(command, WATCHDOG)));
+    manager.hears("WATCHDOG=1");
+}
+
+/// What `status` says of it is what the kernel shows, and it is so of every thread.
+#[test]
+fn every_thread_of_a_relay_is_confined_and_status_says_how() {
+    let host = Host::start("");
+    let _zone = Zone::with(&host);
+    let relay = serving(&host);
+    let field = |path: &str, name: &str| {
+        let status = std::fs::read_to_string(path).expect("a thread");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned()).unwrap_or_default()
+    };
+    let status = host.status();
+    let processes = status["processes"].as_array().expect("a list");
+    let own = processes.iter().find(|process| process["role"] == "relay").expect("the relay");
+    let filters = own["confinement"]["filters"].to_string();
+    let threads = threads(relay);
+    assert!(threads.len() >= 3, "its first, a worker and that of the log");
+    for thread in threads {
+        let path = format!("/proc/{relay}/task/{thread}/status");
+        assert_eq!(
+            (field(&path, "Seccomp").as_str(), field(&path, "Seccomp_filters")),
+            ("2", filters.clone())
+        );
+    }
+    assert_eq!(own["confinement"]["seccomp"], "filter");
+    let landlock = own["confinement"]["landlock"].as_str().expect("its word");
+    assert!(landlock.ends_with(", denied") || landlock == "not in this kernel", "{landlock}");
+    let shown = succeed(&mut host.cli(&["status"]), b"");
+    let line = format!("no_new_privs, seccomp filter ({filters}), landlock: {landlock}");
+    assert!(shown.contains(&line), "{shown}");
 }

@@ -41,6 +41,8 @@ pub(crate) struct Captured<'a> {
     pub(crate) accepted: [u64; 2],
     /// Sockets that it listens on: of IPv4, of IPv6.
     pub(crate) listener: [u64; 2],
+    /// The socket to its service manager, where it has one.
+    pub(crate) manager: Option<u64>,
     /// What it could want to reach.
     pub(crate) around: &'a Surroundings,
 }
@@ -54,6 +56,11 @@ pub(crate) const V6: usize = 1;
 pub(crate) const HERE: u64 = (libc::AT_FDCWD as i64).cast_unsigned();
 
 impl Captured<'_> {
+    /// The socket to its service manager.
+    pub(crate) fn manager(&self) -> u64 {
+        self.manager.expect("a service manager started it")
+    }
+
     /// Makes a call.
     pub(crate) fn call(&mut self, number: i64, arguments: &[u64]) -> Called {
         self.injection.call(number, arguments)

@@ -152,12 +152,21 @@ impl Injection {
 
 impl Drop for Injection {
     fn drop(&mut self) {
+        let threads = self.others.iter().chain([&self.thread]);
         if self.is_there {
             // It may be another program by now, or be gone.
             let _ = ptrace::setregs(self.thread, self.saved);
-            for thread in self.others.iter().chain([&self.thread]) {
+            for thread in threads {
                 let _ = ptrace::detach(*thread, None);
             }
+            return;
+        }
+        // Whoever started it waits in vain until its tracer has waited for each thread.
+        let mut left: Vec<_> = threads.copied().collect();
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        while !left.is_empty() && Instant::now() < deadline {
+            left.retain(|thread| waitpid(*thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)).is_ok());
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
 }

@@ -247,3 +247,99 @@ pub(crate) const SOCKETS_AT_HAND: &[Attempt] = &[
         },
     },
 ];
+
+/// With the socket to the service manager.
+pub(crate) const SERVICE_MANAGER: &[Attempt] = &[
+    Attempt {
+        name: "manager's: sendmsg(path of a datagram server)",
+        right: Right::Killed,
+        make: |c| {
+            let address = c.unix("datagram");
+            c.sendmsg(c.manager(), 0, address)
+        },
+    },
+    Attempt {
+        name: "manager's: sendmsg(the journal's socket)",
+        right: Right::Killed,
+        make: |c| {
+            let path = b"\x01\0/run/systemd/journal/socket\0";
+            let address = (c.injection.put(path), path.len() as u64);
+            c.sendmsg(c.manager(), 0, address)
+        },
+    },
+    Attempt {
+        name: "manager's: sendmsg, the other half of the register set",
+        right: Right::Killed,
+        make: |c| {
+            let address = c.unix("datagram");
+            c.sendmsg(c.manager() | 0xdead_0000_0000_0000, 0, address)
+        },
+    },
+    Attempt {
+        name: "manager's: sendmmsg(path of a datagram server)",
+        right: Right::Killed,
+        make: |c| {
+            let address = c.unix("datagram");
+            let message = c.message(address);
+            c.call(libc::SYS_sendmmsg, &[c.manager(), message, 1, 0])
+        },
+    },
+    Attempt {
+        name: "manager's: sendto(path of a datagram server)",
+        right: Right::Killed,
+        make: |c| {
+            let address = c.unix("datagram");
+            c.sendto(c.manager(), 0, address)
+        },
+    },
+    Attempt {
+        name: "manager's: connect(path of a datagram server), write",
+        right: Right::Killed,
+        make: |c| {
+            let address = c.unix("datagram");
+            c.connect(c.manager(), address)?;
+            c.say(c.manager())
+        },
+    },
+    Attempt {
+        name: "manager's: dup, sendmsg(path of a datagram server)",
+        right: Right::Eperm,
+        make: |c| {
+            let other = c.call(libc::SYS_dup, &[c.manager()])?;
+            let address = c.unix("datagram");
+            c.sendmsg(other, 0, address)
+        },
+    },
+    Attempt {
+        name: "manager's: dup2, sendmsg(path of a datagram server)",
+        right: Right::Eperm,
+        make: |c| {
+            let other = c.call(libc::SYS_dup2, &[c.manager(), 200])?;
+            let address = c.unix("datagram");
+            c.sendmsg(other, 0, address)
+        },
+    },
+    Attempt {
+        name: "manager's: F_DUPFD_CLOEXEC, sendmsg(path)",
+        right: Right::Eperm,
+        make: |c| {
+            let other = c.call(libc::SYS_fcntl, &[c.manager(), 1030, 0])?;
+            let address = c.unix("datagram");
+            c.sendmsg(other, 0, address)
+        },
+    },
+    Attempt {
+        name: "manager's: F_DUPFD, sendmsg(path)",
+        right: Right::Eperm,
+        make: |c| {
+            let other = c.call(libc::SYS_fcntl, &[c.manager(), 0, 0])?;
+            let address = c.unix("datagram");
+            c.sendmsg(other, 0, address)
+        },
+    },
+    Attempt {
+        name: "manager's: write",
+        right: Right::Harmless("its manager hears it, who takes from it how it goes and nothing else"),
+        make: |c| c.say(c.manager()),
+    },
+];
