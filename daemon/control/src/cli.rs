@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 use zone_protocol::provisioning::Confinement;
 use zone_service_manager::ServiceManager;
+use zone_settings::PACKAGED_RELAY_MEMORY_BYTES;
 use zone_watchdog::EXIT_TASK_ENDED;
 
 use crate::admin::{self, Answer, Question};
@@ -110,7 +111,22 @@ pub fn main(cli: &Cli) -> ExitCode {
 fn check_config(file: &Path) -> Result<(), String> {
     let config = Config::read(file).map_err(|errors| errors.to_string())?;
     crate::log::check(&config.log).map_err(|error| format!("{}: {error}", file.display()))?;
-    print("ok\n")
+    print(&format!("ok\n{}", memory_advice(config.limits.relay_memory_bytes())))
+}
+
+/// What is to be changed of a packaged relay's unit, so that a relay which needs so much memory is not killed with all its
+/// sessions before its own limits bite.
+fn memory_advice(needed: u64) -> String {
+    if needed <= PACKAGED_RELAY_MEMORY_BYTES {
+        return String::new();
+    }
+    format!(
+        "These limits take more memory than zone-relay@.service lets a relay have. Under systemd, as root, write\n\n\
+         [Service]\nMemoryMax={}G\n\n\
+         to /etc/systemd/system/zone-relay@.service.d/memory.conf, and run systemctl daemon-reload; relays that start then \
+         may have it.\n",
+        needed.div_ceil(1 << 30)
+    )
 }
 
 /// Runs the daemon to its end, and returns its exit status.

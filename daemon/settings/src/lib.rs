@@ -78,6 +78,25 @@ impl Default for Limits {
     }
 }
 
+/// What `MemoryMax=` of the packaged zone-relay@.service allows.
+pub const PACKAGED_RELAY_MEMORY_BYTES: u64 = 3 << 30;
+/// A relay with nobody connected, its waiting log records, and a policy of the largest size while it is read.
+const RELAY_BYTES: u64 = 96 << 20;
+/// A connection, and the kernel's buffers with it.
+const CONNECTION_BYTES: u64 = (12 + 128) << 10;
+/// What the relay keeps of a session whose readers both stall.
+const SESSION_BYTES: u64 = 2 * (55 << 10);
+
+impl Limits {
+    /// The memory that a relay with these limits can come to, bytes: what a service manager must let it have, so that these
+    /// limits bite first, which end no session.
+    pub fn relay_memory_bytes(&self) -> u64 {
+        let (connections, sessions) = (self.connections as u64, self.sessions as u64);
+        let connections = connections.saturating_mul(CONNECTION_BYTES);
+        RELAY_BYTES.saturating_add(connections).saturating_add(sessions.saturating_mul(SESSION_BYTES))
+    }
+}
+
 /// Spans of time, in seconds; fractions are allowed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -168,6 +187,19 @@ pub fn seconds(span: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_packaged_unit_lets_a_relay_have_what_its_default_limits_can_take() {
+        let unit = include_str!("../../../systemd/zone-relay@.service");
+        assert!(unit.contains(&format!("\nMemoryMax={}G\n", PACKAGED_RELAY_MEMORY_BYTES >> 30)));
+        let needed = Limits::default().relay_memory_bytes();
+        assert!(
+            needed < PACKAGED_RELAY_MEMORY_BYTES && needed > PACKAGED_RELAY_MEMORY_BYTES / 4 * 3,
+            "{needed}"
+        );
+        let endless = Limits { connections: usize::MAX, ..Limits::default() };
+        assert!(endless.relay_memory_bytes() > needed);
+    }
 
     #[test]
     fn a_span_of_zero_or_not_a_number_is_named() {
