@@ -18,9 +18,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zone_tests::host::Host;
 use zone_tests::manager::Manager;
-use zone_tests::process::{run, succeed};
+use zone_tests::process::{fail, run, succeed};
 use zone_tests::zone::Zone;
-use zone_tests::{TEST_TIMEOUT, skip, until};
+use zone_tests::{TEST_TIMEOUT, as_daemon, folder, program_for_others, skip, until};
 
 use self::attempts::{Attempt, Captured, Right};
 use self::injection::{Called, Injection, Stopped};
@@ -247,4 +247,30 @@ fn every_thread_of_a_relay_is_confined_and_status_says_how() {
     let shown = succeed(&mut host.cli(&["status"]), b"");
     let line = format!("no_new_privs, seccomp filter ({filters}), landlock: {landlock}");
     assert!(shown.contains(&line), "{shown}");
+}
+
+/// Runs a relay where the kernel answers one call with an error, and returns what it said.
+fn relay_where(call: &str, error: &str) -> Option<String> {
+    let folder = folder();
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o", "/dev/null", "-e", &format!("inject={call}:error={error}")]);
+    command.arg(program_for_others("zone-relay", folder.path()));
+    if !run(Command::new("sh").args(["-c", "command -v strace"]), b"").status.success() {
+        return None;
+    }
+    Some(fail(as_daemon(&mut command), b""))
+}
+
+#[test]
+fn a_relay_that_cannot_be_confined_serves_nobody_and_one_without_landlock_says_so() {
+    let Some(refusal) = relay_where("seccomp", "EINVAL") else {
+        return skip("a_relay_that_cannot_be_confined_serves_nobody", "strace is not installed");
+    };
+    assert!(refusal.contains("the kernel refuses a filter of system calls"), "{refusal}");
+    assert!(refusal.contains("CONFIG_SECCOMP_FILTER") && !refusal.contains("channel"), "{refusal}");
+    for (error, word) in [("EPERM", "landlock: failed: EPERM"), ("ENOSYS", "landlock: not in this kernel")] {
+        let said = relay_where("landlock_create_ruleset", error).expect("strace is there");
+        assert!(said.contains(word), "{said}");
+        assert!(said.contains("not a channel to control"), "it went on, to what no test gives it: {said}");
+    }
 }
