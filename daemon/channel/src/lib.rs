@@ -6,6 +6,9 @@
 //! that was restarted connects there, is greeted with what the relay is doing, takes the listening sockets back
 //! and sends the whole policy again. So a relay outlives control with or without a supervisor that keeps
 //! descriptors.
+//!
+//! control does not trust a relay: what comes is bounded by direction, descriptors come with the messages that carry
+//! them and with no other, the kernel says which process sends ([`show_senders`]), and no sending waits for ever.
 
 pub mod build;
 pub mod frame;
@@ -13,6 +16,7 @@ pub mod message;
 pub mod socket;
 
 pub use message::{
-    Configure, FromRelay, Identity, KeyPair, ListenerInfo, OnStop, Policy, Query, RelayState, Reply, ToRelay,
+    Configure, FromRelay, Identity, KeyPair, ListenerInfo, Message, OnStop, Policy, Query, RelayState, Reply,
+    ToRelay,
 };
-pub use socket::{ChannelError, Receiver, Sender, pair};
+pub use socket::{ChannelError, Receiver, Sender, SenderProcess, pair, show_senders};

@@ -11,6 +11,33 @@ use zone_protocol::tls::tickets::TicketKeys;
 use zone_protocol::trust::Trust;
 use zone_settings::{Limits, Timeouts};
 
+use crate::frame::{MAX_MESSAGE_BYTES, MAX_RELAY_MESSAGE_BYTES};
+
+/// What one direction of a channel carries.
+pub trait Message {
+    /// The longest message, as JSON.
+    const MAX_BYTES: usize;
+
+    /// Whether descriptors may come with this one.
+    fn carries_descriptors(&self) -> bool;
+}
+
+impl Message for ToRelay {
+    const MAX_BYTES: usize = MAX_MESSAGE_BYTES;
+
+    fn carries_descriptors(&self) -> bool {
+        matches!(self, Self::Configure(_))
+    }
+}
+
+impl Message for FromRelay {
+    const MAX_BYTES: usize = MAX_RELAY_MESSAGE_BYTES;
+
+    fn carries_descriptors(&self) -> bool {
+        matches!(self, Self::Hello { .. })
+    }
+}
+
 /// What control says to a relay.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToRelay {
@@ -167,14 +194,14 @@ pub enum RelayState {
 pub enum FromRelay {
     /// First message on every channel. Descriptors: the listening sockets, in order, where there are any.
     Hello {
-        /// Process id.
+        /// Process id, as it says. control goes by who sent this, which the kernel tells it.
         pid: u32,
         /// Of the program.
         version: String,
         /// Tells this executable file from any other on the host; see [`crate::build`].
         #[serde(default)]
         build: String,
-        /// The process as the kernel shows it: control may be unable to look at a process of another user.
+        /// The process as the kernel showed it to the relay, for a control of an earlier version: this one looks itself.
         #[serde(default)]
         process: Option<ProcessStatus>,
         /// What it is doing.
