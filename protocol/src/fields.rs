@@ -8,3 +8,5 @@ pub const END_TO_END: &str = "Zone-End-To-End";
 pub const INSTANCE: &str = "Zone-Instance";
 /// The proof of an offer or provisioning request and of its answer, base64url without padding.
 pub const PROOF: &str = "Zone-Proof";
+/// The [`Features`](crate::features::Features) of a client of 17488; a proxy's stand in its offers and its status.
+pub const FEATURES: &str = "Zone-Features";

@@ -104,11 +104,36 @@ pub enum Role {
     ModuleServer,
     /// The daemon in between.
     ZoneProxy,
+    /// 17488 of a proxy, by keys that no relay sees. To come.
+    ZoneControl,
+    /// A party that has no certificate of its own role yet. To come.
+    Enrolment,
+    /// Reads status and metrics, and changes nothing. To come.
+    Monitor,
+    /// A person who changes things. To come.
+    Operator,
+    /// A service behind an endpoint. To come.
+    Service,
+    /// An authority that is asked over the network. To come.
+    Authority,
+    /// A proxy that stands outside. To come.
+    Satellite,
 }
 
 impl Role {
-    /// Every role.
+    /// Every role that this version knows what to do with.
     pub const ALL: [Self; 3] = [Self::Endpoint, Self::ModuleServer, Self::ZoneProxy];
+    /// Roles of versions to come. Their names can be read, so that a port which they show themselves at can say
+    /// whom it refuses. No port admits them before it names them.
+    pub const TO_COME: [Self; 7] = [
+        Self::ZoneControl,
+        Self::Enrolment,
+        Self::Monitor,
+        Self::Operator,
+        Self::Service,
+        Self::Authority,
+        Self::Satellite,
+    ];
 
     /// The path segment that names the role in a SPIFFE id.
     pub fn as_str(self) -> &'static str {
@@ -116,6 +141,13 @@ impl Role {
             Self::Endpoint => "endpoint",
             Self::ModuleServer => "module-server",
             Self::ZoneProxy => "zone-proxy",
+            Self::ZoneControl => "zone-control",
+            Self::Enrolment => "enrolment",
+            Self::Monitor => "monitor",
+            Self::Operator => "operator",
+            Self::Service => "service",
+            Self::Authority => "authority",
+            Self::Satellite => "satellite",
         }
     }
 }
@@ -132,6 +164,7 @@ impl FromStr for Role {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL
             .into_iter()
+            .chain(Self::TO_COME)
             .find(|role| role.as_str() == text)
             .ok_or_else(|| IdentityError::Spiffe(printable(text)))
     }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::features::Features;
 use crate::identity::{Label, Role};
 use crate::ports;
 use crate::token::Token;
@@ -76,6 +77,9 @@ pub struct Offer {
     /// When the offer lapses.
     #[serde(with = "crate::timestamp")]
     pub expires_at: OffsetDateTime,
+    /// What the proxy can do beyond the first version.
+    #[serde(default, skip_serializing_if = "Features::is_empty")]
+    pub features: Features,
 }
 
 /// Certificate chains (PEM, leaf first) for the two keys of an offer.
@@ -99,12 +103,12 @@ pub struct PerPort<T> {
 }
 
 impl<T> PerPort<T> {
-    /// The one of a role; proxies dial nobody, so they have none.
+    /// The one of a role; nobody else dials a relay.
     pub fn of(&self, role: Role) -> Option<&T> {
         match role {
             Role::Endpoint => Some(&self.endpoint),
             Role::ModuleServer => Some(&self.module_server),
-            Role::ZoneProxy => None,
+            _ => None,
         }
     }
 }
@@ -222,6 +226,9 @@ pub struct Status {
     pub relays: Vec<RelayStatus>,
     /// Each process as the kernel shows it.
     pub processes: Vec<ProcessStatus>,
+    /// What the proxy can do beyond the first version.
+    #[serde(default, skip_serializing_if = "Features::is_empty")]
+    pub features: Features,
 }
 
 /// One relay process.

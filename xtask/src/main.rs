@@ -11,6 +11,7 @@ mod report;
 mod structure;
 mod test;
 mod tools;
+mod versions;
 mod workspace;
 
 use std::path::PathBuf;

@@ -7,10 +7,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::report::{Context, Result, Row, headline, say, seconds, table};
-use crate::{children, fuzz, lab, package, parts, structure, tools, workspace};
+use crate::{children, fuzz, lab, package, parts, structure, tools, versions, workspace};
 
 /// How long each fuzz target runs as a part of the tests.
 const FUZZ_SECONDS: u32 = 10;
+/// How the names of the tests begin that need the programs of an earlier version.
+const VERSIONS: &str = "versions";
 
 /// Runs the stages. A failed one doesn't keep the later ones from running, except that nothing unbuilt is tested.
 pub(crate) fn run(filter: Option<&str>, strict: bool) -> Result<ExitCode> {
@@ -70,6 +72,9 @@ impl Run {
     /// The tests whose name contains this, against the programs that the demo runs.
     fn only(&mut self, filter: &str) {
         if self.stage("build", |_| workspace::build_programs().map(|()| Count::PASSED)) {
+            if filter.starts_with(VERSIONS) {
+                self.stage("earlier version", |_| versions::build().map(|()| Count::PASSED));
+            }
             let programs = workspace::target().join("release");
             self.stage("tests", |run| run.tests(&programs, Some(filter)));
             self.stage("doc tests", |run| run.doc_tests(&programs, Some(filter)));
@@ -98,6 +103,7 @@ impl Run {
         });
         if built {
             self.stage("test build", |_| workspace::build_tests().map(|()| Count::PASSED));
+            self.stage("earlier version", |_| versions::build().map(|()| Count::PASSED));
             self.stage("tests", |run| run.tests(&programs, None));
             self.stage("doc tests", |run| run.doc_tests(&programs, None));
             self.stage("packages", |_| {
@@ -194,6 +200,9 @@ impl Run {
             .env("ZONE_BIN_DIR", programs)
             .env("ZONE_PARTS", parts::dir())
             .env("ZONE_SKIP_LOG", &self.skips);
+        if let Some(earlier) = versions::built() {
+            command.env("ZONE_OLD_BIN_DIR", earlier);
+        }
         if std::io::stdout().is_terminal() {
             command.env("CARGO_TERM_COLOR", "always");
         }

@@ -19,7 +19,8 @@ pub(crate) fn policy(config: &Config, state: &State, tickets: &PortTicketKeys) -
         zone: document.zone.clone(),
         name: document.name.clone(),
         identity: state.identity.clone(),
-        trust: document.trust.clone(),
+        // A relay may be of the package before this one, and needs no more.
+        trust: document.trust.in_first_version(),
         tickets: tickets.relay.clone(),
         tls13: config.tls.tls13,
         allowed_networks: document.allowed_networks.clone(),

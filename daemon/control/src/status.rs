@@ -6,6 +6,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use zone_firewall_protocol::Purpose;
 use zone_privileges::Facts;
+use zone_protocol::features::Features;
 use zone_protocol::ports;
 use zone_protocol::provisioning::{Confinement, PortStatus, ProcessStatus, Provisioned, Status};
 
@@ -47,6 +48,7 @@ impl Daemon {
             ports: self.ports(),
             relays,
             processes: processes.into_iter().flatten().collect(),
+            features: Features::own(),
         }
     }
 

@@ -69,11 +69,11 @@ pub(crate) fn policy(proxies: &Authority, endpoints: &[&Authority], module_serve
         zone: label("zone"),
         name: label("p1"),
         identity: Identity { rsa: pair(&rsa), ec: pair(&KeyPair::generate().unwrap()) },
-        trust: Trust {
-            version: 1,
-            anchors: Anchors { endpoint: pems(endpoints), module_server: pems(module_servers) },
-            deny: Vec::new(),
-        },
+        trust: Trust::of(
+            1,
+            Anchors { endpoint: pems(endpoints), module_server: pems(module_servers) },
+            Vec::new(),
+        ),
         tickets: PerPort { endpoint: keys(), module_server: keys() },
         tls13: false,
         allowed_networks: PerPort { endpoint: Vec::new(), module_server: Vec::new() },

@@ -171,12 +171,12 @@ pub(crate) enum Port {
 }
 
 impl Port {
-    /// The port of a role; proxies dial nobody.
+    /// The port of a role; nobody else dials a relay.
     pub(crate) fn of(role: Role) -> Option<Self> {
         match role {
             Role::Endpoint => Some(Self::Endpoint),
             Role::ModuleServer => Some(Self::ModuleServer),
-            Role::ZoneProxy => None,
+            _ => None,
         }
     }
 

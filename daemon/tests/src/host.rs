@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{Process, run, succeed};
-use crate::{TEST_TIMEOUT, USER, address, program_for_others, until};
+use crate::{TEST_TIMEOUT, USER, address, for_others, programs, until};
 
 /// A host with a proxy on it. Dropped, everything on it ends.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub struct Host {
     pub address: Ipv4Addr,
     /// Its control process.
     pub control: Process,
+    programs: PathBuf,
     folder: TempDir,
 }
 
@@ -33,6 +34,11 @@ impl Host {
 
     /// The same, with a say in how the program is started.
     pub fn start_by(config: &str, change: impl Fn(&mut Command) -> &mut Command) -> Self {
+        Self::start_of(&programs(), config, change)
+    }
+
+    /// The same with the programs in another folder.
+    pub fn start_of(programs: &Path, config: &str, change: impl Fn(&mut Command) -> &mut Command) -> Self {
         let (folder, address) = (crate::folder(), address());
         let base = folder.path();
         let text = format!(
@@ -47,16 +53,16 @@ impl Host {
         let config = base.join("zone-proxy.toml");
         std::fs::write(&config, text).expect("the configuration");
         std::fs::set_permissions(&config, Permissions::from_mode(0o644)).expect("our file");
-        let control = Process::start(change(&mut Self::command(base)));
-        let host = Self { address, control, folder };
+        let control = Process::start(change(&mut Self::command(programs, base)));
+        let host = Self { address, control, programs: programs.to_owned(), folder };
         host.is_up();
         host
     }
 
-    fn command(folder: &Path) -> Command {
+    fn command(programs: &Path, folder: &Path) -> Command {
         // The relay is looked for beside it.
-        program_for_others("zone-relay", folder);
-        let mut command = Command::new(program_for_others("zone-proxy", folder));
+        for_others(&programs.join("zone-relay"), folder);
+        let mut command = Command::new(for_others(&programs.join("zone-proxy"), folder));
         command.arg("run").arg("--config").arg(folder.join("zone-proxy.toml"));
         command
     }
@@ -66,10 +72,16 @@ impl Host {
         self.restart_by(|command| command);
     }
 
-    /// The same, with a say in how the program is started.
+    /// Installs the programs of another version, and starts control again.
+    pub fn install(&mut self, programs: &Path) {
+        programs.clone_into(&mut self.programs);
+        self.restart();
+    }
+
+    /// Starts control again, with a say in how the program is started.
     pub fn restart_by(&mut self, change: impl Fn(&mut Command) -> &mut Command) {
         self.control.kill();
-        self.control = Process::start(change(&mut Self::command(self.folder.path())));
+        self.control = Process::start(change(&mut Self::command(&self.programs, self.folder.path())));
         self.is_up();
     }
 
@@ -107,7 +119,7 @@ impl Host {
 
     /// `zone-proxy` on this host, with these words before `--config`.
     pub fn cli(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(program_for_others("zone-proxy", self.folder.path()));
+        let mut command = Command::new(for_others(&self.programs.join("zone-proxy"), self.folder.path()));
         command.args(words).arg("--config").arg(self.config());
         command
     }
@@ -144,11 +156,13 @@ impl Host {
     fn relays(&self) -> Vec<Pid> {
         let cmdline = |entry: &std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).ok();
         let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
-        let own = program_for_others("zone-relay", self.folder.path()).canonicalize().ok();
         processes
             .flatten()
             .filter(|entry| cmdline(entry).is_some())
-            .filter(|entry| std::fs::read_link(entry.path().join("exe")).ok() == own)
+            .filter(|entry| {
+                std::fs::read_link(entry.path().join("exe"))
+                    .is_ok_and(|program| program.ends_with("zone-relay"))
+            })
             .filter(|entry| self.owns(&entry.path()))
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
             .collect()

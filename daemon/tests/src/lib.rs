@@ -2,6 +2,7 @@
 //!
 //! Every test has loopback addresses of its own (`127.x.y.z`), because 17488 can't be another number.
 //! `ZONE_BIN_DIR` names the folder of the programs; without it, it is the one that the test was built into.
+//! `ZONE_OLD_BIN_DIR` names the folder of the programs of an earlier version, which `cargo xtask test` builds.
 //! `ZONE_PARTS` names the folder of unpacked packages, `ZONE_SKIP_LOG` the file that collects what was skipped.
 
 pub mod control;
@@ -34,13 +35,23 @@ pub fn address() -> Ipv4Addr {
     Ipv4Addr::new(127, ((block % 3 + 1) << 6) | (high & 0x3f), low, own)
 }
 
-/// One of the programs under test.
-pub fn program(name: &str) -> PathBuf {
+/// The folder of the programs under test.
+pub fn programs() -> PathBuf {
     let folder = std::env::var_os("ZONE_BIN_DIR").map(PathBuf::from).or_else(|| {
         let own = std::env::current_exe().ok()?;
         Some(own.parent()?.parent()?.to_owned())
     });
-    let path = folder.unwrap_or_default().join(name);
+    folder.unwrap_or_default()
+}
+
+/// The folder of the programs of an earlier version, where they were built.
+pub fn earlier_programs() -> Option<PathBuf> {
+    std::env::var_os("ZONE_OLD_BIN_DIR").map(PathBuf::from)
+}
+
+/// One of the programs under test.
+pub fn program(name: &str) -> PathBuf {
+    let path = programs().join(name);
     assert!(
         path.exists(),
         "{} is missing: build it with 'cargo build --release --workspace'",
@@ -62,13 +73,21 @@ pub fn folder() -> TempDir {
 /// One of the programs under test at a path where the daemon's user can start it. What was built below a folder
 /// that is closed to others is copied into this one.
 pub fn program_for_others(name: &str, folder: &Path) -> PathBuf {
-    let built = program(name);
+    for_others(&program(name), folder)
+}
+
+/// The same for any program that was built.
+pub fn for_others(built: &Path, folder: &Path) -> PathBuf {
     let open = |path: &Path| path.metadata().is_ok_and(|about| about.mode() & 0o001 != 0);
     let built = built.canonicalize().expect("a program");
     if built.ancestors().all(open) {
         return built;
     }
-    let copy = folder.join(name);
+    // Programs of two versions have the same names.
+    let version = built.parent().expect("a folder").to_string_lossy().replace('/', "-");
+    let folder = folder.join(version);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let copy = folder.join(built.file_name().expect("a program's name"));
     if !copy.exists() {
         std::fs::hard_link(&built, &copy)
             .or_else(|_| std::fs::copy(&built, &copy).map(drop))

@@ -7,18 +7,24 @@ use tempfile::TempDir;
 
 use crate::host::Host;
 use crate::process::{Process, succeed};
-use crate::program;
+use crate::{program, programs};
 
 /// A zone directory.
 #[derive(Debug)]
 pub struct Zone {
+    programs: PathBuf,
     folder: TempDir,
 }
 
 impl Zone {
     /// A new zone called `plant`.
     pub fn init() -> Self {
-        let zone = Self { folder: tempfile::tempdir().expect("a folder") };
+        Self::init_of(&programs())
+    }
+
+    /// The same by the programs in another folder.
+    pub fn init_of(programs: &Path) -> Self {
+        let zone = Self { programs: programs.to_owned(), folder: tempfile::tempdir().expect("a folder") };
         succeed(&mut zone.cli(&["init", "plant"]), b"");
         zone
     }
@@ -30,9 +36,14 @@ impl Zone {
         zone
     }
 
+    /// Installs the programs of another version.
+    pub fn install(&mut self, programs: &Path) {
+        programs.clone_into(&mut self.programs);
+    }
+
     /// `zone-module` in this zone.
     pub fn cli(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(program("zone-module"));
+        let mut command = Command::new(self.programs.join("zone-module"));
         command.arg("--zone").arg(self.path()).args(words);
         command
     }
@@ -90,12 +101,12 @@ impl Zone {
 
 /// `zone-endpoint` over the files in a folder.
 pub fn start_endpoint(folder: &Path) -> Process {
-    Process::start(
-        Command::new(program("zone-endpoint"))
-            .arg("run")
-            .arg("--config")
-            .arg(folder.join("zone-endpoint.toml")),
-    )
+    start_endpoint_by(&program("zone-endpoint"), folder)
+}
+
+/// The same by this program.
+pub fn start_endpoint_by(program: &Path, folder: &Path) -> Process {
+    Process::start(Command::new(program).arg("run").arg("--config").arg(folder.join("zone-endpoint.toml")))
 }
 
 /// A service of an endpoint.

@@ -106,7 +106,7 @@ impl Credentials {
     pub fn end_to_end_server(&self) -> Result<Arc<ServerConfig>, CredentialsError> {
         let (path, anchors) = &self.module_server_anchors;
         let anchors = Anchors { endpoint: Vec::new(), module_server: vec![anchors.clone()] };
-        let trust = Trust { version: 1, anchors, deny: Vec::new() };
+        let trust = Trust::of(1, anchors, Vec::new());
         let zone = self.zone.clone();
         let admission = Admission::new(zone, Role::ModuleServer, &trust, true, Versions::EndToEnd)
             .map_err(content(path))?;

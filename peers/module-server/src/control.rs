@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::Method;
 use hyper::body::Bytes;
 use serde::Serialize;
+use zone_protocol::features::Features;
 use zone_protocol::fields;
 use zone_protocol::identity::{Label, Role};
 use zone_protocol::proof::{Proof, Prover};
@@ -95,19 +96,21 @@ impl ControlClient {
 
     /// `GET /v1/trust`.
     pub async fn trust(&self) -> Result<Trust> {
-        self.send(&Method::GET, "/v1/trust", &()).await?.document("the question for its trust document")
+        let answer = self.send(&Method::GET, "/v1/trust", &()).await?;
+        trust(&answer, "the question for its trust document")
     }
 
-    /// `PUT /v1/trust`, if the proxy still has version `current`; `false` where it has another one.
-    pub async fn replace_trust(&self, trust: &Trust, current: u64) -> Result<bool> {
-        let body = encode(trust)?;
-        let condition = vec![("If-Match", format!("\"{current}\""))];
+    /// `PUT /v1/trust`, if the proxy still has version `current`; `false` where it has another one. `features` are what
+    /// it has named.
+    pub async fn replace_trust(&self, trust: &Trust, current: u64, features: &Features) -> Result<bool> {
+        let body = encode(&trust.for_reader(features))?;
+        let condition = vec![("If-Match", format!("\"{current}\"")), own_features()];
         let content = move |_: &_| Content { body, fields: condition };
         let answer = http::exchange(&self.dialer, &Method::PUT, "/v1/trust", ANSWER_TIMEOUT, content).await?;
         if answer.status == 412 {
             return Ok(false);
         }
-        answer.document::<Trust>("the trust document").map(|_| true)
+        self::trust(&answer, "the trust document").map(|_| true)
     }
 
     async fn offer(&self, path: &str, request: &impl Serialize, step: &str) -> Result<Offer> {
@@ -132,7 +135,8 @@ impl ControlClient {
             let (prover, method) = (Prover::ModuleServer, method.as_str());
             let proof =
                 token.map(|token| Proof { token, prover, exported, method, path, body: &body }.make());
-            Content { body, fields: proof.map(|proof| (fields::PROOF, proof)).into_iter().collect() }
+            let proof = proof.map(|proof| (fields::PROOF, proof));
+            Content { body, fields: [own_features()].into_iter().chain(proof).collect() }
         };
         let answer = http::exchange(&self.dialer, method, path, deadline, content).await?;
         if let Some(token) = &self.token
@@ -147,6 +151,16 @@ impl ControlClient {
         }
         Ok(answer)
     }
+}
+
+/// What this client can read, in every request: a proxy writes no more than that.
+fn own_features() -> (&'static str, String) {
+    (fields::FEATURES, Features::own().to_field())
+}
+
+fn trust(answer: &Answer, step: &str) -> Result<Trust> {
+    answer.success(step)?;
+    Trust::from_answer(&answer.body).map_err(|error| answer.unreadable(step, &error))
 }
 
 fn encode(document: &impl Serialize) -> Result<Bytes> {

@@ -170,11 +170,16 @@ impl Answer {
     /// The document in it, where the status is one of success; otherwise the problem.
     pub(crate) fn document<T: serde::de::DeserializeOwned>(&self, step: &str) -> Result<T> {
         self.success(step)?;
-        serde_json::from_slice(&self.body).map_err(|error| Error::Broken {
+        serde_json::from_slice(&self.body).map_err(|error| self.unreadable(step, &error))
+    }
+
+    /// A body that is not what it should be.
+    pub(crate) fn unreadable(&self, step: &str, error: &serde_json::Error) -> Error {
+        Error::Broken {
             peer: self.peer.clone(),
             step: step.to_owned(),
             why: format!("the answer is not the document that belongs there: {error}"),
-        })
+        }
     }
 
     /// Whether the status is one of success.

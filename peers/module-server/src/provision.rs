@@ -240,7 +240,7 @@ fn fill_offer(
         zone: zone.name().clone(),
         name: name.clone(),
         certificates: Some(certificates),
-        trust: zone.trust()?,
+        trust: zone.trust()?.for_reader(&offer.features),
         ports: settings.ports.clone(),
         listen: settings.listen.clone(),
         allowed_networks: settings.allowed_networks.clone(),

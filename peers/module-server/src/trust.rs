@@ -97,7 +97,7 @@ pub async fn converge(
         if current > trust.version {
             return Err(Error::TrustNewer { peer, theirs: current, ours: trust.version });
         }
-        if control.replace_trust(trust, current).await? {
+        if control.replace_trust(trust, current, &status.features).await? {
             return Ok(Outcome::Sent { from: current });
         }
         current = control.trust().await?.version;

@@ -4,7 +4,8 @@
 //! zone.toml            the zone's name and this Module Server's
 //! ca/<role>.{key,crt}  one authority per role
 //! own.{key,crt}        this Module Server's certificate
-//! trust.json           the trust document in force, with its version
+//! trust.json           the trust document in force, in the words of its first version
+//! trust-<digest>.json  the whole of it; counts beside the trust.json of this digest alone
 //! proxies.json         the zone's proxies, and which trust version each was last sent
 //! issued.jsonl         every certificate that was ever signed
 //! ```

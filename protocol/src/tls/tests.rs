@@ -9,5 +9,6 @@ mod handshake;
 mod model;
 mod policy;
 mod refusal;
+mod roles_to_come;
 mod tickets;
 mod zone;

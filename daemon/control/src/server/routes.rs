@@ -10,6 +10,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use zone_protocol::features::Features;
 use zone_protocol::fields;
 use zone_protocol::problem::Problem;
 use zone_protocol::provisioning::{NewIdentity, OfferRequest, Provisioning};
@@ -212,13 +213,14 @@ impl Route {
             Self::Trust => {
                 let state = daemon.state();
                 let membership = state.membership.as_ref().ok_or_else(problems::not_provisioned)?;
-                Ok(Answer::trust(&membership.document.trust))
+                Ok(Answer::trust(&membership.document.trust.for_reader(&features(head))))
             }
             Self::SetTrust => {
                 let based_on = if_match(head)?;
                 let trust: Trust = parse(body)?;
                 let chain = peer.chain.clone();
-                Ok(Answer::trust(&daemon.set_trust(based_on, trust, chain, actor).await?))
+                let in_force = daemon.set_trust(based_on, trust, chain, actor).await?;
+                Ok(Answer::trust(&in_force.for_reader(&features(head))))
             }
             Self::Status => Ok(Answer::json(StatusCode::OK, &daemon.status().await)),
             Self::Metrics => {
@@ -241,6 +243,12 @@ fn audit_offer(actor: &Actor, from: SocketAddr, request: &OfferRequest) {
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(problems::malformed)
+}
+
+/// What the client has named in its request: it is told nothing that it could not read.
+fn features(head: &Parts) -> Features {
+    let values = head.headers.get_all(fields::FEATURES).iter().filter_map(|value| value.to_str().ok());
+    Features::from_field(&values.collect::<Vec<_>>().join(","))
 }
 
 /// The version in `If-Match`, a strong entity tag (RFC 9110, section 13.1.1).

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use uuid::Uuid;
+use zone_protocol::features::Features;
 use zone_protocol::provisioning::{HostFacts, Offer};
 use zone_settings::seconds;
 
@@ -26,7 +27,14 @@ impl Daemon {
         self.offer.open(OpenOffer { id: id.clone(), purpose, keys, lapses });
         let facts =
             HostFacts { host, version: env!("CARGO_PKG_VERSION").to_owned(), os: host::operating_system() };
-        Ok(Offer { id, signing_requests, host: facts, clock, expires_at: clock + good_for })
+        Ok(Offer {
+            id,
+            signing_requests,
+            host: facts,
+            clock,
+            expires_at: clock + good_for,
+            features: Features::own(),
+        })
     }
 
     /// The open offer, if this is it.

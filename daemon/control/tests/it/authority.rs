@@ -83,7 +83,7 @@ impl Zone {
             endpoint: vec![self.endpoints.pem.clone()],
             module_server: vec![self.module_servers.pem.clone()],
         };
-        Trust { version, anchors, deny: Vec::new() }
+        Trust::of(version, anchors, Vec::new())
     }
 
     /// The anchors for proxies.

@@ -184,14 +184,14 @@ impl Bench {
             zone: label("zone"),
             name: label("p1"),
             identity: Identity { rsa: pair(&rsa), ec: pair(&KeyPair::generate().unwrap()) },
-            trust: Trust {
-                version: 1,
-                anchors: Anchors {
+            trust: Trust::of(
+                1,
+                Anchors {
                     endpoint: vec![endpoints.pem.clone()],
                     module_server: vec![module_servers.pem.clone()],
                 },
-                deny: Vec::new(),
-            },
+                Vec::new(),
+            ),
             tickets: PerPort { endpoint: keys(), module_server: keys() },
             tls13: false,
             allowed_networks: PerPort { endpoint: Vec::new(), module_server: Vec::new() },

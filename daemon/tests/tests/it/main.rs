@@ -11,3 +11,4 @@ mod log;
 mod processes;
 mod provisioning;
 mod tls;
+mod versions;

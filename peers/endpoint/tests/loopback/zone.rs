@@ -57,7 +57,7 @@ impl Zone {
     pub(crate) fn trust(&self, deny: Vec<Denied>) -> Trust {
         let anchors =
             Anchors { endpoint: vec![self.endpoints.pem()], module_server: vec![self.module_servers.pem()] };
-        Trust { version: 1, anchors, deny }
+        Trust::of(1, anchors, deny)
     }
 
     /// The configuration of `host-7` with `added` behind it, as a file of its bundle.

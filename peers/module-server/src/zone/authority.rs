@@ -158,6 +158,10 @@ impl Authority {
             Role::ZoneProxy => vec![ExtendedKeyUsagePurpose::ServerAuth],
             Role::ModuleServer => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Role::Endpoint => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            role => {
+                let why = format!("role {role} is of a version to come");
+                return Err(Error::Signing { what: identity.to_string(), why });
+            }
         };
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial()?);

@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 use zone_protocol::identity::{Identity, Label, Role};
-use zone_protocol::trust::Trust;
+use zone_protocol::trust::{Trust, fingerprint};
 
 use super::authority::{AuditEntry, Authority};
 use super::files::{self, Lock, Mode};
 use crate::error::{Error, Result};
+
+/// How the names of files begin that hold a trust document in all its words.
+const WHOLE_TRUST: &str = "trust-";
 
 /// An opened zone directory.
 #[derive(Debug, Clone)]
@@ -73,7 +76,13 @@ impl Zone {
     /// The trust document in force.
     pub fn trust(&self) -> Result<Trust> {
         let path = self.path("trust.json");
-        serde_json::from_str(&files::read(&path)?).map_err(|e| Error::Malformed { path, why: e.to_string() })
+        let text = files::read(&path)?;
+        let plain: Trust =
+            serde_json::from_str(&text).map_err(|e| Error::Malformed { path, why: e.to_string() })?;
+        // Without it, or with one that can't be read, the proxies still know which anchors are retired.
+        let whole = files::read(&self.whole_trust(&text)).ok();
+        let whole: Option<Trust> = whole.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(whole.filter(|whole| whole.in_first_version() == plain).unwrap_or(plain))
     }
 
     /// Everything that was ever signed, oldest first. A last line that a crash cut off is left out.
@@ -103,16 +112,26 @@ impl Zone {
         (self.path(&format!("ca/{role}.key")), self.path(&format!("ca/{role}.crt")))
     }
 
+    /// Writes `trust.json` in the words of its first version, which an older program reads too, and the whole of it
+    /// into a file that is named after what `trust.json` holds: it counts for that content and no other, so an older
+    /// program that changes `trust.json` is never contradicted by it.
     pub(super) fn write_trust(&self, trust: &Trust) -> Result<()> {
-        self.write_json("trust.json", trust)
+        let path = self.path("trust.json");
+        let plain = json(&path, &trust.in_first_version())?;
+        let whole = self.whole_trust(&plain);
+        files::replace(&whole, json(&whole, trust)?.as_bytes(), Mode::Public)?;
+        files::replace(&path, plain.as_bytes(), Mode::Public)?;
+        files::remove_others(&whole, WHOLE_TRUST)
+    }
+
+    /// Where the whole of a trust document is whose first version's words are these.
+    fn whole_trust(&self, plain: &str) -> PathBuf {
+        self.path(&format!("{WHOLE_TRUST}{}.json", &fingerprint(plain.as_bytes())[..16]))
     }
 
     pub(super) fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let path = self.path(name);
-        let mut text = serde_json::to_vec_pretty(value)
-            .map_err(|e| Error::Malformed { path: path.clone(), why: e.to_string() })?;
-        text.push(b'\n');
-        files::replace(&path, &text, Mode::Public)
+        files::replace(&path, json(&path, value)?.as_bytes(), Mode::Public)
     }
 
     pub(super) fn lock(&self) -> Result<Lock> {
@@ -122,4 +141,11 @@ impl Zone {
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+}
+
+/// The text of a file of the zone directory.
+fn json(path: &Path, value: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::Malformed { path: path.to_owned(), why: e.to_string() })?;
+    Ok(text + "\n")
 }

@@ -54,6 +54,17 @@ fn prepare(path: &Path, directory: &Path, content: &[u8], mode: Mode) -> Result<
     Ok(file)
 }
 
+/// Removes the other files beside `kept` whose names begin so. One that stays is never read, and goes with the next.
+pub(crate) fn remove_others(kept: &Path, prefix: &str) -> Result<()> {
+    let directory = parent(kept);
+    for entry in fs::read_dir(directory).map_err(Error::file(directory, "list"))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) && entry.path() != kept {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
 /// Appends one line, and returns once it is on disk.
 pub(crate) fn append_line(path: &Path, line: &str) -> Result<()> {
     let mut file = OpenOptions::new()

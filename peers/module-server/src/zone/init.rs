@@ -50,7 +50,7 @@ impl Zone {
             endpoint: vec![self.anchor(Role::Endpoint)?],
             module_server: vec![self.anchor(Role::ModuleServer)?],
         };
-        self.write_trust(&Trust { version: 1, anchors, deny: Vec::new() })?;
+        self.write_trust(&Trust::of(1, anchors, Vec::new()))?;
         self.issue_own()?;
         self.write_proxies(&[])?;
         let names = toml::to_string(&self.names)

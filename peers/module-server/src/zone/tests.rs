@@ -308,3 +308,21 @@ fn two_processes_that_change_the_zone_at_once_lose_nothing() {
     let trust = zone.trust().unwrap();
     assert_eq!((trust.version, trust.deny.len()), (5, 4));
 }
+
+#[test]
+fn an_older_program_reads_the_trust_document_and_is_not_contradicted_by_what_lies_beside_it() {
+    let (_scratch, zone) = zone();
+    let mut trust = zone.trust().unwrap();
+    let until = OffsetDateTime::now_utc();
+    trust.retired = vec![zone_protocol::trust::Retired { fingerprint: "ab".repeat(32), until }];
+    zone.write_trust(&trust).unwrap();
+    assert_eq!(zone.trust().unwrap(), trust);
+    let path = zone.directory().join("trust.json");
+    let plain = fs::read_to_string(&path).unwrap();
+    assert!(!plain.contains("retired"), "{plain}");
+    fs::write(&path, plain.replace("\"version\": 1", "\"version\": 2")).unwrap();
+    assert_eq!(zone.trust().unwrap().retired, []);
+    let others = fs::read_dir(zone.directory()).unwrap().flatten();
+    let beside = others.filter(|entry| entry.file_name().to_string_lossy().starts_with("trust-"));
+    assert_eq!(beside.count(), 1, "those before it are gone");
+}

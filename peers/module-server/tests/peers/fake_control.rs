@@ -12,6 +12,7 @@ use rustls::ServerConfig;
 use time::{Duration, OffsetDateTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use zone_protocol::features::Features;
 use zone_protocol::fields;
 use zone_protocol::identity::Role;
 use zone_protocol::problem::Problem;
@@ -222,6 +223,7 @@ impl State {
             host: HostFacts { host: "dmz-1".into(), version: "0.1.0".into(), os: "Debian 12".into() },
             clock,
             expires_at: clock + Duration::minutes(10),
+            features: Features::own(),
         };
         serde_json::to_vec(&offer).unwrap()
     }
@@ -291,6 +293,7 @@ impl State {
             ports: self.ports(),
             relays: Vec::new(),
             processes: Vec::new(),
+            features: Features::own(),
         };
         serde_json::to_vec(&status).unwrap()
     }

@@ -214,7 +214,7 @@ fn a_port_needs_an_anchor_for_its_own_role_and_does_without_one_for_the_other() 
     let zone = Zone::new();
     let trust = |endpoint: Vec<String>, module_server: Vec<String>| {
         let anchors = Anchors { endpoint, module_server };
-        Trust { version: 1, anchors, deny: Vec::new() }
+        Trust::of(1, anchors, Vec::new())
     };
     let one_sided = trust(vec![zone.endpoints.pem()], Vec::new());
     let port = admission(Role::Endpoint, &one_sided).unwrap();
@@ -230,7 +230,7 @@ fn every_anchor_of_a_role_vouches_for_it() {
     let (zone, newer) = (Zone::new(), Authority::new("newer"));
     for pems in [vec![zone.endpoints.pem(), newer.pem()], vec![zone.endpoints.pem() + &newer.pem()]] {
         let anchors = Anchors { endpoint: pems, module_server: Vec::new() };
-        let trust = Trust { version: 1, anchors, deny: Vec::new() };
+        let trust = Trust::of(1, anchors, Vec::new());
         let port = admission(Role::Endpoint, &trust).unwrap();
         for signer in [&zone.endpoints, &newer] {
             assert_eq!(shown(&port, &[signer.sign(&Draft::of(ENDPOINT))], NOW), Ok(()));
@@ -244,7 +244,7 @@ fn an_anchor_that_is_no_authority_or_no_certificate_is_refused_by_name() {
     let party = zone.endpoints.party(ENDPOINT, &KeyPair::generate().unwrap());
     let refused = |pem: String| {
         let anchors = Anchors { endpoint: vec![zone.endpoints.pem(), pem], module_server: Vec::new() };
-        admission(Role::Endpoint, &Trust { version: 1, anchors, deny: Vec::new() }).unwrap_err()
+        admission(Role::Endpoint, &Trust::of(1, anchors, Vec::new())).unwrap_err()
     };
     let words = "trust anchors for endpoint: not a readable X.509 certificate: a trust anchor must be an \
         authority's certificate (CA:TRUE)";

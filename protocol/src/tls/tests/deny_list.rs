@@ -56,7 +56,7 @@ fn a_certificate_is_denied_by_its_issuer_and_serial_number_together() {
         let denied = zone.endpoints.sign(&sign(serial));
         let (issuer, text) = (hex(&leaf(&denied).issuer), hex(serial));
         for (issuer, text) in [(issuer.to_uppercase(), text.to_uppercase()), (issuer, text)] {
-            let list = DenyList::new(&[Denied::Certificate { issuer, serial: text.clone() }]);
+            let list = DenyList::new(&[Denied::Certificate { issuer, serial: text.clone(), until: None }]);
             assert!(list.denies(&leaf(&denied)), "{text}");
             assert!(!list.denies(&leaf(&zone.module_servers.sign(&sign(serial)))), "{text}");
             assert!(!list.denies(&leaf(&zone.endpoints.sign(&sign(&[0x55])))), "{text}");

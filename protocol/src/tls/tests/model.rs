@@ -181,7 +181,7 @@ impl World {
     fn port(&self, case: &Case) -> Arc<Admission> {
         let deny = case.deny.iter().map(|entry| match *entry {
             Entry::Certificate { issuer, serial } => {
-                Denied::Certificate { issuer: self.issuer(issuer), serial: hex(SERIALS[serial]) }
+                Denied::Certificate { issuer: self.issuer(issuer), serial: hex(SERIALS[serial]), until: None }
             }
             Entry::Identity { name, not_before } => Denied::Identity {
                 identity: name.uri().parse().unwrap(),

@@ -170,14 +170,14 @@ impl Zone {
         match role {
             Role::Endpoint => &self.endpoints,
             Role::ModuleServer => &self.module_servers,
-            Role::ZoneProxy => &self.proxies,
+            _ => &self.proxies,
         }
     }
 
     pub(super) fn trust(&self, deny: Vec<Denied>) -> Trust {
         let anchors =
             Anchors { endpoint: vec![self.endpoints.pem()], module_server: vec![self.module_servers.pem()] };
-        Trust { version: 1, anchors, deny }
+        Trust::of(1, anchors, deny)
     }
 
     /// The port for `role`, denying nobody.

@@ -19,7 +19,7 @@ impl DenyList {
         let mut list = Self::default();
         for entry in entries {
             match entry {
-                Denied::Certificate { issuer, serial } => {
+                Denied::Certificate { issuer, serial, .. } => {
                     list.certificates.insert((issuer.to_ascii_lowercase(), serial.to_ascii_lowercase()));
                 }
                 Denied::Identity { identity, not_before } => {
