@@ -9,6 +9,8 @@ pub mod fields;
 pub mod head;
 pub mod identity;
 pub mod instance;
+#[cfg(feature = "tls")]
+pub mod merge;
 pub mod ports;
 pub mod problem;
 pub mod proof;

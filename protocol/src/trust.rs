@@ -136,6 +136,12 @@ pub fn fingerprint(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
+/// Hex as it is compared: lower case, without leading zeros, so that a serial number denies its certificate however it is
+/// spelled.
+pub fn plain_hex(text: &str) -> String {
+    text.trim_start_matches('0').to_ascii_lowercase()
+}
+
 fn keep(value: &mut Value, keys: &[&str]) {
     if let Some(object) = value.as_object_mut() {
         object.retain(|key, _| keys.contains(&key.as_str()));

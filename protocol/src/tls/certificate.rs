@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use x509_parser::der_parser::{Oid, oid};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
@@ -86,6 +87,9 @@ pub fn removed_anchors(old: &[String], new: &[String]) -> HashSet<NameHash> {
         .collect()
 }
 
+/// The curve P-256 among the parameters of a key (RFC 5480, section 2.1.1.1): secp256k1 is as long.
+const CURVE_P256: Oid<'static> = oid!(1.2.840.10045.3.1.7);
+
 /// The kind of a public key, as far as the policy tells kinds apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
@@ -118,7 +122,12 @@ pub fn facts(der: &[u8], what: &str) -> Result<Facts, TlsError> {
     let spki = certificate.public_key();
     let key = match spki.parsed() {
         Ok(PublicKey::RSA(rsa)) => KeyKind::Rsa(rsa.key_size()),
-        Ok(PublicKey::EC(point)) if point.key_size() == 256 => KeyKind::P256,
+        Ok(PublicKey::EC(_))
+            if spki.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok())
+                == Some(CURVE_P256) =>
+        {
+            KeyKind::P256
+        }
         _ => KeyKind::Other,
     };
     let validity = certificate.validity();

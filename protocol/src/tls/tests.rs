@@ -6,6 +6,7 @@ mod config;
 mod deny_list;
 mod expectation;
 mod handshake;
+mod merge;
 mod model;
 mod policy;
 mod refusal;

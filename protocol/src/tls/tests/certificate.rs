@@ -34,6 +34,17 @@ fn the_kind_of_a_key_is_told_as_far_as_the_policy_needs_it() {
     }
 }
 
+/// Another curve of the same length, such as secp256k1.
+#[test]
+fn a_key_of_256_bits_on_another_curve_is_not_taken_for_p256() {
+    let mut der = Zone::new().endpoints.sign_key(&Draft::of("spiffe://z/endpoint/a"), &new_key()).to_vec();
+    let p256 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    // The curve stands in the subject's key only: a signature names its algorithm and no curve.
+    let place = der.windows(p256.len()).position(|bytes| bytes == p256).unwrap();
+    der[place + 9] = 0x06;
+    assert_eq!(facts(&der, "certificate").unwrap().key, KeyKind::Other);
+}
+
 #[test]
 fn a_certificate_tells_its_times_and_whether_it_is_an_authoritys() {
     let authority = Authority::new("a");

@@ -65,6 +65,28 @@ fn a_certificate_is_denied_by_its_issuer_and_serial_number_together() {
 }
 
 #[test]
+fn a_fraction_of_a_second_denies_the_certificate_of_that_second() {
+    let certificate = leaf(&Zone::new().endpoints.sign(&Draft { not_before: NOW, ..Draft::of(ENDPOINT) }));
+    for (nanoseconds, denied) in [(0, false), (1, true), (500_000_000, true)] {
+        let not_before = moment(NOW) + time::Duration::nanoseconds(nanoseconds);
+        let entry = Denied::Identity { identity: identity(ENDPOINT), not_before };
+        assert_eq!(DenyList::new(&[entry]).denies(&certificate), denied, "{nanoseconds}");
+    }
+}
+
+#[test]
+fn a_serial_number_is_denied_however_it_is_spelled() {
+    let certificate = leaf(&Zone::new().endpoints.sign(&Draft { serial: vec![0x0a], ..Draft::of(ENDPOINT) }));
+    for serial in ["a", "0a", "00a", "0A", "000000000A"] {
+        let entry =
+            Denied::Certificate { issuer: hex(&certificate.issuer), serial: serial.into(), until: None };
+        assert!(DenyList::new(&[entry]).denies(&certificate), "{serial}");
+    }
+    let entry = Denied::Certificate { issuer: hex(&certificate.issuer), serial: "a0".into(), until: None };
+    assert!(!DenyList::new(&[entry]).denies(&certificate));
+}
+
+#[test]
 fn the_issuer_of_an_entry_is_a_digest_over_the_name_in_the_authoritys_certificate() {
     let zone = Zone::new();
     let authority = zone.endpoints.der();

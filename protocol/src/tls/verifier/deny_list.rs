@@ -3,14 +3,17 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::identity::Identity;
-use crate::tls::certificate::{Leaf, hex};
-use crate::trust::Denied;
+use crate::tls::certificate::{Leaf, NameHash, hex};
+use crate::trust::{Denied, plain_hex};
+
+const NANOSECONDS: i128 = 1_000_000_000;
 
 /// A deny-list made quick to ask.
 #[derive(Debug, Clone, Default)]
 pub struct DenyList {
     certificates: HashSet<(String, String)>,
-    identities: HashMap<Identity, i64>,
+    /// The moments in nanoseconds since 1970: a certificate's are whole seconds, an entry's need not be.
+    identities: HashMap<Identity, i128>,
 }
 
 impl DenyList {
@@ -20,11 +23,11 @@ impl DenyList {
         for entry in entries {
             match entry {
                 Denied::Certificate { issuer, serial, .. } => {
-                    list.certificates.insert((issuer.to_ascii_lowercase(), serial.to_ascii_lowercase()));
+                    list.certificates.insert((plain_hex(issuer), plain_hex(serial)));
                 }
                 Denied::Identity { identity, not_before } => {
-                    let time = list.identities.entry(identity.clone()).or_insert(i64::MIN);
-                    *time = (*time).max(not_before.unix_timestamp());
+                    let time = list.identities.entry(identity.clone()).or_insert(i128::MIN);
+                    *time = (*time).max(not_before.unix_timestamp_nanos());
                 }
             }
         }
@@ -33,8 +36,14 @@ impl DenyList {
 
     /// Whether this certificate is denied.
     pub fn denies(&self, leaf: &Leaf) -> bool {
-        self.identities.get(&leaf.identity).is_some_and(|time| leaf.not_before < *time)
-            || (!self.certificates.is_empty()
-                && self.certificates.contains(&(hex(&leaf.issuer), hex(&leaf.serial))))
+        let not_before = i128::from(leaf.not_before) * NANOSECONDS;
+        self.identities.get(&leaf.identity).is_some_and(|time| not_before < *time)
+            || self.denies_certificate(&leaf.issuer, &leaf.serial)
+    }
+
+    /// Whether a certificate is denied by its issuer and serial number, an authority's as well as a leaf.
+    pub fn denies_certificate(&self, issuer: &NameHash, serial: &[u8]) -> bool {
+        !self.certificates.is_empty()
+            && self.certificates.contains(&(plain_hex(&hex(issuer)), plain_hex(&hex(serial))))
     }
 }
