@@ -168,6 +168,20 @@ pub fn with_denials(base: &Trust, other: &Trust, now: OffsetDateTime) -> Result<
     Ok(Trust { changed: base.changed.clone(), ..content.into_trust(base.version) })
 }
 
+/// The denials of `theirs` that `ours` does not say.
+pub fn unknown_denials(ours: &Trust, theirs: &Trust) -> Result<Vec<Denied>, TlsError> {
+    let ours = Content::of(ours)?;
+    let news = theirs.deny.iter().filter(|entry| match entry {
+        Denied::Certificate { issuer, serial, .. } => {
+            !ours.certificates.contains_key(&(plain_hex(issuer), plain_hex(serial)))
+        }
+        Denied::Identity { identity, not_before } => {
+            ours.identities.get(identity).is_none_or(|known| known < not_before)
+        }
+    });
+    Ok(news.cloned().collect())
+}
+
 /// What `next` would take back of what `in_force` says, one line each: denials, retired anchors that come back, and anchors
 /// that go without being retired.
 pub fn takes_back(in_force: &Trust, next: &Trust, now: OffsetDateTime) -> Result<Vec<String>, TlsError> {

@@ -217,6 +217,9 @@ pub struct Status {
     /// Version of the trust document in force.
     #[serde(default)]
     pub trust_version: Option<u64>,
+    /// What that document says, a digest as the protocol's description has it. Versions are compared with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_digest: Option<String>,
     /// When the first of the proxy's certificates runs out.
     #[serde(default, with = "crate::timestamp::option")]
     pub certificate_expires_at: Option<OffsetDateTime>,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use zone_firewall_protocol::Purpose;
 use zone_privileges::Facts;
 use zone_protocol::features::Features;
+use zone_protocol::merge::digest;
 use zone_protocol::ports;
 use zone_protocol::provisioning::{Confinement, PortStatus, ProcessStatus, Provisioned, Status};
 
@@ -44,6 +45,7 @@ impl Daemon {
             name: membership.map(|own| own.document.name.clone()),
             provisioning: membership.map(|own| own.id.clone()),
             trust_version: membership.map(|own| own.document.trust.version),
+            trust_digest: membership.and_then(|own| digest(&own.document.trust).ok()),
             certificate_expires_at: state.certificate_expiry(),
             ports: self.ports(),
             relays,

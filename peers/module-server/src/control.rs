@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::Method;
 use hyper::body::Bytes;
 use serde::Serialize;
+use tokio::time::sleep;
 use zone_protocol::features::Features;
 use zone_protocol::fields;
 use zone_protocol::identity::{Label, Role};
@@ -23,6 +24,21 @@ use crate::zone::{Credentials, ProxyEntry};
 
 /// How long a proxy may take to complete a provisioning: it starts a relay and opens the firewall meanwhile.
 const PROVISIONING_TIMEOUT: Duration = Duration::from_secs(90);
+/// How often something is asked for that changes nothing.
+const GET_ATTEMPTS: usize = 3;
+/// How long to wait before it is asked for again.
+const GET_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// What became of a trust document that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// It is in force.
+    Done,
+    /// Another one is in force than the one that it builds on.
+    Stale,
+    /// The proxy is making another change.
+    Busy,
+}
 
 /// A client of one proxy's control port.
 #[derive(Debug)]
@@ -59,7 +75,7 @@ impl ControlClient {
 
     /// `GET /v1/status`.
     pub async fn status(&self) -> Result<Status> {
-        self.send(&Method::GET, "/v1/status", &()).await?.document("the request for its status")
+        self.get("/v1/status").await?.document("the request for its status")
     }
 
     /// `POST /v1/provisioning`: two signing requests, and what the proxy says of itself.
@@ -96,21 +112,40 @@ impl ControlClient {
 
     /// `GET /v1/trust`.
     pub async fn trust(&self) -> Result<Trust> {
-        let answer = self.send(&Method::GET, "/v1/trust", &()).await?;
+        let answer = self.get("/v1/trust").await?;
         trust(&answer, "the question for its trust document")
     }
 
-    /// `PUT /v1/trust`, if the proxy still has version `current`; `false` where it has another one. `features` are what
-    /// it has named.
-    pub async fn replace_trust(&self, trust: &Trust, current: u64, features: &Features) -> Result<bool> {
+    /// `PUT /v1/trust`, if the proxy still has version `current`. `features` are what it has named.
+    pub async fn replace_trust(&self, trust: &Trust, current: u64, features: &Features) -> Result<Replaced> {
         let body = encode(&trust.for_reader(features))?;
         let condition = vec![("If-Match", format!("\"{current}\"")), own_features()];
         let content = move |_: &_| Content { body, fields: condition };
         let answer = http::exchange(&self.dialer, &Method::PUT, "/v1/trust", ANSWER_TIMEOUT, content).await?;
-        if answer.status == 412 {
-            return Ok(false);
+        match self::trust(&answer, "the trust document") {
+            Ok(_) => Ok(Replaced::Done),
+            Err(Error::Problem { problem, .. }) if problem.slug() == "busy" => Ok(Replaced::Busy),
+            // A document that another one has overtaken would take back what that one says.
+            Err(Error::Problem { problem, .. })
+                if problem.status == 412 || problem.slug() == "takes-back" =>
+            {
+                Ok(Replaced::Stale)
+            }
+            Err(error) => Err(error),
         }
-        self::trust(&answer, "the trust document").map(|_| true)
+    }
+
+    /// Asks once more where the connection ended without an answer: a proxy ends connections whenever its trust or its
+    /// identity changes, those among them whose request is still on its way.
+    async fn get(&self, path: &str) -> Result<Answer> {
+        let mut attempts = 1;
+        loop {
+            match self.send(&Method::GET, path, &()).await {
+                Err(Error::Broken { .. }) if attempts < GET_ATTEMPTS => attempts += 1,
+                answer => return answer,
+            }
+            sleep(GET_RETRY_DELAY).await;
+        }
     }
 
     async fn offer(&self, path: &str, request: &impl Serialize, step: &str) -> Result<Offer> {

@@ -183,18 +183,6 @@ pub enum Error {
         /// The time by our clock, RFC 3339.
         ours: String,
     },
-    /// Somebody else has newer trust than we.
-    #[error(
-        "{peer} has trust document version {theirs}, this zone directory only {ours}: it is an old copy; use the newest one"
-    )]
-    TrustNewer {
-        /// The peer that has the newer document.
-        peer: String,
-        /// The version that it has.
-        theirs: u64,
-        /// The version that this zone directory has.
-        ours: u64,
-    },
 
     /// A CONNECT was refused.
     #[error("{peer} refused {target}: {why}")]

@@ -88,7 +88,7 @@ pub(crate) async fn open(dialer: &Dialer, path: &str) -> Result<(Response<Incomi
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Moves bytes; its result tells why the connection ended.
-    driver: JoinHandle<hyper::Result<()>>,
+    driver: Option<JoinHandle<hyper::Result<()>>>,
     address: SocketAddr,
     pub(crate) peer: String,
     exported: Exported,
@@ -100,7 +100,7 @@ impl Connection {
         let (sender, connection) = http1::handshake(TokioIo::new(link.stream))
             .await
             .map_err(|e| Error::Broken { peer: peer.clone(), step: "connecting".into(), why: explain(&e) })?;
-        let driver = tokio::spawn(connection);
+        let driver = Some(tokio::spawn(connection));
         Ok(Self { sender, driver, address: link.address, peer, exported: link.exported })
     }
 
@@ -143,8 +143,8 @@ impl Connection {
         if !error.is_canceled() && !error.is_closed() {
             return explain(&error);
         }
-        match timeout(CLOSE_TIMEOUT, &mut self.driver).await {
-            Ok(Ok(Err(cause))) => explain(&cause),
+        match self.driver_ended().await {
+            Some(Err(cause)) => explain(&cause),
             _ => "the other side closed the connection without an answer".into(),
         }
     }
@@ -152,7 +152,17 @@ impl Connection {
     /// Lets the driver send close_notify: without it the proxy logs a connection that was cut.
     async fn close(mut self) {
         // A connection that does not end in time is dropped.
-        let _ = timeout(CLOSE_TIMEOUT, &mut self.driver).await;
+        self.driver_ended().await;
+    }
+
+    /// How the driver ended, once: its result is gone then.
+    async fn driver_ended(&mut self) -> Option<hyper::Result<()>> {
+        let mut driver = self.driver.take()?;
+        let ended = timeout(CLOSE_TIMEOUT, &mut driver).await;
+        if ended.is_err() {
+            driver.abort();
+        }
+        ended.ok()?.ok()
     }
 
     pub(crate) fn broken(&self, step: &str, why: String) -> Error {
@@ -162,7 +172,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.driver.abort();
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
     }
 }
 

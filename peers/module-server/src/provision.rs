@@ -14,6 +14,7 @@ use zone_protocol::token::{Token, TokenError};
 
 use crate::control::ControlClient;
 use crate::error::{Error, Result};
+use crate::trust;
 use crate::zone::{HostName, ProxyEntry, Settings, Validity, Zone};
 
 /// Clocks that differ by more than this are worth a warning.
@@ -120,6 +121,8 @@ pub async fn provision_again(
         known.addresses.first().map_or("", String::as_str),
         known.control_port,
     )));
+    // What another copy of the zone directory has denied there is learned first.
+    trust::push_only(zone, known.clone()).await?;
     let proxy = ControlClient::of(&known, &own)?;
     let asked = OfferRequest { zone: zone.name().clone(), module_server: own.name.clone() };
     let offer = proxy.request_offer(&asked).await?;

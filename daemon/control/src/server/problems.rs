@@ -80,6 +80,7 @@ impl From<ChangeError> for Problem {
             ChangeError::OfferUnknown(_) => (404, "offer-unknown"),
             ChangeError::PreconditionFailed { .. } => (412, "precondition-failed"),
             ChangeError::LockOut(_) => (409, "lock-out"),
+            ChangeError::TakesBack(_) => (409, "takes-back"),
             ChangeError::Keys(_) | ChangeError::BrokeOff => (500, "internal"),
         };
         Self {

@@ -10,7 +10,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
-use zone_protocol::features::Features;
+use zone_protocol::features::{Features, TRUST_MERGE};
 use zone_protocol::fields;
 use zone_protocol::problem::Problem;
 use zone_protocol::provisioning::{NewIdentity, OfferRequest, Provisioning};
@@ -219,8 +219,10 @@ impl Route {
                 let based_on = if_match(head)?;
                 let trust: Trust = parse(body)?;
                 let chain = peer.chain.clone();
-                let in_force = daemon.set_trust(based_on, trust, chain, actor).await?;
-                Ok(Answer::trust(&in_force.for_reader(&features(head))))
+                let features = features(head);
+                let sent = (trust, features.has(TRUST_MERGE));
+                let in_force = daemon.set_trust(based_on, sent, chain, actor).await?;
+                Ok(Answer::trust(&in_force.for_reader(&features)))
             }
             Self::Status => Ok(Answer::json(StatusCode::OK, &daemon.status().await)),
             Self::Metrics => {

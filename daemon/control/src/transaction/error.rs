@@ -74,6 +74,8 @@ pub enum ChangeError {
     },
     /// The new trust document would not let its own sender in, for this reason.
     LockOut(String),
+    /// The new trust document would let somebody in again, or do so with a retired anchor; one line for each.
+    TakesBack(Vec<String>),
     /// The keys of an offer can't be made, for this reason.
     Keys(String),
     /// The task that made the change ended before it.
@@ -98,6 +100,7 @@ impl ChangeError {
             Self::OfferUnknown(_) => "There is no such offer",
             Self::PreconditionFailed { .. } => "Another trust version is in force",
             Self::LockOut(_) => "The new trust document would lock its sender out",
+            Self::TakesBack(_) => "The new trust document takes back what holds",
             Self::Keys(_) | Self::BrokeOff => "The proxy could not do it",
         }
     }
@@ -117,6 +120,7 @@ impl ChangeError {
                 Some(format!("If-Match names version {named}, and version {current} is in force"))
             }
             Self::LockOut(why) | Self::Keys(why) => Some(why.clone()),
+            Self::TakesBack(lines) => Some(some_of(lines)),
             Self::BrokeOff => Some("the change broke off".to_owned()),
         }
     }
@@ -129,10 +133,21 @@ impl ChangeError {
             Self::NotProvisioned => Some("provision it first"),
             Self::OfferUnknown(_) => Some("open a new one"),
             Self::PreconditionFailed { .. } => Some("read the one in force, and change that"),
+            Self::TakesBack(_) => Some(
+                "read the one in force and merge it; who is denied is let in again by a new certificate only",
+            ),
             Self::LockOut(_) => Some("send it with a certificate that it lets in"),
             Self::Keys(_) | Self::BrokeOff => Some("its log says more"),
         }
     }
+}
+
+/// The first few lines, and how many there are more.
+fn some_of(lines: &[String]) -> String {
+    const MAX_LINES: usize = 5;
+    let more = lines.len().saturating_sub(MAX_LINES);
+    let text = lines[..lines.len() - more].join("; ");
+    if more > 0 { format!("{text}; and {more} more") } else { text }
 }
 
 impl fmt::Display for ChangeError {

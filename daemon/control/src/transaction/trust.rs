@@ -19,12 +19,13 @@ use crate::state::{Membership, State};
 use crate::tls::versions;
 
 impl Daemon {
-    /// Replaces the trust document of version `based_on`. Relays have taken it when this returns, and sessions
-    /// that it allows no more have ended there.
+    /// Replaces the trust document of version `based_on`, and returns the one in force then. Relays have taken it when
+    /// this returns, and sessions that it allows no more have ended there. A sender that `merges` has read the one in
+    /// force, so what it takes back is refused; of one that does not know how, see [`validate::successor`].
     pub(crate) async fn set_trust(
         self: &Rc<Self>,
         based_on: u64,
-        trust: Trust,
+        (trust, merges): (Trust, bool),
         caller: Vec<CertificateDer<'static>>,
         actor: Actor,
     ) -> Result<Trust, ChangeError> {
@@ -40,7 +41,8 @@ impl Daemon {
                 return Err(StepError::invalid(why).into());
             }
             let now = daemon.time.wall();
-            let admission = daemon.admission_under(&trust, membership, now)?;
+            let trust = validate::successor(current, trust, merges, now)?;
+            let admission = daemon.admission_under(&trust, membership)?;
             admits(&admission, &caller, now).map_err(ChangeError::LockOut)?;
             let mut document = membership.document.clone();
             document.trust = trust.clone();
@@ -57,9 +59,7 @@ impl Daemon {
         &self,
         trust: &Trust,
         membership: &Membership,
-        now: OffsetDateTime,
     ) -> Result<std::sync::Arc<Admission>, StepError> {
-        validate::trust(trust, now)?;
         let zone = membership.document.zone.clone();
         let versions = versions(self.config().tls.tls13);
         Admission::new(zone, Role::ModuleServer, trust, true, versions).map_err(StepError::invalid)

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zone_channel::Identity;
-use zone_protocol::identity::{Identity as SpiffeId, Label, Role};
+use zone_protocol::identity::{Identity as SpiffeId, Label, Role, printable};
+use zone_protocol::merge::{MAX_VERSION, takes_back, with_denials};
 use zone_protocol::ports;
 use zone_protocol::provisioning::{PerPort, Provisioning};
 use zone_protocol::tls::certificate::{Facts, KeyKind, Leaf, chain_from_pem, facts};
 use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::verifier::Admission;
-use zone_protocol::trust::Trust;
+use zone_protocol::trust::{Denied, Trust};
 
-use super::error::StepError;
+use super::error::{ChangeError, StepError};
 use crate::config::Config;
 use crate::keys::OfferedKeys;
 use crate::state::{Membership, State};
@@ -23,6 +25,12 @@ use crate::tls::leaves;
 
 /// The most addresses to listen on, for each port.
 const MAX_ADDRESSES: usize = 8;
+/// Hex digits of a SHA-256.
+const DIGEST_DIGITS: usize = 64;
+/// Hex digits of the longest serial number: 20 bytes (RFC 5280, section 4.1.2.2), and zeros before it.
+const MAX_SERIAL_DIGITS: usize = 64;
+/// The longest description of a change.
+const MAX_CHANGE_BYTES: usize = 500;
 
 /// The state that a provisioning document makes, or what is wrong with it.
 pub(super) fn provisioning(
@@ -52,6 +60,13 @@ pub(super) fn provisioning(
     };
     trust(&document.trust, now)?;
     not_older(&document, current)?;
+    if let Some(own) = &current.membership
+        && own.document.zone == document.zone
+    {
+        document.trust =
+            with_denials(&document.trust, &own.document.trust, now).map_err(StepError::invalid)?;
+        trust(&document.trust, now)?;
+    }
     for role in [Role::Endpoint, Role::ModuleServer] {
         Admission::new(document.zone.clone(), role, &document.trust, true, Versions::Tls12)
             .map_err(StepError::invalid)?;
@@ -102,8 +117,48 @@ pub(super) fn identity(
     leaves(own, Versions::Tls12).map(drop).map_err(StepError::invalid)
 }
 
-/// Checks a trust document: every anchor an authority's, and valid now.
+/// The trust document that follows the one in force when `sent` is sent.
+///
+/// Whoever `merges` gets what they sent or a refusal that names what it would take back. A client of the first version
+/// knows no other documents than its own and can't say that an anchor is retired: its anchors are obeyed, but for those
+/// that are retired, and the denials in force stay. It is told the version that it sent.
+pub(super) fn successor(
+    current: &Trust,
+    sent: Trust,
+    merges: bool,
+    now: OffsetDateTime,
+) -> Result<Trust, ChangeError> {
+    trust(&sent, now)?;
+    if !merges {
+        let merged = with_denials(&sent, current, now).map_err(StepError::invalid)?;
+        // What is retired may have been all that it had.
+        trust(&merged, now)?;
+        return Ok(merged);
+    }
+    match takes_back(current, &sent, now).map_err(StepError::invalid)? {
+        lines if lines.is_empty() => Ok(sent),
+        lines => Err(ChangeError::TakesBack(lines)),
+    }
+}
+
+/// Checks a trust document: every anchor an authority's and valid now, and every entry such that it denies somebody.
 pub(super) fn trust(trust: &Trust, now: OffsetDateTime) -> Result<(), StepError> {
+    if trust.version > MAX_VERSION {
+        return Err(StepError::invalid(format!("trust.version {}: more than {MAX_VERSION}", trust.version)));
+    }
+    for (index, entry) in trust.deny.iter().enumerate() {
+        if let Denied::Certificate { issuer, serial, .. } = entry {
+            digits(&format!("trust.deny[{index}].issuer"), issuer, DIGEST_DIGITS..=DIGEST_DIGITS)?;
+            digits(&format!("trust.deny[{index}].serial"), serial, 1..=MAX_SERIAL_DIGITS)?;
+        }
+    }
+    for (index, retired) in trust.retired.iter().enumerate() {
+        let what = format!("trust.retired[{index}].fingerprint");
+        digits(&what, &retired.fingerprint, DIGEST_DIGITS..=DIGEST_DIGITS)?;
+    }
+    if trust.changed.as_ref().is_some_and(|changed| changed.what.len() > MAX_CHANGE_BYTES) {
+        return Err(StepError::invalid(format!("trust.changed.what: more than {MAX_CHANGE_BYTES} bytes")));
+    }
     let by_role =
         [(Role::Endpoint, &trust.anchors.endpoint), (Role::ModuleServer, &trust.anchors.module_server)];
     for (role, pems) in by_role {
@@ -122,6 +177,16 @@ pub(super) fn trust(trust: &Trust, now: OffsetDateTime) -> Result<(), StepError>
         }
     }
     Ok(())
+}
+
+/// Hex digits, this many: an entry that is spelled otherwise would deny nobody, and nobody would notice.
+fn digits(what: &str, text: &str, length: RangeInclusive<usize>) -> Result<(), StepError> {
+    if length.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    let (least, most) = (length.start(), length.end());
+    let wanted = if least == most { most.to_string() } else { format!("{least} to {most}") };
+    Err(StepError::invalid(format!("{what}: '{}' is not {wanted} hex digits", printable(text))))
 }
 
 fn not_older(document: &Provisioning, current: &State) -> Result<(), StepError> {

@@ -2,7 +2,10 @@
 
 use hyper::Method;
 use time::{Duration, OffsetDateTime};
-use zone_protocol::trust::{Denied, Trust};
+use zone_protocol::features::Features;
+use zone_protocol::fields;
+use zone_protocol::tls::certificate::chain_from_pem;
+use zone_protocol::trust::{Denied, Retired, Trust, fingerprint};
 
 use crate::authority::Zone;
 use crate::client::{Answer, Client, by_certificate};
@@ -126,5 +129,87 @@ fn an_endpoint_has_no_business_on_17488() {
         };
         assert!(refused);
         assert!(proxy.counted("zone_proxy_control_handshake_failures_total{reason=\"wrong_role\"} 1"));
+    });
+}
+
+async fn put_merging(client: &mut Client, based_on: u64, trust: &Trust) -> Answer {
+    let (based_on, own) = (format!("\"{based_on}\""), Features::own().to_field());
+    let fields = [("if-match", based_on.as_str()), (fields::FEATURES, own.as_str())];
+    client.send(Method::PUT, "/v1/trust", &fields, serde_json::to_vec(trust).unwrap()).await.unwrap()
+}
+
+/// Whoever can merge has read what holds, and is told what their document would take back.
+#[test]
+fn a_document_that_takes_back_a_denial_or_a_retired_anchor_is_refused() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        let (_, party) = proxy.provision(&zone).await;
+        let mut member = proxy.member(&zone, &party).await;
+        let mut next = denying(&zone, 2, "e1", "endpoint");
+        let other = Zone::new("plant").trust(1).anchors.endpoint.remove(0);
+        let fingerprint = fingerprint(&chain_from_pem(&other, "anchor").unwrap()[0]);
+        next.retired = vec![Retired { fingerprint, until: OffsetDateTime::now_utc() + Duration::days(1) }];
+        assert_eq!(put_merging(&mut member, 1, &next).await.status, 200);
+        // A change ends the connections that it was made over.
+        let mut member = proxy.member(&zone, &party).await;
+
+        let mut without = Trust { version: 3, ..next.clone() };
+        without.deny.clear();
+        let mut brought_back = Trust { version: 3, ..next.clone() };
+        brought_back.anchors.endpoint.push(other.clone());
+        let mut no_anchor = Trust { version: 3, ..next.clone() };
+        no_anchor.anchors.endpoint = vec![other.clone()];
+        no_anchor.retired.clear();
+        for (trust, words) in [
+            (&without, "endpoint/e1 would be let in again"),
+            (&brought_back, "is retired, and would come back"),
+            (&no_anchor, "would go without being retired"),
+        ] {
+            let answer = put_merging(&mut member, 2, trust).await;
+            assert_eq!((answer.refusal().0, answer.refusal().1.as_str()), (409, "takes-back"));
+            let problem = answer.problem();
+            assert!(problem.detail.unwrap().contains(words) && problem.help.unwrap().contains("merge"));
+        }
+        assert_eq!(member.get("/v1/trust").await.json::<Trust>().version, 2);
+
+        // A client of the first version is not obeyed in this, and is not hindered in the rest.
+        let sent = Trust { retired: Vec::new(), ..brought_back.clone() };
+        let mut sent = Trust { deny: denying(&zone, 3, "e2", "endpoint").deny, ..sent };
+        let answer = put(&mut member, Some("\"2\""), &sent).await;
+        assert_eq!(answer.status, 200);
+        let told: Trust = answer.json();
+        assert_eq!((told.version, told.deny.len(), told.anchors), (3, 2, zone.trust(1).anchors));
+        let mut member = proxy.member(&zone, &party).await;
+        sent.version = 4;
+        sent.anchors.endpoint = vec![other];
+        let answer = put(&mut member, Some("\"3\""), &sent).await;
+        assert_eq!((answer.refusal().0, answer.refusal().1.as_str()), (422, "validation-failed"));
+    });
+}
+
+/// What is spelled wrong would deny nobody, and nobody would notice.
+#[test]
+fn an_entry_that_would_deny_nobody_is_refused_with_its_place() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        let (_, party) = proxy.provision(&zone).await;
+        let mut member = proxy.member(&zone, &party).await;
+        let good = "ab".repeat(32);
+        for (issuer, serial, words) in [
+            (good.as_str(), "", "trust.deny[0].serial"),
+            (&good, "0x1a", "trust.deny[0].serial: '0x1a' is not 1 to 64 hex digits"),
+            (&good, "1A:2B", "serial"),
+            (&good, " a", "serial"),
+            ("ab", "1a", "trust.deny[0].issuer: 'ab' is not 64 hex digits"),
+        ] {
+            let entry = Denied::Certificate { issuer: issuer.into(), serial: serial.into(), until: None };
+            let trust = Trust { deny: vec![entry], ..zone.trust(2) };
+            let problem = put(&mut member, Some("\"1\""), &trust).await.problem();
+            assert_eq!((problem.status, problem.slug()), (422, "validation-failed"));
+            assert!(problem.detail.as_ref().unwrap().contains(words), "{problem:?}");
+        }
+        let entry = Denied::Certificate { issuer: good, serial: "00A".into(), until: None };
+        let trust = Trust { deny: vec![entry], ..zone.trust(2) };
+        assert_eq!(put(&mut member, Some("\"1\""), &trust).await.status, 200);
     });
 }

@@ -10,5 +10,6 @@ mod load;
 mod log;
 mod processes;
 mod provisioning;
+mod revocations;
 mod tls;
 mod versions;

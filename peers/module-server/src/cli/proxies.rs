@@ -8,12 +8,11 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 use zone_module::control::ControlClient;
 use zone_module::provision::{self, Request, rfc3339};
-use zone_module::trust::{self, Outcome};
+use zone_module::trust::{self, Contact, Outcome};
 use zone_module::zone::{Credentials, ProxyEntry, Settings, Zone};
 use zone_module::{Error, Result, join_host_port};
 use zone_protocol::identity::Label;
 use zone_protocol::provisioning::{PerPort, Status};
-use zone_protocol::trust::Trust;
 
 use super::arguments::Provision;
 use super::output::{json, line};
@@ -120,18 +119,34 @@ pub(super) async fn status(zone: &Zone, name: Option<&Label>, as_json: bool) -> 
         line(format_args!("zone {} has no proxy yet", zone.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (own, trust) = (zone.credentials()?, zone.trust()?);
+    let own = zone.credentials()?;
     let mut asked = JoinSet::new();
     for proxy in proxies {
-        let (own, trust) = (own.clone(), trust.clone());
-        asked.spawn(async move { ask(&proxy, &own, &trust).await });
+        let (own, zone) = (own.clone(), zone.clone());
+        asked.spawn(async move { ask(&zone, &proxy, &own).await });
     }
-    let mut reports = asked.join_all().await;
-    reports.sort_by(|one, other| one.name.cmp(&other.name));
-    for report in &reports {
-        if let Some(version) = report.proxy_trust_version {
-            zone.note_trust_version(&report.name, version)?;
+    let mut answers = asked.join_all().await;
+    answers.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    let mut learned = false;
+    for (report, contact) in &answers {
+        if let Some(contact) = contact {
+            learned |= trust::take_in(zone, &report.name, contact)?;
         }
+    }
+    let mut reports: Vec<_> = answers.into_iter().map(|(report, _)| report).collect();
+    if learned {
+        // One of them knew of a denial that the zone did not: the others are told.
+        for (name, outcome) in trust::push(zone).await? {
+            if let (Outcome::Sent { version, .. }, Some(report)) =
+                (outcome, reports.iter_mut().find(|report| report.name == name))
+            {
+                report.has(version);
+            }
+        }
+    }
+    let version = zone.trust()?.version;
+    for report in &mut reports {
+        report.trust_version = version;
     }
     if as_json {
         json(&reports)?;
@@ -142,13 +157,22 @@ pub(super) async fn status(zone: &Zone, name: Option<&Label>, as_json: bool) -> 
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn ask(proxy: &ProxyEntry, own: &Credentials, trust: &Trust) -> Report {
+impl Report {
+    fn has(&mut self, version: u64) {
+        self.proxy_trust_version = Some(version);
+        if let Some(status) = &mut self.status {
+            status.trust_version = Some(version);
+        }
+    }
+}
+
+async fn ask(zone: &Zone, proxy: &ProxyEntry, own: &Credentials) -> (Report, Option<Contact>) {
     let host = proxy.addresses.first().map_or("", String::as_str);
     let mut report = Report {
         name: proxy.name.clone(),
         address: join_host_port(host, proxy.control_port),
         status: None,
-        trust_version: trust.version,
+        trust_version: 0,
         proxy_trust_version: None,
         error: None,
     };
@@ -156,16 +180,19 @@ async fn ask(proxy: &ProxyEntry, own: &Credentials, trust: &Trust) -> Report {
         let control = ControlClient::of(proxy, own)?;
         let status = report.status.insert(control.status().await?);
         report.proxy_trust_version = status.trust_version;
-        if let Outcome::Sent { .. } = trust::converge(&control, proxy, status, trust).await? {
-            report.proxy_trust_version = Some(trust.version);
-            status.trust_version = Some(trust.version);
-        }
-        Ok::<_, Error>(())
+        trust::contact(zone, &control, proxy, status).await
     };
-    if let Err(error) = asked.await {
-        report.error = Some(error.to_string());
+    let contact = match asked.await {
+        Ok(contact) => contact,
+        Err(error) => {
+            report.error = Some(error.to_string());
+            return (report, None);
+        }
+    };
+    if let Outcome::Sent { version, .. } = contact.outcome {
+        report.has(version);
     }
-    report
+    (report, Some(contact))
 }
 
 fn print(report: &Report) -> Result<()> {

@@ -7,7 +7,7 @@ use zone_module::provision::rfc3339;
 use zone_module::trust::{self, Outcome};
 use zone_module::zone::Zone;
 use zone_module::{Result, zone::LEAF_LIFETIME};
-use zone_protocol::identity::{Label, Role};
+use zone_protocol::identity::{Label, Role, printable};
 use zone_protocol::trust::Denied;
 
 use super::arguments::{Issue, Revoke};
@@ -75,21 +75,30 @@ pub(super) async fn revoke(zone: &Zone, whom: Revoke) -> Result<ExitCode> {
 }
 
 pub(super) async fn push_trust(zone: &Zone) -> Result<ExitCode> {
-    let version = zone.trust()?.version;
+    let before = zone.trust()?;
     let outcomes = trust::push(zone).await?;
+    let after = zone.trust()?;
+    for entry in after.deny.iter().filter(|entry| !before.deny.contains(entry)) {
+        let whom = describe(entry);
+        line(format_args!(
+            "note: a proxy denies {whom}, which this zone directory did not know; it does now"
+        ))?;
+    }
     if outcomes.is_empty() {
         line("the zone has no proxy yet")?;
     }
     let mut everywhere = ExitCode::SUCCESS;
     for (name, outcome) in outcomes {
         match outcome {
-            Outcome::UpToDate => line(format_args!("{name}: has trust version {version} already"))?,
-            Outcome::Sent { from } => {
+            Outcome::UpToDate { version } => {
+                line(format_args!("{name}: has trust version {version} already"))?;
+            }
+            Outcome::Sent { from, version } => {
                 line(format_args!("{name}: has trust version {version} now (it had {from})"))?;
             }
             Outcome::Failed(error) => {
                 everywhere = ExitCode::FAILURE;
-                eprintln!("zone-module: {name} does not have trust version {version}: {error}");
+                eprintln!("zone-module: {name} does not have trust version {}: {error}", after.version);
                 eprintln!(
                     "zone-module: {name} gets it at the next contact; 'zone-module trust push' tries again"
                 );
@@ -97,4 +106,15 @@ pub(super) async fn push_trust(zone: &Zone) -> Result<ExitCode> {
         }
     }
     Ok(everywhere)
+}
+
+fn describe(entry: &Denied) -> String {
+    match entry {
+        Denied::Identity { identity, not_before } => {
+            format!("{identity} (certificates valid from before {})", rfc3339(*not_before))
+        }
+        Denied::Certificate { issuer, serial, .. } => {
+            format!("certificate {} of issuer {}", printable(serial), printable(issuer))
+        }
+    }
 }

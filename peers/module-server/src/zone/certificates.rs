@@ -3,10 +3,12 @@
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 use zone_protocol::identity::{Identity, Label, Role};
+use zone_protocol::merge::{digest, unknown_denials, with_denials};
 use zone_protocol::provisioning::{Certificates, SigningRequests};
-use zone_protocol::tls::certificate::{KeyKind, certified_key, facts};
+use zone_protocol::tls::certificate::{KeyKind, Leaf, certified_key, facts};
 use zone_protocol::tls::policy::Versions;
-use zone_protocol::trust::{Denied, Trust};
+use zone_protocol::tls::verifier::DenyList;
+use zone_protocol::trust::{Changed, Denied, Trust};
 
 use super::authority::{self, BACKDATING, HostName, Issued, Validity};
 use super::directory::Zone;
@@ -15,6 +17,8 @@ use crate::error::Result;
 
 /// Our own certificate is renewed when less than this is left of it.
 const RENEWAL_MARGIN: Duration = Duration::days(30);
+/// How far into the future a moment may lie that another clock has written.
+const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
 
 /// What a Module Server needs to reach proxies and endpoints: no authority's key among it.
 #[derive(Debug, Clone)]
@@ -95,6 +99,7 @@ impl Zone {
         trust.deny.retain(
             |entry| !matches!(entry, Denied::Identity { identity: denied, .. } if *denied == identity),
         );
+        trust.changed = Some(self.change(format!("denied {identity}")));
         trust.deny.push(Denied::Identity { identity, not_before });
         trust.version += 1;
         self.write_trust(&trust)?;
@@ -102,6 +107,50 @@ impl Zone {
             self.issue_own()?;
         }
         Ok(trust)
+    }
+
+    /// What a proxy denies and this zone's document does not, as far as it is believed: a captured one could try to have
+    /// everybody locked out, us and the certificates to come among them.
+    pub(crate) fn news(&self, theirs: &Trust, now: OffsetDateTime) -> Result<Vec<Denied>> {
+        let own = self.own_leaf()?;
+        let mut news = unknown_denials(&self.trust()?, theirs)?;
+        news.retain(|entry| match entry {
+            Denied::Identity { identity, not_before } => {
+                *identity != own.identity
+                    && identity.zone == self.names.zone
+                    && Role::ALL.contains(&identity.role)
+                    && *not_before <= now + CLOCK_TOLERANCE
+            }
+            Denied::Certificate { .. } => !DenyList::new(std::slice::from_ref(entry)).denies(&own),
+        });
+        Ok(news)
+    }
+
+    /// Takes denials into the zone's document, and the version of a proxy that has heard of more changes than this
+    /// directory. Says whether the document says more now.
+    pub(crate) fn learn(&self, denials: &[Denied], version: u64) -> Result<bool> {
+        let _lock = self.lock()?;
+        let before = self.trust()?;
+        let theirs = Trust { deny: denials.to_vec(), ..before.clone() };
+        let mut trust = with_denials(&before, &theirs, OffsetDateTime::now_utc())?;
+        let more = digest(&trust)? != digest(&before)?;
+        trust.version = before.version.max(version);
+        if more {
+            trust.version = trust.version.max(before.version + 1);
+        }
+        if trust.version != before.version {
+            self.write_trust(&trust)?;
+        }
+        Ok(more)
+    }
+
+    fn change(&self, what: String) -> Changed {
+        let by = self.identity(Role::ModuleServer, &self.names.module_server);
+        Changed { at: OffsetDateTime::now_utc(), by, what }
+    }
+
+    fn own_leaf(&self) -> Result<Leaf> {
+        Ok(Leaf::read(&authority::first(&files::read(&self.path("own.crt"))?)?)?)
     }
 
     /// A time later than notBefore of every certificate of this identity, and not later than that of the next.

@@ -217,3 +217,23 @@ async fn a_bundle_names_the_endpoint_ports_of_the_zones_proxies() {
     assert!(text.contains("proxies = [\"198.51.100.4:17486\"]"), "{text}");
     assert_eq!(scratch.zone.audit().unwrap().last().unwrap().identity.name, label("host-7"));
 }
+
+/// A proxy that is being replaced, or at a limit, ends a connection right after the handshake.
+#[tokio::test]
+async fn a_proxy_that_closes_before_it_answers_ends_in_one_line() {
+    let scratch = Scratch::new();
+    let proxy = FakeControl::start(Quirks::default()).await;
+    let zone = scratch.zone.directory();
+    let arguments = ["provision", "--name", "p1"];
+    assert!(run(zone, &arguments, &payload(&proxy)).await.status.success());
+    proxy.closes_without_an_answer();
+    for arguments in [&["status"][..], &["rotate", "p1"]] {
+        let ended = run(zone, arguments, "").await;
+        let said = words(&ended.stdout) + &words(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("the other side closed the connection") && !said.contains("panicked"),
+            "{said}"
+        );
+    }
+}

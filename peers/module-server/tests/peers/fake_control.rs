@@ -38,6 +38,8 @@ pub(crate) struct Quirks {
     pub(crate) wrong_proof: Option<&'static str>,
     /// Completes the provisioning and closes without an answer, so many times.
     pub(crate) lost_answers: usize,
+    /// Closes each connection before it has read a request.
+    pub(crate) closes: bool,
     /// Its clock is ahead by this.
     pub(crate) clock_ahead: Duration,
 }
@@ -82,6 +84,17 @@ impl FakeControl {
         self.state.lock().unwrap().provisioning.clone()
     }
 
+    /// It tells another trust document from now on than the one it was sent.
+    pub(crate) fn says(&self, change: impl FnOnce(&mut Trust)) {
+        let mut state = self.state.lock().unwrap();
+        change(&mut state.provisioning.as_mut().unwrap().trust);
+    }
+
+    /// From now on it closes each connection after the handshake.
+    pub(crate) fn closes_without_an_answer(&self) {
+        self.state.lock().unwrap().quirks.closes = true;
+    }
+
     /// Another token is in force from now on, as after `zone-proxy token new`.
     pub(crate) fn replace_keys(&self) {
         let mut state = self.state.lock().unwrap();
@@ -107,6 +120,12 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
 async fn serve(tcp: TcpStream, state: Arc<Mutex<State>>) {
     let tls = Arc::clone(&state.lock().unwrap().tls);
     let Ok(stream) = TlsAcceptor::from(tls).accept(tcp).await else { return };
+    if state.lock().unwrap().quirks.closes {
+        use tokio::io::AsyncWriteExt as _;
+        let mut stream = stream;
+        let _ = stream.shutdown().await;
+        return;
+    }
     let exported: Exported =
         stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).unwrap();
     let service = service_fn(|request: Request<Incoming>| {
@@ -289,6 +308,7 @@ impl State {
             name: Some(document.name.clone()),
             provisioning: Some(OFFER.into()),
             trust_version: Some(document.trust.version),
+            trust_digest: Some(zone_protocol::merge::digest(&document.trust).unwrap()),
             certificate_expires_at: None,
             ports: self.ports(),
             relays: Vec::new(),
