@@ -140,7 +140,7 @@ impl Connection {
 
     /// An alert that came while nobody waited for an answer is found in the driver's result, not in `error`.
     async fn why_ended(&mut self, error: hyper::Error) -> String {
-        if !error.is_canceled() && !error.is_closed() {
+        if !error.is_canceled() && !error.is_closed() && !error.is_incomplete_message() {
             return explain(&error);
         }
         match self.driver_ended().await {
