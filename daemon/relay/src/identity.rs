@@ -12,11 +12,11 @@ use crate::rules::{Port, Rules};
 /// Who a connection showed itself to be, in its handshake or in the one that it resumed, and who vouches for that.
 pub(crate) fn peer(stream: &Connection) -> Result<(Leaf, Box<[NameHash]>), HandshakeError> {
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let Some(der) = chain.first() else {
+    let Some((leaf, others)) = chain.split_first() else {
         return Err(Refusal::Unreadable("no client certificate was shown".into()).into());
     };
     let unreadable = |error: TlsError| Refusal::Unreadable(error.to_string());
-    Ok((Leaf::read(der).map_err(unreadable)?, issuers(chain).map_err(unreadable)?))
+    Ok((Leaf::read_chain(leaf, others).map_err(unreadable)?, issuers(chain).map_err(unreadable)?))
 }
 
 /// Looks at role, zone, time and deny-list once more, for a resumed connection never ran the verifier, and at who

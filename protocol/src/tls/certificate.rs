@@ -31,6 +31,25 @@ pub struct Leaf {
     pub not_before: i64,
     /// Its last second, since 1970.
     pub not_after: i64,
+    /// The other certificates that were shown with it: whoever vouches for it, but for the anchor, is among them.
+    pub shown_with: Box<[Issued]>,
+}
+
+/// A certificate by its issuer and serial number, as a deny-list names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// SHA-256 over the issuer's distinguished name (DER).
+    pub issuer: NameHash,
+    /// Serial number, big-endian, no leading zeros.
+    pub serial: Box<[u8]>,
+}
+
+impl Issued {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let serial = certificate.raw_serial();
+        let zeros = serial.iter().take_while(|b| **b == 0).count();
+        Self { issuer: Sha256::digest(certificate.issuer().as_raw()).into(), serial: serial[zeros..].into() }
+    }
 }
 
 impl Leaf {
@@ -53,15 +72,21 @@ impl Leaf {
         let (Some(uri), None) = (uris.next(), uris.next()) else {
             return Err(wrong("it must hold exactly one URI name, spiffe://<zone>/<role>/<name>".into()));
         };
-        let serial = certificate.raw_serial();
-        let zeros = serial.iter().take_while(|b| **b == 0).count();
+        let Issued { issuer, serial } = Issued::of(&certificate);
         Ok(Self {
             identity: uri.parse().map_err(|e: crate::identity::IdentityError| wrong(e.to_string()))?,
-            issuer: Sha256::digest(certificate.issuer().as_raw()).into(),
-            serial: serial[zeros..].into(),
+            issuer,
+            serial,
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
+            shown_with: Box::default(),
         })
+    }
+
+    /// Reads a leaf with what was shown behind it.
+    pub fn read_chain(leaf: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<Self, TlsError> {
+        let others = intermediates.iter().map(|der| Ok(Issued::of(&parse(der, "certificate")?)));
+        Ok(Self { shown_with: others.collect::<Result<_, TlsError>>()?, ..Self::read(leaf)? })
     }
 }
 

@@ -32,10 +32,10 @@ pub(super) enum Caller {
 /// A Module Server of the zone, by the state in force now.
 pub(super) fn member(daemon: &Daemon, peer: &Peer) -> Result<Caller, Problem> {
     let tls = daemon.tls();
-    let (Some(admission), Some(leaf)) = (&tls.admission, peer.chain.first()) else {
+    let Some(admission) = tls.admission.as_ref().filter(|_| !peer.chain.is_empty()) else {
         return Err(problems::certificate_needed("no certificate was shown"));
     };
-    match admission.authorise(leaf, daemon.time.wall()) {
+    match admission.authorise(&peer.chain, daemon.time.wall()) {
         Ok(leaf) => Ok(Caller::Member(leaf.identity)),
         Err(refusal) => Err(problems::certificate_needed(refusal)),
     }

@@ -119,8 +119,10 @@ async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: So
 /// Looks at the certificate again, by the state that is in force now: a resumed handshake verified nothing.
 fn admitted(daemon: &Daemon, peer: &Peer) -> Result<(), Refusal> {
     let tls = daemon.tls();
-    match (&tls.admission, peer.chain.first()) {
-        (Some(admission), Some(leaf)) => admission.authorise(leaf, daemon.time.wall()).map(drop),
+    match &tls.admission {
+        Some(admission) if !peer.chain.is_empty() => {
+            admission.authorise(&peer.chain, daemon.time.wall()).map(drop)
+        }
         _ => Ok(()),
     }
 }

@@ -123,7 +123,7 @@ fn a_certificate_is_good_from_its_first_second_to_its_last() {
         let now = NOW + now;
         let expected = if good { "admitted" } else { "not_now" };
         assert_eq!(words(shown(&port, &certificate, now)), expected, "in the handshake, at {now}");
-        let again = port.authorise(&certificate[0], moment(now)).map(drop);
+        let again = port.authorise(&certificate, moment(now)).map(drop);
         assert_eq!(words(again), expected, "after the handshake, at {now}");
     }
     let refusal = shown(&port, &certificate, NOW + 101).unwrap_err();
@@ -150,7 +150,10 @@ fn what_is_no_certificate_of_a_party_is_unreadable() {
     let shorter = CertificateDer::from(whole[..whole.len() - 1].to_vec());
     let empty = CertificateDer::from(Vec::new());
     for wrong in [authority, longer, shorter, empty] {
-        assert!(matches!(port.authorise(&wrong, moment(NOW)), Err(Refusal::Unreadable(_))));
+        assert!(matches!(
+            port.authorise(std::slice::from_ref(&wrong), moment(NOW)),
+            Err(Refusal::Unreadable(_))
+        ));
         assert_eq!(words(shown(&port, &[wrong], NOW)), "unreadable");
     }
 }

@@ -3,9 +3,9 @@
 use sha2::{Digest as _, Sha256};
 
 use super::admission::shown;
-use super::zone::{Draft, NOW, Zone, identity, leaf, moment};
+use super::zone::{Authority, Draft, NOW, Zone, identity, leaf, moment};
 use crate::identity::Role;
-use crate::tls::certificate::hex;
+use crate::tls::certificate::{Leaf, hex};
 use crate::tls::refusal::Refusal;
 use crate::tls::verifier::DenyList;
 use crate::trust::Denied;
@@ -109,6 +109,24 @@ fn a_denied_party_is_refused_in_the_handshake_and_after_it() {
     let port = zone.port_denying(Role::Endpoint, vec![by_identity(ENDPOINT, NOW)]);
     let refusal = Refusal::Revoked(identity(ENDPOINT));
     assert_eq!(shown(&port, std::slice::from_ref(&certificate), NOW), Err(refusal.clone()));
-    assert_eq!(port.authorise(&certificate, moment(NOW)), Err(refusal.clone()));
+    assert_eq!(port.authorise(std::slice::from_ref(&certificate), moment(NOW)), Err(refusal.clone()));
     assert_eq!(port.still_admits(&leaf(&certificate), moment(NOW)), Err(refusal));
+}
+
+/// At the first handshake, when a connection is resumed, and when the rules change while it is there.
+#[test]
+fn an_authority_that_is_denied_takes_with_it_whom_it_vouches_for() {
+    let zone = Zone::new();
+    let between = Authority::under(&zone.endpoints, "between");
+    let chain = [between.sign(&Draft::of(ENDPOINT)), between.der()];
+    let known = Leaf::read_chain(&chain[0], &chain[1..]).unwrap();
+    let (issuer, serial) = (hex(&known.shown_with[0].issuer), hex(&known.shown_with[0].serial));
+    let port = zone.port_denying(Role::Endpoint, vec![Denied::Certificate { issuer, serial, until: None }]);
+    let refusal = Refusal::Revoked(identity(ENDPOINT));
+    assert_eq!(shown(&zone.port(Role::Endpoint), &chain, NOW), Ok(()));
+    assert_eq!(shown(&port, &chain, NOW), Err(refusal.clone()));
+    assert_eq!(port.authorise(&chain, moment(NOW)), Err(refusal.clone()));
+    assert_eq!(port.still_admits(&known, moment(NOW)), Err(refusal));
+    let other = [zone.endpoints.sign(&Draft::of(ENDPOINT))];
+    assert_eq!(shown(&port, &other, NOW), Ok(()), "whom the anchor itself vouches for stays");
 }

@@ -265,6 +265,7 @@ impl World {
                     serial: Box::new([certificate.serial]),
                     not_before: certificate.not_before,
                     not_after: certificate.end(),
+                    shown_with: Box::default(),
                 };
                 let admitted = anchors.contains(&self.fingerprints[certificate.anchor])
                     && now <= leaf.not_after

@@ -207,7 +207,7 @@ impl World {
     fn said(&self, case: &Case) -> [&'static str; 2] {
         let (port, certificate) = (self.port(case), self.certificate(case));
         let now = NOW + case.now;
-        let afterwards = port.authorise(&certificate, moment(now)).map(drop);
+        let afterwards = port.authorise(std::slice::from_ref(&certificate), moment(now)).map(drop);
         [shown(&port, &[certificate], now), afterwards]
             .map(|result| result.map_or_else(|refusal| refusal.label(), |()| "admitted"))
     }

@@ -108,7 +108,7 @@ fn a_resumed_handshake_shows_the_certificate_that_has_to_be_judged_again() {
     assert!(handshake.succeeded(), "the verifier does not run");
     assert_eq!(handshake.server.connection.handshake_kind(), Some(HandshakeKind::Resumed));
     let chain = handshake.server.connection.peer_certificates().unwrap();
-    assert_eq!(admission.authorise(&chain[0], now), Err(Refusal::Revoked(identity(ENDPOINT))));
+    assert_eq!(admission.authorise(chain, now), Err(Refusal::Revoked(identity(ENDPOINT))));
 }
 
 #[test]

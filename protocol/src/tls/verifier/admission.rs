@@ -65,10 +65,13 @@ impl Admission {
         Ok(Arc::new(Self { zone, role, deny: DenyList::new(&trust.deny), by_role, signatures, mandatory }))
     }
 
-    /// Looks at a leaf again after the handshake. A resumed one never ran the verifier, so role, zone, time
+    /// Looks at a chain again after the handshake. A resumed one never ran the verifier, so role, zone, time
     /// and deny-list are asked here, always.
-    pub fn authorise(&self, der: &[u8], now: OffsetDateTime) -> Result<Leaf, Refusal> {
-        let leaf = Leaf::read(der).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+    pub fn authorise(&self, chain: &[CertificateDer<'_>], now: OffsetDateTime) -> Result<Leaf, Refusal> {
+        let Some((leaf, others)) = chain.split_first() else {
+            return Err(Refusal::Unreadable("no certificate was shown".into()));
+        };
+        let leaf = Leaf::read_chain(leaf, others).map_err(|e| Refusal::Unreadable(e.to_string()))?;
         self.still_admits(&leaf, now)?;
         Ok(leaf)
     }
@@ -141,7 +144,8 @@ impl ClientCertVerifier for Admission {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let leaf = Leaf::read(end_entity).map_err(|e| Refusal::Unreadable(e.to_string()).into_rustls())?;
+        let leaf = Leaf::read_chain(end_entity, intermediates)
+            .map_err(|e| Refusal::Unreadable(e.to_string()).into_rustls())?;
         // The first is the port's own role, see `new`.
         let verified = match self.by_role.first() {
             Some((_, verifier)) => verifier.verify_client_cert(end_entity, intermediates, now),

@@ -34,15 +34,16 @@ impl DenyList {
         list
     }
 
-    /// Whether this certificate is denied.
+    /// Whether this certificate is denied, or one that was shown with it: an authority that is denied takes all with it
+    /// that it has signed.
     pub fn denies(&self, leaf: &Leaf) -> bool {
         let not_before = i128::from(leaf.not_before) * NANOSECONDS;
         self.identities.get(&leaf.identity).is_some_and(|time| not_before < *time)
             || self.denies_certificate(&leaf.issuer, &leaf.serial)
+            || leaf.shown_with.iter().any(|other| self.denies_certificate(&other.issuer, &other.serial))
     }
 
-    /// Whether a certificate is denied by its issuer and serial number, an authority's as well as a leaf.
-    pub fn denies_certificate(&self, issuer: &NameHash, serial: &[u8]) -> bool {
+    fn denies_certificate(&self, issuer: &NameHash, serial: &[u8]) -> bool {
         !self.certificates.is_empty()
             && self.certificates.contains(&(plain_hex(&hex(issuer)), plain_hex(&hex(serial))))
     }
