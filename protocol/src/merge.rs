@@ -182,6 +182,21 @@ pub fn unknown_denials(ours: &Trust, theirs: &Trust) -> Result<Vec<Denied>, TlsE
     Ok(news.cloned().collect())
 }
 
+/// The certificates of a list of PEM texts, each once and by itself, in their order and without those that are retired.
+pub fn without_retired(pems: &[String], retired: &[Retired]) -> Result<Vec<String>, TlsError> {
+    let mut seen: BTreeSet<_> =
+        retired.iter().map(|retired| retired.fingerprint.to_ascii_lowercase()).collect();
+    let mut kept = Vec::new();
+    for pem in pems {
+        for der in chain_from_pem(pem, "trust anchor")? {
+            if seen.insert(fingerprint(&der)) {
+                kept.push(to_pem(&der));
+            }
+        }
+    }
+    Ok(kept)
+}
+
 /// What `next` would take back of what `in_force` says, one line each: denials, retired anchors that come back, and anchors
 /// that go without being retired.
 pub fn takes_back(in_force: &Trust, next: &Trust, now: OffsetDateTime) -> Result<Vec<String>, TlsError> {

@@ -43,6 +43,16 @@ pub enum Error {
     /// A name that is none.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// An authority whose time is over vouches for nobody.
+    #[error(
+        "{what}: this authority ended at {at}, so nobody would accept what it signs: put a new one in its place, and its certificate among the anchors of every party"
+    )]
+    AuthorityEnded {
+        /// The file of its key.
+        what: String,
+        /// Its last second, RFC 3339.
+        at: String,
+    },
     /// A certificate could not be made.
     #[error("{what}: can't be signed: {why}")]
     Signing {

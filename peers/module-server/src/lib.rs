@@ -39,6 +39,7 @@ mod http;
 pub mod provision;
 pub mod proxies;
 pub mod proxy;
+mod rfc3339;
 pub mod session;
 pub mod trust;
 pub mod zone;

@@ -3,17 +3,18 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use zone_protocol::identity::{Label, Role, printable};
 use zone_protocol::ports;
 use zone_protocol::provisioning::{
     Certificates, NewIdentity, Offer, OfferRequest, Payload, Provisioned, Provisioning,
 };
+use zone_protocol::tls::certificate::{chain_from_pem, facts};
 use zone_protocol::token::{Token, TokenError};
 
 use crate::control::ControlClient;
 use crate::error::{Error, Result};
+pub use crate::rfc3339::rfc3339;
 use crate::trust;
 use crate::zone::{HostName, ProxyEntry, Settings, Validity, Zone};
 
@@ -60,6 +61,8 @@ pub enum Step {
         identity: String,
         /// The certificates' last second, RFC 3339.
         until: String,
+        /// Whether their authority ends then.
+        cut: bool,
     },
     /// The proxy is being told everything.
     Completing,
@@ -276,14 +279,14 @@ fn sign(
     let validity = Validity::at(OffsetDateTime::now_utc());
     let certificates = zone.sign_proxy(name, &offer.signing_requests, hosts, validity)?;
     let identity = zone.identity(Role::ZoneProxy, name).to_string();
-    report(Step::Signed { identity, until: rfc3339(validity.not_after) });
+    let chain = chain_from_pem(&certificates.rsa, "certificate")?;
+    let until = chain
+        .first()
+        .map_or(Ok(validity.not_after), |leaf| facts(leaf, "certificate").map(|facts| facts.not_after))?;
+    // Certificates hold whole seconds.
+    let cut = until + Duration::SECOND < validity.not_after;
+    report(Step::Signed { identity, until: rfc3339(until), cut });
     Ok(certificates)
-}
-
-/// A time for people, RFC 3339, to the second, UTC.
-pub fn rfc3339(time: OffsetDateTime) -> String {
-    let time = time.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(time);
-    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 impl fmt::Display for Step {
@@ -296,8 +299,9 @@ impl fmt::Display for Step {
             Self::ClocksDiffer { theirs, ours } => {
                 write!(f, "warning: the proxy's clock says {theirs}, ours {ours}; set the one that is wrong")
             }
-            Self::Signed { identity, until } => {
-                write!(f, "signed its RSA 2048 and P-256 keys as {identity}, valid until {until}")
+            Self::Signed { identity, until, cut } => {
+                let why = if *cut { ", when their authority ends: replace that in time" } else { "" };
+                write!(f, "signed its RSA 2048 and P-256 keys as {identity}, valid until {until}{why}")
             }
             Self::Completing => f.write_str("sending certificates, trust and settings"),
             Self::AnswerLost(why) => write!(f, "the answer was lost ({why}); asking whether it was done"),

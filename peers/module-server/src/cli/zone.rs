@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use time::{Duration, OffsetDateTime};
+use zone_module::Result;
 use zone_module::provision::rfc3339;
 use zone_module::trust::{self, Outcome};
-use zone_module::zone::Zone;
-use zone_module::{Result, zone::LEAF_LIFETIME};
+use zone_module::zone::{Issued, LEAF_LIFETIME, Zone};
 use zone_protocol::identity::{Label, Role, printable};
 use zone_protocol::trust::Denied;
 
@@ -27,12 +28,11 @@ pub(super) fn init(directory: &Path, name: Label, module_server: Label) -> Resul
 }
 
 pub(super) fn issue(zone: &Zone, what: &Issue) -> Result<ExitCode> {
-    let days = LEAF_LIFETIME.whole_days();
     match what {
         Issue::Endpoint { id, out, proxies } => {
-            zone.write_endpoint_bundle(id, out, proxies, None)?;
+            let good = good_for(&zone.write_endpoint_bundle(id, out, proxies, None)?)?;
             let directory = out.display();
-            line(format_args!("endpoint {id} is in {directory}, its certificate is good for {days} days"))?;
+            line(format_args!("endpoint {id} is in {directory}, its certificate is good for {good}"))?;
             if proxies.is_empty() && zone.proxies()?.is_empty() {
                 line(format_args!(
                     "the zone has no proxy yet: fill in 'proxies' in {directory}/zone-endpoint.toml"
@@ -40,9 +40,9 @@ pub(super) fn issue(zone: &Zone, what: &Issue) -> Result<ExitCode> {
             }
         }
         Issue::ModuleServer { name, out } => {
-            zone.write_module_server_bundle(name, out, None)?;
+            let good = good_for(&zone.write_module_server_bundle(name, out, None)?)?;
             line(format_args!(
-                "Module Server {name} is in {}, its certificate is good for {days} days",
+                "Module Server {name} is in {}, its certificate is good for {good}",
                 out.display()
             ))?;
         }
@@ -106,6 +106,16 @@ pub(super) async fn push_trust(zone: &Zone) -> Result<ExitCode> {
         }
     }
     Ok(everywhere)
+}
+
+/// How long a certificate that was just signed is good, and why it is no longer.
+fn good_for(issued: &Issued) -> Result<String> {
+    let left = issued.not_after()? - OffsetDateTime::now_utc();
+    // Certificates hold whole seconds, and some have passed since.
+    let days = (left + Duration::HOUR).whole_days();
+    let cut = left + Duration::DAY < LEAF_LIFETIME;
+    let why = if cut { ": its authority ends then, replace that in time" } else { "" };
+    Ok(format!("{days} days{why}"))
 }
 
 fn describe(entry: &Denied) -> String {

@@ -12,6 +12,7 @@ use zone_protocol::identity::{Identity, Label, Role};
 use zone_protocol::tls::certificate::{KeyKind, Leaf, chain_from_pem, facts, hex};
 
 use crate::error::{Error, Result};
+use crate::rfc3339::rfc3339;
 
 /// How far certificates are back-dated, so that a party whose clock is somewhat behind accepts them.
 pub const BACKDATING: Duration = Duration::hours(1);
@@ -45,6 +46,13 @@ pub struct Issued {
     pub key: Zeroizing<String>,
 }
 
+impl Issued {
+    /// The certificate's last second.
+    pub fn not_after(&self) -> Result<OffsetDateTime> {
+        Ok(facts(&first(&self.certificate)?, "certificate")?.not_after)
+    }
+}
+
 /// A host that a certificate names beside its SPIFFE identity; curl and its like refuse one without.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostName {
@@ -71,6 +79,8 @@ impl HostName {
 /// An authority's certificate and key, ready to sign.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    what: String,
+    not_after: OffsetDateTime,
 }
 
 impl Authority {
@@ -96,7 +106,9 @@ impl Authority {
     pub(crate) fn from_pem(certificate: &str, key: &str, what: &str) -> Result<Self> {
         let wrong = |e: rcgen::Error| Error::Signing { what: what.to_owned(), why: e.to_string() };
         let key = KeyPair::from_pem(key).map_err(wrong)?;
-        Ok(Self { issuer: Issuer::from_ca_cert_pem(certificate, key).map_err(wrong)? })
+        let not_after = facts(&first(certificate)?, what)?.not_after;
+        let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(wrong)?;
+        Ok(Self { issuer, what: what.to_owned(), not_after })
     }
 
     /// A leaf with a new P-256 key.
@@ -166,7 +178,11 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial()?);
         params.not_before = validity.not_before;
-        params.not_after = validity.not_after;
+        // Nobody accepts it beyond its authority's end, so it should not say otherwise.
+        params.not_after = validity.not_after.min(self.not_after);
+        if params.not_after <= validity.not_before.max(OffsetDateTime::now_utc()) {
+            return Err(Error::AuthorityEnded { what: self.what.clone(), at: rfc3339(self.not_after) });
+        }
         Ok(params.signed_by(key, &self.issuer).map_err(wrong)?.pem())
     }
 }

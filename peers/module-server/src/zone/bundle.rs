@@ -5,7 +5,7 @@ use std::path::Path;
 
 use zone_protocol::identity::{Label, Role};
 
-use super::authority::Validity;
+use super::authority::{Issued, Validity};
 use super::directory::Zone;
 use super::files::{self, Mode};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ impl Zone {
         out: &Path,
         proxies: &[String],
         validity: Option<Validity>,
-    ) -> Result<()> {
+    ) -> Result<Issued> {
         let proxies = if proxies.is_empty() { self.endpoint_addresses()? } else { proxies.to_vec() };
         refuse_existing(out, &["zone-endpoint.toml", "endpoint.crt", "endpoint.key"])?;
         let issued = self.issue(Role::Endpoint, id, validity)?;
@@ -29,7 +29,8 @@ impl Zone {
         files::create(&out.join("endpoint.crt"), issued.certificate.as_bytes(), Mode::Public)?;
         self.write_anchor(Role::ZoneProxy, out)?;
         self.write_anchor(Role::ModuleServer, out)?;
-        files::create(&out.join("zone-endpoint.toml"), configuration.as_bytes(), Mode::Public)
+        files::create(&out.join("zone-endpoint.toml"), configuration.as_bytes(), Mode::Public)?;
+        Ok(issued)
     }
 
     /// Writes what any HTTPS proxy client needs on the Module Server port, and the endpoints' authority for
@@ -39,14 +40,15 @@ impl Zone {
         name: &Label,
         out: &Path,
         validity: Option<Validity>,
-    ) -> Result<()> {
+    ) -> Result<Issued> {
         refuse_existing(out, &["module-server.crt", "module-server.key"])?;
         let issued = self.issue(Role::ModuleServer, name, validity)?;
         files::make_directory(out)?;
         files::create(&out.join("module-server.key"), issued.key.as_bytes(), Mode::Secret)?;
         files::create(&out.join("module-server.crt"), issued.certificate.as_bytes(), Mode::Public)?;
         self.write_anchor(Role::ZoneProxy, out)?;
-        self.write_anchor(Role::Endpoint, out)
+        self.write_anchor(Role::Endpoint, out)?;
+        Ok(issued)
     }
 
     fn endpoint_addresses(&self) -> Result<Vec<String>> {
@@ -59,7 +61,11 @@ impl Zone {
     }
 
     fn write_anchor(&self, role: Role, out: &Path) -> Result<()> {
-        files::replace(&out.join(format!("{role}-ca.crt")), self.anchor(role)?.as_bytes(), Mode::Public)
+        files::replace(
+            &out.join(format!("{role}-ca.crt")),
+            self.anchors(role)?.concat().as_bytes(),
+            Mode::Public,
+        )
     }
 }
 

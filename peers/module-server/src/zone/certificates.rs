@@ -49,8 +49,8 @@ impl Zone {
             name: self.names.module_server.clone(),
             certificate: own.certificate,
             key: own.key,
-            proxy_anchors: vec![self.anchor(Role::ZoneProxy)?],
-            endpoint_anchors: vec![self.anchor(Role::Endpoint)?],
+            proxy_anchors: self.anchors(Role::ZoneProxy)?,
+            endpoint_anchors: self.anchors(Role::Endpoint)?,
         })
     }
 
@@ -182,9 +182,13 @@ impl Zone {
     fn read_own(&self) -> Result<Option<Issued>> {
         let certificate = files::read(&self.path("own.crt"))?;
         let key = Zeroizing::new(files::read(&self.path("own.key"))?);
-        let left = facts(&authority::first(&certificate)?, "own.crt")?.not_after - OffsetDateTime::now_utc();
+        let end = facts(&authority::first(&certificate)?, "own.crt")?.not_after;
+        let left = end - OffsetDateTime::now_utc();
+        let authority = authority::first(&self.anchor(Role::ModuleServer)?)?;
+        // A new one would end with its authority, too.
+        let renewable = facts(&authority, "authority")?.not_after > end;
         let fits = certified_key(&certificate, &key, "own.crt", &Versions::Tls12.provider()).is_ok();
-        Ok((fits && left >= RENEWAL_MARGIN).then_some(Issued { certificate, key }))
+        Ok((fits && (left >= RENEWAL_MARGIN || !renewable)).then_some(Issued { certificate, key }))
     }
 
     fn renew_own(&self) -> Result<Issued> {

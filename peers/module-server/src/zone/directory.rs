@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 use zone_protocol::identity::{Identity, Label, Role};
+use zone_protocol::merge::without_retired;
 use zone_protocol::trust::{Trust, fingerprint};
 
 use super::authority::{AuditEntry, Authority};
@@ -68,9 +69,22 @@ impl Zone {
         Identity { zone: self.names.zone.clone(), role, name: name.clone() }
     }
 
-    /// The certificate (PEM) of the authority for a role.
+    /// The certificate (PEM) of the authority for a role. Where the file holds several, the first one signs.
     pub fn anchor(&self, role: Role) -> Result<String> {
         files::read(&self.authority_paths(role).1)
+    }
+
+    /// Every authority (PEM) that vouches for a role: the one that signs, and those before and after it that the trust
+    /// document has as anchors. Whoever was signed by one of them is who they say, until it is retired.
+    pub fn anchors(&self, role: Role) -> Result<Vec<String>> {
+        let trust = self.trust()?;
+        let mut anchors = vec![self.anchor(role)?];
+        match role {
+            Role::Endpoint => anchors.extend(trust.anchors.endpoint),
+            Role::ModuleServer => anchors.extend(trust.anchors.module_server),
+            _ => {}
+        }
+        Ok(without_retired(&anchors, &trust.retired)?)
     }
 
     /// The trust document in force.

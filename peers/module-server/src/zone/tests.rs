@@ -13,6 +13,7 @@ use zone_protocol::provisioning::SigningRequests;
 use zone_protocol::tls::certificate::{KeyKind, certified_key, facts};
 use zone_protocol::tls::policy::Versions;
 
+use super::authority::Authority;
 use super::files::{self, Mode};
 use super::{BACKDATING, HostName, Issued, Validity, Zone, authority};
 use crate::error::Error;
@@ -325,4 +326,63 @@ fn an_older_program_reads_the_trust_document_and_is_not_contradicted_by_what_lie
     let others = fs::read_dir(zone.directory()).unwrap().flatten();
     let beside = others.filter(|entry| entry.file_name().to_string_lossy().starts_with("trust-"));
     assert_eq!(beside.count(), 1, "those before it are gone");
+}
+
+/// Puts an authority in place that was made this long ago; authorities live for ten years.
+fn age(zone: &Zone, role: Role, days: i64) {
+    let made =
+        Authority::create(zone.name(), role, OffsetDateTime::now_utc() - Duration::days(days)).unwrap();
+    let (key, certificate) = zone.authority_paths(role);
+    fs::write(key, &*made.key).unwrap();
+    fs::write(certificate, made.certificate).unwrap();
+}
+
+#[test]
+fn a_certificate_ends_with_its_authority_at_the_latest() {
+    let (_scratch, zone) = zone();
+    age(&zone, Role::Endpoint, 3_652 - 10);
+    let end =
+        facts(&authority::first(&zone.anchor(Role::Endpoint).unwrap()).unwrap(), "ca").unwrap().not_after;
+    let issued = zone.issue(Role::Endpoint, &label("host-7"), None).unwrap();
+    assert_eq!(issued.not_after().unwrap(), end);
+    let long = Validity { not_after: end + Duration::days(400), ..Validity::at(OffsetDateTime::now_utc()) };
+    let issued = zone.issue(Role::Endpoint, &label("host-7"), Some(long)).unwrap();
+    assert_eq!(issued.not_after().unwrap(), end);
+    // Ours can't be made to last longer, so it is not made again at every use.
+    age(&zone, Role::ModuleServer, 3_652 - 10);
+    zone.issue_own().unwrap();
+    let own = zone.credentials().unwrap().certificate;
+    assert_eq!(zone.credentials().unwrap().certificate, own);
+}
+
+#[test]
+fn an_authority_that_has_ended_signs_nothing_and_is_named_with_what_to_do() {
+    let (scratch, zone) = zone();
+    age(&zone, Role::Endpoint, 3_653);
+    let out = scratch.path().join("out");
+    let error = zone.write_endpoint_bundle(&label("host-7"), &out, &[], None).unwrap_err().to_string();
+    assert!(error.contains("ca/endpoint.key: this authority ended at 20"), "{error}");
+    assert!(error.contains("put a new one in its place") && !out.exists(), "{error}");
+}
+
+#[test]
+fn every_anchor_of_a_role_is_trusted_and_handed_out_until_it_is_retired() {
+    let (scratch, zone) = zone();
+    let old = zone.anchor(Role::ModuleServer).unwrap();
+    let mut trust = zone.trust().unwrap();
+    age(&zone, Role::Endpoint, 1);
+    age(&zone, Role::ModuleServer, 1);
+    let count = |role| zone.anchors(role).unwrap().len();
+    assert_eq!((count(Role::Endpoint), count(Role::ModuleServer), count(Role::ZoneProxy)), (2, 2, 1));
+    assert_eq!(zone.credentials().unwrap().endpoint_anchors.len(), 2);
+    let out = scratch.path().join("out");
+    zone.write_endpoint_bundle(&label("host-7"), &out, &[], None).unwrap();
+    let handed = || fs::read_to_string(out.join("module-server-ca.crt")).unwrap().matches("BEGIN").count();
+    assert_eq!(handed(), 2);
+
+    let fingerprint = zone_protocol::trust::fingerprint(&authority::first(&old).unwrap());
+    let until = OffsetDateTime::now_utc() + Duration::days(1);
+    trust.retired = vec![zone_protocol::trust::Retired { fingerprint, until }];
+    zone.write_trust(&trust).unwrap();
+    assert_eq!(count(Role::ModuleServer), 1);
 }
