@@ -11,6 +11,7 @@
 //! them and with no other, the kernel says which process sends ([`show_senders`]), and no sending waits for ever.
 
 pub mod build;
+pub mod end;
 pub mod frame;
 pub mod message;
 pub mod socket;

@@ -180,6 +180,12 @@ impl<M: Message + DeserializeOwned> Receiver<M> {
         }
     }
 
+    /// Ends the channel, in both directions.
+    pub fn close(&self) {
+        // It fails where the channel has ended otherwise.
+        let _ = shutdown(&self.stream, Shutdown::Both);
+    }
+
     fn take(&mut self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
         let Some(frame) = self.decoder.next_frame()? else {
             // Descriptors come with the first byte of their frame, so more than it announces belong to none.

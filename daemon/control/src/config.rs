@@ -88,6 +88,7 @@ impl Config {
             ("log.to", self.log.to != new.log.to),
             ("log.syslog", self.log.syslog != new.log.syslog),
             ("relay.socket", self.relay.socket != new.relay.socket),
+            ("relay.end_socket", self.relay.end_socket != new.relay.end_socket),
             ("firewall.mode", self.firewall.mode != new.firewall.mode),
             ("firewall.socket", self.firewall.socket != new.firewall.socket),
         ]

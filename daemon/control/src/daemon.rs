@@ -42,6 +42,8 @@ pub struct Daemon {
     pub(crate) config: RefCell<Rc<Config>>,
     pub(crate) config_file: PathBuf,
     pub(crate) state: RefCell<Rc<State>>,
+    /// Why the state directory took nothing the last time.
+    pub(crate) state_trouble: RefCell<Option<String>>,
     /// Grows with every change of the state, see [`TlsContext::epoch`].
     pub(crate) epoch: Cell<u64>,
     pub(crate) set_level: SetLevel,
@@ -117,21 +119,24 @@ impl Daemon {
         }
     }
 
-    /// Makes the relays go by the state, the ticket keys and the configuration as they are now.
+    /// Makes the relays go by the state, the ticket keys and the configuration as they are now, or ends those that don't.
     pub(crate) async fn push_policy(&self) {
         let policy = self.policy(&self.state(), &self.tickets.borrow());
         if let Some(policy) = policy
             && let Err(error) = self.supervisor.set_policy(&Rc::new(policy)).await
         {
-            tracing::error!(%error, "the relay does not take its policy");
+            tracing::error!(%error, "the rules of now are not in force everywhere");
         }
     }
 
-    /// Stores the highest wall clock.
+    /// Stores the highest wall clock. That it can't be is an admin's to know, and nobody else's trouble.
     pub(crate) fn store_clock(&self) {
-        if let Err(error) = self.store.set_clock(self.time.advance()) {
+        let failed = self.store.set_clock(self.time.advance()).err();
+        let mut trouble = self.state_trouble.borrow_mut();
+        if let Some(error) = failed.as_ref().filter(|_| trouble.is_none()) {
             tracing::error!(%error, "the highest wall clock can't be stored");
         }
+        *trouble = failed.map(|error| error.to_string());
     }
 
     pub(crate) fn show_gauges(&self) {

@@ -76,6 +76,10 @@ pub struct Metrics {
     pub relay_starts: Counter,
     /// Relays that ended without having been told to.
     pub relay_crashes: Counter,
+    /// Log records of relays that were dropped.
+    pub relay_records_dropped: Counter,
+    /// Lines of relays' metrics that were left out.
+    pub relay_metrics_dropped: Counter,
     /// What each relay carries.
     pub carried: Family<OfRelay, Gauge>,
     /// Whether the proxy belongs to a zone.
@@ -98,6 +102,8 @@ impl Metrics {
             changes: Family::default(),
             relay_starts: Counter::default(),
             relay_crashes: Counter::default(),
+            relay_records_dropped: Counter::default(),
+            relay_metrics_dropped: Counter::default(),
             carried: Family::default(),
             provisioned: Gauge::default(),
             certificate_expiry: Gauge::default(),
@@ -125,6 +131,16 @@ impl Metrics {
             "relay_crashes",
             "Relays that ended without having been told to",
             metrics.relay_crashes.clone(),
+        );
+        registry.register(
+            "relay_records_dropped",
+            "Log records of relays that were dropped: too many, or not theirs to write",
+            metrics.relay_records_dropped.clone(),
+        );
+        registry.register(
+            "relay_metrics_dropped",
+            "Lines of relays' metrics that were left out: too many, or not a relay's",
+            metrics.relay_metrics_dropped.clone(),
         );
         registry.register("relay_carried", "What each relay carries", metrics.carried.clone());
         let provisioned = metrics.provisioned.clone();

@@ -6,11 +6,11 @@ use crate::bootstrap::first_state;
 use crate::config::Config;
 use crate::firewall::Firewall;
 use crate::metrics::Metrics;
-use crate::relay::{Supervisor, starter};
+use crate::relay::{Ender, Supervisor, starter};
 use crate::state::Store;
 use crate::state::clock::{SystemClock, Time};
 
-/// Ends relays that were left serving, and stores the state of a proxy that belongs to no zone.
+/// Stores the state of a proxy that belongs to no zone, and ends relays that were left serving.
 pub(crate) async fn without_daemon(config: Config) -> Result<(), String> {
     let store = Store::open(&config.state_dir).map_err(|error| error.to_string())?;
     // An unreadable clock must not stand in the way of what mends it.
@@ -21,9 +21,15 @@ pub(crate) async fn without_daemon(config: Config) -> Result<(), String> {
         tracing::warn!(%error, "the firewall still lets the relay's ports through");
     }
     let starter = starter(&config.relay).map_err(|error| error.to_string())?;
-    let supervisor = Supervisor::new(starter, config.runtime_dir.clone(), Rc::new(Metrics::new()), None);
-    supervisor.begin(None).await;
+    let ender = Ender::new(&config.relay);
+    let supervisor =
+        Supervisor::new(starter, ender, config.runtime_dir.clone(), Rc::new(Metrics::new()), None);
     let state = first_state(&config, &time).map_err(|error| error.to_string())?;
     store.replace(&state).map_err(|error| error.to_string())?.commit();
+    supervisor.begin(None).await;
+    supervisor
+        .release()
+        .await
+        .map_err(|error| format!("the proxy belongs to no zone, but {error}: end its process"))?;
     store.set_clock(time.advance()).map_err(|error| error.to_string())
 }

@@ -23,7 +23,7 @@ use crate::lifeline::Lifeline;
 use crate::log::SetLevel;
 use crate::metrics::Metrics;
 use crate::offer::OfferSlot;
-use crate::relay::{Starter, Supervisor};
+use crate::relay::{Ender, Starter, Supervisor};
 use crate::server::ListenError;
 use crate::state::clock::{Clock, Time, clock_warning};
 use crate::state::{StateError, Store};
@@ -71,7 +71,6 @@ impl Daemon {
     ) -> Result<Rc<Self>, StartError> {
         let store = Store::open(&config.state_dir)?;
         let time = Time::new(clock, store.clock()?);
-        store.set_clock(time.advance())?;
         if let Some(back) = time.set_back_by() {
             tracing::warn!("{}", clock_warning(back));
         }
@@ -96,7 +95,9 @@ impl Daemon {
             Some(Lifeline { reader, writer }) => (Some(writer), Some(reader)),
             None => (None, None),
         };
-        let supervisor = Supervisor::new(starter, config.runtime_dir.clone(), Rc::clone(&metrics), reader);
+        let ender = Ender::new(&config.relay);
+        let runtime_dir = config.runtime_dir.clone();
+        let supervisor = Supervisor::new(starter, ender, runtime_dir, Rc::clone(&metrics), reader);
         let daemon = Rc::new(Self {
             time,
             store,
@@ -111,12 +112,15 @@ impl Daemon {
             config: RefCell::new(Rc::new(config)),
             config_file: config_file.to_owned(),
             state: RefCell::new(Rc::new(state)),
+            state_trouble: RefCell::default(),
             epoch: Cell::default(),
             set_level,
             watchdog: Watchdog::new(),
             tasks: RefCell::default(),
             _lifeline: writer,
         });
+        // A full disk keeps nobody from being served.
+        daemon.store_clock();
         daemon.show_gauges();
         // Relays are known before anybody can ask for them; connections wait in the backlog meanwhile.
         daemon.supervisor.begin(daemon.wanted(&daemon.state())).await;
@@ -155,7 +159,11 @@ impl Daemon {
         }
         let on_stop = if self.supervisor.has_lifeline() { OnStop::Keep } else { self.config().relay.on_stop };
         match on_stop {
-            OnStop::Stop => self.supervisor.release().await,
+            OnStop::Stop => {
+                if let Err(error) = self.supervisor.release().await {
+                    tracing::error!(%error, "the daemon stops, and relays go on");
+                }
+            }
             OnStop::Drain => self.supervisor.drain_all().await,
             OnStop::Keep => {}
         }

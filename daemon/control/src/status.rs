@@ -1,22 +1,17 @@
 //! What `status` says: the state, the ports, the relays, and each process as the kernel shows it.
 
-use std::fs;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use zone_firewall_protocol::Purpose;
-use zone_privileges::Facts;
 use zone_protocol::features::Features;
 use zone_protocol::merge::digest;
 use zone_protocol::ports;
-use zone_protocol::provisioning::{Confinement, PortStatus, ProcessStatus, Provisioned, Status};
+use zone_protocol::provisioning::{PortStatus, Provisioned, Status};
 
 use crate::daemon::Daemon;
 use crate::state::clock::clock_warning;
-use crate::{firewall, host};
-
-/// Of what a relay says about itself.
-const MAX_WORD_CHARS: usize = 80;
+use crate::{firewall, host, relay};
 
 /// What `zone-proxy status` is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,8 +28,8 @@ impl Daemon {
         let state = self.state();
         self.firewall.refresh().await;
         let relays = self.supervisor.statuses().await;
-        let mut processes = vec![process("control", std::process::id())];
-        processes.extend(self.supervisor.processes().into_iter().map(|(pid, own)| relay(pid, own)));
+        let own = relay::status("control", std::process::id());
+        let processes = own.into_iter().chain(self.supervisor.processes()).collect();
         let membership = state.membership.as_ref();
         Status {
             state: state.kind().to_owned(),
@@ -49,7 +44,7 @@ impl Daemon {
             certificate_expires_at: state.certificate_expiry(),
             ports: self.ports(),
             relays,
-            processes: processes.into_iter().flatten().collect(),
+            processes,
             features: Features::own(),
         }
     }
@@ -59,6 +54,7 @@ impl Daemon {
         let status = self.status().await;
         let mut warnings = Vec::new();
         warnings.extend(self.supervisor.trouble().map(|why| format!("no relay serves: {why}")));
+        warnings.extend(self.supervisor.warnings());
         for port in status.ports.iter().filter(|port| !port.listening) {
             warnings.push(format!(
                 "{} port {}:{} should be open, and nobody listens there",
@@ -66,6 +62,14 @@ impl Daemon {
             ));
         }
         warnings.extend(self.firewall.warnings());
+        if self.state_trouble.borrow().is_some() {
+            // Perhaps it was mended meanwhile.
+            self.store_clock();
+        }
+        let trouble = self.state_trouble.borrow();
+        warnings.extend(
+            trouble.iter().map(|why| format!("nothing can be stored, and nothing be changed: {why}")),
+        );
         warnings.extend(self.time.set_back_by().map(clock_warning));
         if status.certificate_expires_at.is_some_and(|expiry| expiry <= status.clock) {
             warnings.push("the proxy's certificate has expired: have a new one issued".to_owned());
@@ -101,54 +105,5 @@ impl Daemon {
             status(firewall::purpose(port.role), port.address.ip(), port.address.port(), listening)
         });
         control.chain(relays).collect()
-    }
-}
-
-/// A process as `/proc` shows it; `None` where it is gone.
-fn process(role: &str, pid: u32) -> Option<ProcessStatus> {
-    let Facts { uid, capabilities, no_new_privs, seccomp, filters } =
-        Facts::read(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?;
-    let confinement = Some(Confinement { seccomp: seccomp.to_string(), filters, landlock: None });
-    Some(ProcessStatus { role: role.to_owned(), pid, uid, capabilities, no_new_privs, confinement })
-}
-
-/// A relay as the kernel shows it. It may be hidden from this process, being another user's; then its own word stands for
-/// it. What came of landlock is its own word in any case, of which a short line is taken.
-fn relay(pid: u32, own: Option<ProcessStatus>) -> Option<ProcessStatus> {
-    let landlock = own.as_ref().and_then(|own| own.confinement.as_ref()?.landlock.as_deref());
-    let landlock =
-        landlock.map(|line| line.chars().filter(|c| !c.is_control()).take(MAX_WORD_CHARS).collect());
-    let mut status = process("relay", pid).or(own)?;
-    if let Some(confinement) = &mut status.confinement {
-        confinement.landlock = landlock;
-    }
-    Some(status)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_is_reported_as_the_kernel_shows_it() {
-        let own = process("control", std::process::id()).unwrap();
-        assert_eq!(own.uid, nix::unistd::geteuid().as_raw());
-        assert_eq!(own.capabilities.len(), 16);
-        assert_eq!(process("relay", u32::MAX), None);
-    }
-
-    #[test]
-    fn of_a_relay_the_kernel_says_everything_but_landlock_and_of_that_one_short_line_is_taken() {
-        let mut own = process("control", std::process::id()).unwrap();
-        own.uid = u32::MAX;
-        let word = format!("ABI 7, \n{}", "x".repeat(1_000));
-        own.confinement = Some(Confinement { seccomp: "a lie".into(), filters: None, landlock: Some(word) });
-        let shown = relay(std::process::id(), Some(own.clone())).unwrap();
-        assert_eq!(shown.uid, nix::unistd::geteuid().as_raw());
-        let confinement = shown.confinement.unwrap();
-        assert_ne!(confinement.seccomp, "a lie");
-        let line = confinement.landlock.unwrap();
-        assert!(line.starts_with("ABI 7, xx") && line.len() == MAX_WORD_CHARS, "{line}");
-        assert_eq!(relay(u32::MAX, Some(own)).unwrap().uid, u32::MAX, "hidden: its own word stands");
     }
 }

@@ -220,6 +220,24 @@ impl Record {
         self
     }
 
+    /// The same under another target.
+    #[must_use]
+    pub fn with_target(mut self, target: &str) -> Self {
+        self.target = cut(target, MAX_TARGET_BYTES);
+        self
+    }
+
+    /// The same with its facts under the names that `name_of` gives them; what gets none is left out.
+    #[must_use]
+    pub fn renamed(mut self, name_of: impl for<'a> Fn(&'a str) -> Option<Cow<'a, str>>) -> Self {
+        for Stored { name, value, quoted } in std::mem::take(&mut self.fields) {
+            if let Some(name) = name_of(&name) {
+                self.push(&name, &value, quoted);
+            }
+        }
+        self
+    }
+
     /// How important.
     pub fn level(&self) -> Level {
         self.level
@@ -276,7 +294,7 @@ impl Record {
     }
 
     /// About how many bytes of memory it takes.
-    pub(crate) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         let fields = self.fields.iter().map(|field| field.name.len() + field.value.len());
         size_of::<Self>()
             + self.target.len()

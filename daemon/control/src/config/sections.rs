@@ -87,6 +87,9 @@ pub struct RelayOptions {
     pub program: PathBuf,
     /// The service manager's socket: each connection to it starts a relay. Empty means that relays are children.
     pub socket: PathBuf,
+    /// The service manager's socket: each connection to it starts a helper that ends a relay by force. Empty means
+    /// `relay-end.sock` beside `socket`, where that is set.
+    pub end_socket: PathBuf,
     /// What becomes of relays when control is stopped by SIGTERM or SIGINT.
     pub on_stop: OnStop,
 }

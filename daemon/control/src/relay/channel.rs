@@ -1,7 +1,11 @@
 //! One relay as control sees it: commands answered in order, questions answered by number, and its end.
+//!
+//! A relay is not trusted: what it says is bounded, nobody waits for it without a deadline, and who it is and whether it has
+//! ended is the kernel's word.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::future::pending;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::rc::Rc;
@@ -10,63 +14,88 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use zone_channel::{
     ChannelError, Configure, FromRelay, ListenerInfo, Policy, Query, Receiver, RelayState, Reply, Sender,
     ToRelay, pair,
 };
-use zone_log::Source;
 use zone_protocol::provisioning::ProcessStatus;
 
+use super::end::{Ender, HELPER_TIMEOUT};
 use super::error::RelayError;
+use super::intake::{Intake, Taken};
 use super::listener::Listener;
+use super::process::Process;
+use super::sessions::Sessions;
+use crate::metrics::Metrics;
 
 /// The most messages that wait for a relay to read them.
 const MAX_QUEUED: usize = 16;
-/// For a relay to carry out what it is told.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a relay to exit once it was told to, before it is killed.
-const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For a relay to carry out what it is told. One that takes no policy within it is ended.
+pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a relay to exit once it was told to, or has closed its channel, before it is killed.
+pub(super) const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two attempts to kill a relay that goes on.
+pub(super) const KILL_INTERVAL: Duration = Duration::from_secs(10);
 /// For the log records that a relay sent before its end to be taken in.
 const LAST_RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a relay's log records are known by.
-const PROCESS: &str = "zone-relay";
+/// Characters of what a relay says went wrong.
+const MAX_WORDS_CHARS: usize = 400;
+/// Of what a relay says of landlock.
+const MAX_LANDLOCK_CHARS: usize = 80;
+/// Before more is read of a relay that says more than it may.
+const FLOOD_DELAY: Duration = Duration::from_millis(5);
+
+/// What every relay of a supervisor is made with.
+#[derive(Debug, Clone)]
+pub(super) struct Surroundings {
+    /// How it is made to end.
+    pub(super) ender: Rc<Ender>,
+    /// What control counts.
+    pub(super) metrics: Rc<Metrics>,
+}
 
 /// A relay process that has said hello.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    /// Its process id, as it says.
-    pub(super) pid: u32,
-    /// Which build it is, see [`zone_channel::build`].
+    /// Its process, as the kernel shows it.
+    pub(super) process: Rc<Process>,
+    /// Which build it says it is, see [`zone_channel::build`].
     pub(super) build: String,
-    /// The process as the kernel showed it to the relay itself.
-    pub(super) process: Option<ProcessStatus>,
+    /// What came of landlock, as it says: a short line, and nobody else knows.
+    pub(super) landlock: Option<String>,
     /// When control got to know it.
     pub(super) since: Instant,
-    generation: Cell<u64>,
+    /// Its open sessions.
+    pub(super) sessions: Rc<Sessions>,
+    generation: u64,
+    /// Whether it was told to end, and so has no purpose any more.
+    ending: Cell<bool>,
+    /// Whether it was told to accept, by this control or one before.
+    accepted: Cell<bool>,
     queue: mpsc::Sender<Outgoing>,
     exchange: Rc<Exchange>,
     next_question: Cell<u64>,
-    ended: watch::Receiver<Option<Rc<str>>>,
+    ended: watch::Receiver<Option<End>>,
     kill: Rc<Notify>,
+}
+
+/// How a relay, or its channel, ended.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    /// In words.
+    pub(super) how: Rc<str>,
+    /// Whether the process is gone. One that goes on has lost its channel, and can be taken up again.
+    pub(super) gone: bool,
 }
 
 /// What a relay says of itself when the channel is taken up.
 #[derive(Debug)]
 pub(super) struct Hello {
-    pub(super) generation: u64,
     pub(super) serves: String,
     pub(super) listeners: Vec<Listener>,
     /// Whether every listener that it named came along.
     pub(super) complete: bool,
-}
-
-/// Who a relay is.
-struct Process {
-    pid: u32,
-    build: String,
-    process: Option<ProcessStatus>,
-    generation: u64,
 }
 
 #[derive(Debug)]
@@ -80,59 +109,101 @@ type Answer = Result<RelayState, RelayError>;
 
 #[derive(Debug)]
 struct Exchange {
-    /// For its log records.
-    pid: u32,
     state: Cell<RelayState>,
+    intake: Intake,
     commands: RefCell<VecDeque<oneshot::Sender<Answer>>>,
     questions: RefCell<HashMap<u64, oneshot::Sender<Reply>>>,
 }
 
+/// A channel on which the hello is awaited.
+pub(super) struct Fresh {
+    /// Control's end of it.
+    pub(super) channel: OwnedFd,
+    /// The process, where it is control's own to wait for.
+    pub(super) child: Option<Child>,
+    /// The generation that it is to be: that of its rendezvous, or a new one.
+    pub(super) generation: u64,
+    /// Its open sessions.
+    pub(super) sessions: Rc<Sessions>,
+}
+
 impl Relay {
-    /// Waits for the hello on a fresh channel. A child that does not say it in time is killed.
+    /// Waits for the hello on a fresh channel. A child that does not say it in time is killed, and so is whoever says
+    /// something else.
     pub(super) async fn after_hello(
-        channel: OwnedFd,
-        child: Option<Child>,
+        fresh: Fresh,
         within: Duration,
+        surroundings: &Surroundings,
     ) -> Result<(Rc<Self>, Hello), RelayError> {
+        let Fresh { channel, child, generation, sessions } = fresh;
         let prepare =
             |error: std::io::Error| RelayError::Prepare { what: "channel", error: error.to_string() };
         let (sender, mut receiver) = pair::<ToRelay, FromRelay>(channel).map_err(prepare)?;
-        let (message, descriptors) = match timeout(within, receiver.receive()).await {
-            Ok(Ok(first)) => first,
-            result => {
+        let said = timeout(within, receiver.receive()).await;
+        let process = match &said {
+            Ok(Ok(_)) => Process::of_sender(receiver.sender()),
+            Ok(Err(error)) if error.is_violation() => Process::of_sender(receiver.sender()),
+            _ => {
                 let end = reap(child).await;
-                return Err(match (result, end) {
+                return Err(match (said, end) {
                     (Ok(_), Some(end)) => RelayError::Ended(end),
                     (Ok(Err(error)), None) => RelayError::Ended(error.to_string()),
                     _ => RelayError::Silent { what: "hello", within },
                 });
             }
         };
-        let FromRelay::Hello { pid, version, build, process, state, generation, serves, listeners } = message
-        else {
-            reap(child).await;
-            return Err(RelayError::Failed { step: "hello".into(), error: "it said something else".into() });
+        let process = match process {
+            Ok(process) => Rc::new(process),
+            Err(error) => {
+                reap(child).await;
+                return Err(error);
+            }
         };
-        tracing::debug!(pid, version, generation, ?state, "a relay said hello");
-        let hello = Hello {
-            generation,
-            serves,
-            complete: descriptors.len() == listeners.len(),
-            listeners: received(&listeners, descriptors),
+        let refused = |error: String| RelayError::Failed { step: "hello".into(), error };
+        let named = match said {
+            Ok(Ok((
+                FromRelay::Hello {
+                    version,
+                    build,
+                    process: own,
+                    state,
+                    generation: named,
+                    serves,
+                    listeners,
+                    ..
+                },
+                fds,
+            ))) => {
+                let pid = process.pid();
+                tracing::debug!(pid, version, named, ?state, "a relay said hello");
+                let hello = Hello {
+                    serves,
+                    complete: fds.len() == listeners.len(),
+                    listeners: received(&listeners, fds),
+                };
+                // A new one is of no generation yet.
+                if named == if state == RelayState::Fresh { 0 } else { generation } {
+                    Ok(((build, landlock(own)), state, hello))
+                } else {
+                    Err(format!("relay {generation} says that it is relay {named}"))
+                }
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            _ => Err("it said something else".to_owned()),
         };
-        let process = Process { pid, build, process, generation };
-        Ok((Self::run(process, state, (sender, receiver), child), hello))
-    }
-
-    fn run(
-        Process { pid, build, process, generation }: Process,
-        state: RelayState,
-        (sender, receiver): (Sender<ToRelay>, Receiver<FromRelay>),
-        child: Option<Child>,
-    ) -> Rc<Self> {
+        let ((build, landlock), state, hello) = match named {
+            Ok(named) => named,
+            Err(error) => {
+                reap(child).await;
+                if let Err(error) = surroundings.ender.end(&process).await {
+                    tracing::error!(pid = process.pid(), %error, "a relay that does not speak the channel can't be ended");
+                }
+                return Err(refused(error));
+            }
+        };
         let exchange = Rc::new(Exchange {
-            pid,
             state: Cell::new(state),
+            intake: Intake::new(process.pid(), Rc::clone(&sessions), Rc::clone(&surroundings.metrics)),
             commands: RefCell::default(),
             questions: RefCell::default(),
         });
@@ -140,38 +211,58 @@ impl Relay {
         let (end, ended) = watch::channel(None);
         let kill = Rc::new(Notify::new());
         spawn_local(write(sender, outgoing, Rc::clone(&exchange)));
-        spawn_local({
-            let (exchange, kill) = (Rc::clone(&exchange), Rc::clone(&kill));
-            async move {
-                let reason = receive_until_end(receiver, &exchange, child, &kill).await;
-                end.send_replace(Some(reason.into()));
-                // Whoever waits for an answer learns that none will come.
-                exchange.commands.borrow_mut().clear();
-                exchange.questions.borrow_mut().clear();
-            }
+        let life = Life {
+            receiver,
+            exchange: Rc::clone(&exchange),
+            child,
+            process: Rc::clone(&process),
+            kill: Rc::clone(&kill),
+            ender: Rc::clone(&surroundings.ender),
+        };
+        spawn_local(async move {
+            end.send_replace(Some(life.live().await));
         });
-        Rc::new(Self {
-            pid,
-            build,
+        let relay = Rc::new(Self {
             process,
+            build,
+            landlock,
             since: Instant::now(),
-            generation: Cell::new(generation),
+            sessions,
+            generation,
+            ending: Cell::default(),
+            accepted: Cell::new(state != RelayState::Fresh),
             queue,
             exchange,
             next_question: Cell::new(1),
             ended,
             kill,
-        })
+        });
+        Ok((relay, hello))
     }
 
-    /// Counts relays; 0 before it was configured.
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Counts relays.
     pub(super) fn generation(&self) -> u64 {
-        self.generation.get()
+        self.generation
+    }
+
+    /// Whether it was told to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.get()
     }
 
     /// What it is doing, as it said last.
     pub(super) fn state(&self) -> RelayState {
         self.exchange.state.get()
+    }
+
+    /// Whether it accepts, or has accepted, so that there may be somebody whom it let in.
+    pub(super) fn has_served(&self) -> bool {
+        self.accepted.get()
     }
 
     /// Hands over everything that the relay needs; it is ready afterwards, and does not accept yet.
@@ -180,20 +271,26 @@ impl Relay {
         configure: Configure,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), RelayError> {
-        self.generation.set(configure.generation);
+        self.expect_records(&configure.policy);
         let message = ToRelay::Configure(Box::new(configure));
         self.command("configure", message, descriptors, RelayState::Ready).await
     }
 
     /// It accepts from now on.
     pub(crate) async fn activate(&self) -> Result<(), RelayError> {
+        self.accepted.set(true);
         self.command("activate", ToRelay::Activate, Vec::new(), RelayState::Serving).await
     }
 
     /// The rules that it goes by from now on.
     pub(super) async fn set_policy(&self, policy: &Policy) -> Result<(), RelayError> {
+        self.expect_records(policy);
         let message = ToRelay::Policy(Box::new(policy.clone()));
         self.command_any("policy", message, Vec::new()).await.map(drop)
+    }
+
+    fn expect_records(&self, policy: &Policy) {
+        self.exchange.intake.expect(policy.log, policy.limits.sessions);
     }
 
     /// It accepts no more, and keeps its sessions until they end.
@@ -209,41 +306,54 @@ impl Relay {
         self.exchange.questions.borrow_mut().insert(id, answer);
         let asked = async {
             self.enqueue(ToRelay::Ask { id, query }, Vec::new(), None).await?;
-            answered.await.map_err(|_| self.gone())
+            answered.await.map_err(|_| self.lost())
         };
         let reply = timeout(within, asked).await;
         self.exchange.questions.borrow_mut().remove(&id);
         reply.unwrap_or(Err(RelayError::Silent { what: "a question", within }))
     }
 
-    /// Tells it to close everything and exit, and sees to it that it does.
-    pub(crate) async fn stop(&self) {
+    /// Tells it to close everything and exit, and sees to it that it does. Whether its process is gone; one that is not is
+    /// killed again and again, and `status` shows it.
+    pub(crate) async fn stop(&self) -> bool {
+        self.ending.set(true);
         let told = self.enqueue(ToRelay::Stop, Vec::new(), None);
         let stopped = async {
-            if told.await.is_ok() {
-                self.ended().await;
-            }
+            // Where it can't be told, it may be on its way out.
+            let _ = told.await;
+            self.gone().await;
         };
-        if timeout(EXIT_TIMEOUT, stopped).await.is_err() {
-            self.kill.notify_one();
-            if timeout(EXIT_TIMEOUT, self.ended()).await.is_err() {
-                tracing::error!(pid = self.pid, "a relay that was told to stop goes on");
-            }
+        timeout(EXIT_TIMEOUT, stopped).await.is_ok() || self.kill().await
+    }
+
+    /// Ends it at once. Whether its process is gone.
+    pub(super) async fn kill(&self) -> bool {
+        self.ending.set(true);
+        self.kill.notify_one();
+        timeout(HELPER_TIMEOUT + EXIT_TIMEOUT, self.gone()).await.is_ok()
+    }
+
+    /// Waits until its process is gone, as far as that can be told.
+    async fn gone(&self) {
+        let End { gone, .. } = self.ended().await;
+        if !gone {
+            self.process.ended().await;
         }
     }
 
-    /// Waits until it is gone, and says how it went.
-    pub(super) async fn ended(&self) -> Rc<str> {
+    /// Waits until it is gone, or has lost its channel, and says how that went.
+    pub(super) async fn ended(&self) -> End {
         let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => "it is gone".into(),
-        }
+        let end = match ended.wait_for(Option::is_some).await {
+            Ok(end) => end.clone(),
+            Err(_) => None,
+        };
+        end.unwrap_or_else(|| End { how: "it is gone".into(), gone: true })
     }
 
-    /// Whether it is gone already.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.borrow().is_some()
+    /// How it ended, or lost its channel, if it has.
+    pub(super) fn end(&self) -> Option<End> {
+        self.ended.borrow().clone()
     }
 
     async fn command(
@@ -261,7 +371,7 @@ impl Relay {
         let (answer, answered) = oneshot::channel();
         let told = async {
             self.enqueue(message, descriptors, Some(answer)).await?;
-            answered.await.map_err(|_| self.gone())?
+            answered.await.map_err(|_| self.lost())?
         };
         timeout(COMMAND_TIMEOUT, told)
             .await
@@ -275,12 +385,12 @@ impl Relay {
         answer: Option<oneshot::Sender<Answer>>,
     ) -> Result<(), RelayError> {
         let outgoing = Outgoing { message, descriptors, answer };
-        self.queue.send(outgoing).await.map_err(|_| self.gone())
+        self.queue.send(outgoing).await.map_err(|_| self.lost())
     }
 
-    fn gone(&self) -> RelayError {
-        let reason = self.ended.borrow().clone();
-        RelayError::Ended(reason.as_deref().unwrap_or("it closed its channel").to_owned())
+    fn lost(&self) -> RelayError {
+        let end = self.end();
+        RelayError::Ended(end.map_or_else(|| "it closed its channel".to_owned(), |end| end.how.to_string()))
     }
 }
 
@@ -307,37 +417,109 @@ async fn write(sender: Sender<ToRelay>, mut queue: mpsc::Receiver<Outgoing>, exc
     }
 }
 
-/// Takes in what the relay says until it is gone, and says how it went.
-async fn receive_until_end(
-    mut receiver: Receiver<FromRelay>,
-    exchange: &Exchange,
+/// What is needed to see a relay to its end.
+struct Life {
+    receiver: Receiver<FromRelay>,
+    exchange: Rc<Exchange>,
     child: Option<Child>,
-    kill: &Notify,
-) -> String {
-    let Some(mut child) = child else {
-        return tokio::select! {
-            error = read(&mut receiver, exchange) => error.to_string(),
-            () = kill.notified() => "it was given up".to_owned(),
-        };
-    };
-    tokio::select! {
-        status = child.wait() => {
-            // What it said last is still on the way: its last records.
-            let _ = timeout(LAST_RECORDS_TIMEOUT, read(&mut receiver, exchange)).await;
-            describe(status)
-        }
-        () = kill.notified() => {
-            let _ = child.start_kill();
-            format!("it was killed, not having stopped in time ({})", describe(child.wait().await))
-        }
-        error = read(&mut receiver, exchange) => {
-            if let Ok(status) = timeout(EXIT_TIMEOUT, child.wait()).await {
-                return describe(status);
+    process: Rc<Process>,
+    kill: Rc<Notify>,
+    ender: Rc<Ender>,
+}
+
+impl Life {
+    /// Takes in what the relay says until it is gone or has lost its channel, and says how it went.
+    async fn live(mut self) -> End {
+        let over = tokio::select! {
+            how = exit(&mut self.child, &self.process) => {
+                // What it said last is still on the way: its last records.
+                let _ = timeout(LAST_RECORDS_TIMEOUT, read(&mut self.receiver, &self.exchange)).await;
+                self.forsake();
+                return End { how: how.into(), gone: true };
             }
-            let _ = child.start_kill();
-            format!("{error}, and it was killed ({})", describe(child.wait().await))
+            () = self.kill.notified() => None,
+            error = read(&mut self.receiver, &self.exchange) => Some(error),
+        };
+        self.forsake();
+        match over {
+            None => self.kill("not having ended in time").await,
+            Some(error) if error.is_violation() => {
+                let pid = self.process.pid();
+                tracing::error!(pid, %error, "a relay does not keep to the channel, and is killed");
+                self.kill(&error.to_string()).await
+            }
+            // It can't be known whether it goes on.
+            Some(error) if self.child.is_none() && self.process.handle().is_none() => {
+                End { how: error.to_string().into(), gone: true }
+            }
+            Some(error) => tokio::select! {
+                how = exit(&mut self.child, &self.process) => End { how: how.into(), gone: true },
+                () = self.kill.notified() => self.kill(&error.to_string()).await,
+                () = sleep(EXIT_TIMEOUT) => End { how: error.to_string().into(), gone: false },
+            },
         }
     }
+
+    /// The channel has ended for both sides, and whoever waits for an answer learns that none will come.
+    fn forsake(&self) {
+        self.receiver.close();
+        self.exchange.commands.borrow_mut().clear();
+        self.exchange.questions.borrow_mut().clear();
+    }
+
+    /// Kills it, again and again until it is gone.
+    async fn kill(mut self, why: &str) -> End {
+        let pid = self.process.pid();
+        let mut said = false;
+        loop {
+            let killed = match &mut self.child {
+                Some(child) => child.start_kill().map_err(|error| error.to_string()),
+                None => self.ender.end(&self.process).await.map_err(|error| error.to_string()),
+            };
+            let failed = killed.err();
+            if let Some(error) = failed.as_ref().filter(|_| !said) {
+                tracing::error!(pid, error, "a relay that is to end can't be killed");
+                said = true;
+            }
+            if self.child.is_none() && self.process.handle().is_none() {
+                return End {
+                    how: format!("it was given up: {}", failed.unwrap_or_default()).into(),
+                    gone: true,
+                };
+            }
+            match timeout(KILL_INTERVAL, exit(&mut self.child, &self.process)).await {
+                Ok(how) => return End { how: format!("it was killed, {why} ({how})").into(), gone: true },
+                Err(_) if said => {}
+                Err(_) => {
+                    said = true;
+                    tracing::error!(pid, "a relay that was killed goes on");
+                }
+            }
+        }
+    }
+}
+
+/// What a relay says of landlock, of which a short line is taken.
+fn landlock(own: Option<ProcessStatus>) -> Option<String> {
+    let word = own?.confinement?.landlock?;
+    Some(word.chars().filter(|char| !char.is_control()).take(MAX_LANDLOCK_CHARS).collect())
+}
+
+/// Waits for the end of a process, and says how it ended; for ever where that can't be told.
+async fn exit(child: &mut Option<Child>, process: &Process) -> String {
+    match child {
+        Some(child) => describe(child.wait().await),
+        None if process.handle().is_none() => pending().await,
+        None => {
+            process.ended().await;
+            "its process is gone".to_owned()
+        }
+    }
+}
+
+/// What a relay says in words: as much as stands on a line.
+fn words(text: &str) -> String {
+    text.chars().take(MAX_WORDS_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 async fn read(receiver: &mut Receiver<FromRelay>, exchange: &Exchange) -> ChannelError {
@@ -346,30 +528,44 @@ async fn read(receiver: &mut Receiver<FromRelay>, exchange: &Exchange) -> Channe
             Ok((message, _)) => message,
             Err(error) => return error,
         };
-        match message {
+        let expected = match message {
             FromRelay::Done(state) => {
                 exchange.state.set(state);
-                exchange.answer(Ok(state));
+                exchange.answer(Ok(state))
             }
-            FromRelay::Failed { step, error } => exchange.answer(Err(RelayError::Failed { step, error })),
+            FromRelay::Failed { step, error } => {
+                let (step, error) = (words(&step), words(&error));
+                exchange.answer(Err(RelayError::Failed { step, error }))
+            }
             FromRelay::Reply { id, reply } => {
-                if let Some(asker) = exchange.questions.borrow_mut().remove(&id) {
-                    let _ = asker.send(reply);
+                let asker = exchange.questions.borrow_mut().remove(&id);
+                match asker {
+                    Some(asker) => drop(asker.send(reply)),
+                    // Perhaps nobody waits for it any more.
+                    None => sleep(FLOOD_DELAY).await,
                 }
+                true
             }
             FromRelay::Log(record) => {
-                zone_log::submit(record, Source { process: PROCESS.into(), pid: exchange.pid });
+                if exchange.intake.take(record) == Taken::Beyond {
+                    sleep(FLOOD_DELAY).await;
+                }
+                true
             }
-            FromRelay::Hello { .. } => tracing::warn!("a relay said hello twice"),
+            FromRelay::Hello { .. } => return ChannelError::Malformed("a second hello".to_owned()),
+        };
+        if !expected {
+            return ChannelError::Malformed("an answer that nobody asked for".to_owned());
         }
     }
 }
 
 impl Exchange {
-    fn answer(&self, answer: Answer) {
-        if let Some(teller) = self.commands.borrow_mut().pop_front() {
-            let _ = teller.send(answer);
-        }
+    /// Answers the oldest command; whether there is one.
+    fn answer(&self, answer: Answer) -> bool {
+        let teller = self.commands.borrow_mut().pop_front();
+        // Nobody waits any more where its time was over.
+        teller.map(|teller| drop(teller.send(answer))).is_some()
     }
 }
 
@@ -383,7 +579,7 @@ async fn reap(child: Option<Child>) -> Option<String> {
         return Some(describe(status));
     }
     let _ = child.start_kill();
-    let _ = child.wait().await;
+    let _ = timeout(EXIT_TIMEOUT, child.wait()).await;
     None
 }
 

@@ -49,3 +49,8 @@ pub enum RelayError {
         state: &'static str,
     },
 }
+
+/// Relays that still go by earlier rules: they took none of the new ones, and could not be ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub(crate) struct NotInForce(pub(super) Vec<String>);

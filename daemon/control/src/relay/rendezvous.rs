@@ -6,18 +6,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::time::Duration;
 
 use nix::unistd::geteuid;
-use tokio::net::UnixStream;
-use tokio::time::timeout;
+use rustix::net::sockopt::socket_peercred;
+use socket2::{Domain, SockAddr, Socket, Type};
+use zone_channel::show_senders;
 
-use super::channel::{Hello, Relay};
 use super::error::RelayError;
-
-/// For a relay to answer at its rendezvous.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The rendezvous of a generation.
 pub(super) fn path(runtime_dir: &Path, generation: u64) -> PathBuf {
@@ -34,42 +29,51 @@ pub(super) fn bind(runtime_dir: &Path, generation: u64) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-/// Every rendezvous in the runtime directory, with its generation.
-pub(super) fn all_below(runtime_dir: &Path) -> Vec<(u64, PathBuf)> {
-    let entries = fs::read_dir(runtime_dir).into_iter().flatten().filter_map(Result::ok);
-    entries
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let generation = name.to_str()?.strip_prefix("relay-")?.strip_suffix(".sock")?.parse().ok()?;
-            Some((generation, entry.path()))
-        })
-        .collect()
+/// Connects; `None` where nobody listens any more. Whoever is there may say nothing for a while: the connection waits in
+/// its queue.
+pub(super) fn connect(path: &Path) -> Result<Option<OwnedFd>, RelayError> {
+    let failed = |error: io::Error| RelayError::Prepare { what: "channel", error: error.to_string() };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
+    // A full queue must not make control wait.
+    socket.set_nonblocking(true).map_err(failed)?;
+    show_senders(&socket).map_err(failed)?;
+    let address = SockAddr::unix(path).map_err(failed)?;
+    match socket.connect(&address) {
+        Ok(()) => {}
+        Err(error) if [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound].contains(&error.kind()) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    // The kernel names whoever made the listener: an earlier control.
+    let uid = socket_peercred(&socket).map_err(|errno| failed(errno.into()))?.uid.as_raw();
+    if uid != geteuid().as_raw() && uid != 0 {
+        let error = format!("it belongs to user {uid}");
+        return Err(RelayError::Failed { step: "rendezvous".into(), error });
+    }
+    Ok(Some(socket.into()))
 }
 
-/// Connects, and takes in what the relay says of itself; `None` where nobody listens any more.
-pub(super) async fn connect(path: &Path) -> Result<Option<(Rc<Relay>, Hello)>, RelayError> {
-    let silent = RelayError::Silent { what: "hello", within: ANSWER_TIMEOUT };
-    let stream = match timeout(ANSWER_TIMEOUT, UnixStream::connect(path)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(_)) => return Ok(None),
-        Err(_) => return Err(silent),
-    };
-    // The kernel names whoever made the listener: an earlier control.
-    let uid = stream
-        .peer_cred()
-        .map(|peer| peer.uid())
-        .map_err(|error| RelayError::Prepare { what: "peer's user", error: error.to_string() })?;
-    if uid != geteuid().as_raw() && uid != 0 {
-        return Err(RelayError::Failed {
-            step: "rendezvous".into(),
-            error: format!("it belongs to user {uid}"),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_does_not_accept_is_told_from_one_that_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(connect(&path(directory.path(), 1)).unwrap().is_none(), "it was never there");
+        let listener = bind(directory.path(), 1).unwrap();
+        let mut waiting = Vec::new();
+        // Its queue is full in the end, which is no reason to forget it.
+        let full = (0..10_000).find_map(|_| match connect(&path(directory.path(), 1)) {
+            Ok(connection) => {
+                waiting.push(connection.expect("somebody listens"));
+                None
+            }
+            Err(error) => Some(error),
         });
+        assert!(full.is_some(), "{}", waiting.len());
+        drop((listener, waiting));
+        assert!(connect(&path(directory.path(), 1)).unwrap().is_none());
     }
-    let channel: OwnedFd = match stream.into_std() {
-        Ok(stream) => stream.into(),
-        Err(error) => {
-            return Err(RelayError::Prepare { what: "channel", error: error.to_string() });
-        }
-    };
-    Relay::after_hello(channel, None, ANSWER_TIMEOUT).await.map(Some)
 }

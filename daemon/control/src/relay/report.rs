@@ -1,12 +1,15 @@
 //! What relays do and carry, for `status` and metrics.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use zone_channel::{ListenerInfo, Query, RelayState, Reply};
 use zone_protocol::provisioning::{ProcessStatus, RelayCounts, RelayStatus};
 
+use super::absent::Absent;
 use super::channel::state_word;
+use super::exposition;
 use super::supervise::Supervisor;
 use crate::metrics::{Kind, OfRelay};
 
@@ -30,18 +33,53 @@ impl Supervisor {
         self.inner().trouble.clone()
     }
 
-    /// What relays were shown of themselves by the kernel, by process id.
-    pub(crate) fn processes(&self) -> Vec<(u32, Option<ProcessStatus>)> {
+    /// The relays' processes, as the kernel shows them. What came of landlock it shows to nobody; so that is a relay's own
+    /// word.
+    pub(crate) fn processes(&self) -> Vec<ProcessStatus> {
         let inner = self.inner();
-        let relays = inner.serving.iter().chain(&inner.draining);
-        relays.map(|relay| (relay.pid, relay.process.clone())).collect()
+        let known = inner.all.iter().filter_map(|relay| {
+            let mut status = relay.process.status()?;
+            if let Some(confinement) = &mut status.confinement {
+                confinement.landlock.clone_from(&relay.landlock);
+            }
+            Some(status)
+        });
+        let absent = inner.absent.iter().filter_map(|absent| absent.process.as_ref()?.status());
+        known.chain(absent).collect()
     }
 
-    /// Every relay with what it carries, the newest first.
+    /// What an admin should look at: relays that go on although they were told to end, or that control can't talk to.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let inner = self.inner();
+        let ending = inner.all.iter().filter(|relay| relay.is_ending()).map(|relay| {
+            let (generation, pid) = (relay.generation(), relay.pid());
+            format!("relay {generation} (process {pid}) was told to end and goes on: it is killed until it is gone")
+        });
+        let hidden = inner.all.iter().filter(|relay| relay.process.status().is_none()).map(|relay| {
+            let pid = relay.pid();
+            format!("process {pid} of a relay is hidden from this one: is /proc mounted with hidepid?")
+        });
+        let endless = inner.all.iter().filter(|relay| relay.process.is_endless()).map(|relay| {
+            let pid = relay.pid();
+            format!(
+                "process {pid} of a relay can't be made to end: this kernel has no pidfd (Linux 5.3 has it)"
+            )
+        });
+        let absent = inner.absent.iter().map(|absent| absent.warning());
+        ending.chain(hidden).chain(endless).chain(absent).collect()
+    }
+
+    /// Every relay whose process is there, with what it carries, the newest first.
     pub(crate) async fn statuses(&self) -> Vec<RelayStatus> {
-        let relays: Vec<_> = {
+        let (relays, absent) = {
             let inner = self.inner();
-            inner.serving.iter().chain(&inner.draining).cloned().collect()
+            let silent = |absent: &Rc<Absent>| RelayStatus {
+                generation: absent.generation,
+                pid: absent.process.as_ref().map_or(0, |process| process.pid()),
+                state: "silent".to_owned(),
+                counts: None,
+            };
+            (inner.all.clone(), inner.absent.iter().map(silent).collect::<Vec<_>>())
         };
         let mut asking = JoinSet::new();
         for relay in relays {
@@ -50,16 +88,21 @@ impl Supervisor {
                     Ok(Reply::Counts(counts)) => Some(counts),
                     _ => None,
                 };
-                let state = if counts.is_some() { state_word(relay.state()) } else { "silent" };
+                let state = match counts {
+                    _ if relay.is_ending() => "ending",
+                    Some(_) => state_word(relay.state()),
+                    None => "silent",
+                };
                 RelayStatus {
                     generation: relay.generation(),
-                    pid: relay.pid,
+                    pid: relay.pid(),
                     state: state.to_owned(),
                     counts,
                 }
             });
         }
         let mut statuses = asking.join_all().await;
+        statuses.extend(absent);
         statuses.sort_by_key(|status| std::cmp::Reverse(status.generation));
         self.metrics.carried.clear();
         for status in &statuses {
@@ -74,7 +117,11 @@ impl Supervisor {
     pub(crate) async fn metrics_text(&self) -> Option<String> {
         let serving = self.inner().serving.clone()?;
         match serving.ask(Query::Metrics, ANSWER_TIMEOUT).await {
-            Ok(Reply::Metrics(text)) => Some(text),
+            Ok(Reply::Metrics(text)) => {
+                let (text, dropped) = exposition::remake(&text);
+                self.metrics.relay_metrics_dropped.inc_by(dropped);
+                Some(text)
+            }
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::process::{Child, Command};
-use zone_channel::build;
+use zone_channel::{build, show_senders};
 
 use crate::config::RelayOptions;
 
@@ -21,7 +21,7 @@ const ENVIRONMENT: [&str; 2] = ["RUST_BACKTRACE", "LANG"];
 /// A relay that is about to say hello.
 #[derive(Debug)]
 pub struct Started {
-    /// Control's end of the channel.
+    /// Control's end of the channel, which shows who sends ([`show_senders`]).
     pub channel: OwnedFd,
     /// The process, where it is control's own to wait for.
     pub child: Option<Child>,
@@ -65,6 +65,7 @@ impl Program {
 impl Starter for Program {
     fn start(&self) -> io::Result<Started> {
         let (own, relays) = UnixStream::pair()?;
+        show_senders(&own)?;
         let mut command = Command::new(&self.0);
         command.env_clear().stdin(Stdio::from(OwnedFd::from(relays)));
         for name in ENVIRONMENT {
@@ -99,6 +100,7 @@ impl Starter for Activated {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // A manager that accepts nothing must not make control wait: then it fails, and is tried again.
         socket.set_nonblocking(true)?;
+        show_senders(&socket)?;
         socket.connect(&SockAddr::unix(&self.socket)?)?;
         Ok(Started { channel: socket.into(), child: None })
     }

@@ -1,7 +1,6 @@
 //! Which relays there are, and that one serves whenever the proxy is provisioned.
 
 use std::cell::{Ref, RefCell};
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,13 +11,16 @@ use nix::unistd::geteuid;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::sleep;
-use zone_channel::{Configure, ListenerInfo, Policy};
+use zone_channel::{Configure, ListenerInfo, Policy, RelayState};
 
-use super::channel::Relay;
-use super::error::RelayError;
+use super::absent::Absent;
+use super::channel::{COMMAND_TIMEOUT, Fresh, Relay, Surroundings};
+use super::end::Ender;
+use super::error::{NotInForce, RelayError};
 use super::listener::{BindError, Listener};
-use super::rendezvous;
+use super::sessions::Sessions;
 use super::start::{Started, Starter};
+use super::{remembered, rendezvous};
 use crate::metrics::Metrics;
 
 /// For a relay to say hello after its start, which a service manager may take a while for.
@@ -48,6 +50,7 @@ pub(crate) struct Supervisor {
     pub(super) starter: Rc<dyn Starter>,
     runtime_dir: PathBuf,
     pub(super) metrics: Rc<Metrics>,
+    pub(super) surroundings: Surroundings,
     /// What every relay gets to know a real stop by, see [`Configure::lifeline`].
     lifeline: Option<OwnedFd>,
     /// Grows whenever a relay begins or ceases to serve.
@@ -64,6 +67,10 @@ pub(super) struct Inner {
     pub(super) listeners: Vec<Listener>,
     pub(super) serving: Option<Rc<Relay>>,
     pub(super) draining: Vec<Rc<Relay>>,
+    /// Every relay whose process is there, whatever becomes of it.
+    pub(super) all: Vec<Rc<Relay>>,
+    /// Relays that control knows of and has no channel to.
+    pub(super) absent: Vec<Rc<Absent>>,
     crashes: u32,
     pub(super) trouble: Option<String>,
 }
@@ -72,12 +79,22 @@ impl Supervisor {
     /// No relay yet.
     pub(crate) fn new(
         starter: Rc<dyn Starter>,
+        ender: Ender,
         runtime_dir: PathBuf,
         metrics: Rc<Metrics>,
         lifeline: Option<OwnedFd>,
     ) -> Rc<Self> {
         let changes = watch::Sender::new(0);
-        Rc::new(Self { starter, runtime_dir, metrics, lifeline, changes, inner: RefCell::default() })
+        let surroundings = Surroundings { ender: Rc::new(ender), metrics: Rc::clone(&metrics) };
+        Rc::new(Self {
+            starter,
+            runtime_dir,
+            metrics,
+            surroundings,
+            lifeline,
+            changes,
+            inner: RefCell::default(),
+        })
     }
 
     /// Changes whenever a relay begins or ceases to serve.
@@ -114,8 +131,16 @@ impl Supervisor {
             .starter
             .start()
             .map_err(|error| RelayError::Start { program: self.starter.name(), error: error.to_string() })?;
-        let (relay, _) = Relay::after_hello(channel, child, HELLO_TIMEOUT).await?;
+        let sessions = Rc::new(Sessions::of(&self.runtime_dir, generation));
+        let fresh = Fresh { channel, child, generation, sessions };
+        let (relay, _) = Relay::after_hello(fresh, HELLO_TIMEOUT, &self.surroundings).await?;
         self.metrics.relay_starts.inc();
+        self.watch(&relay);
+        if relay.state() != RelayState::Fresh {
+            relay.stop().await;
+            let error = "it says that it was started before".to_owned();
+            return Err(RelayError::Failed { step: "hello".to_owned(), error });
+        }
         let configure = Configure {
             generation,
             state: state.to_owned(),
@@ -124,9 +149,7 @@ impl Supervisor {
             lifeline: self.lifeline.is_some(),
             policy: policy.clone(),
         };
-        let configured = relay.configure(configure, descriptors).await;
-        self.watch(&relay);
-        if let Err(error) = configured {
+        if let Err(error) = relay.configure(configure, descriptors).await {
             relay.stop().await;
             return Err(error);
         }
@@ -145,7 +168,7 @@ impl Supervisor {
             (old, std::mem::replace(&mut inner.listeners, listeners))
         };
         self.announce_change();
-        if relay.has_ended() {
+        if relay.end().is_some() {
             self.on_end(relay, "it ended at once");
         }
         let kept: Vec<_> = self.inner.borrow().listeners.iter().map(|own| own.info().address).collect();
@@ -153,51 +176,50 @@ impl Supervisor {
         self.drain(old, gone);
     }
 
-    /// What the relays go by from now on. Those that drain are told too; one that can't be told is ended, for it
-    /// would go on with sessions that are allowed no more.
-    pub(crate) async fn set_policy(self: &Rc<Self>, policy: &Rc<Policy>) -> Result<(), RelayError> {
-        let (serving, draining) = {
+    /// What the relays go by from now on. One that does not take it in time is ended, for it would go on with what is
+    /// allowed no more; the one that serves is replaced. When this returns, no relay goes by the rules of before, except
+    /// those that it names.
+    pub(crate) async fn set_policy(self: &Rc<Self>, policy: &Rc<Policy>) -> Result<(), NotInForce> {
+        let (relays, absent) = {
             let mut inner = self.inner.borrow_mut();
             let Some(wanted) = &mut inner.wanted else { return Ok(()) };
             wanted.policy = Rc::clone(policy);
-            (inner.serving.clone(), inner.draining.clone())
+            (inner.all.clone(), inner.absent.clone())
         };
-        for relay in draining {
-            let policy = Rc::clone(policy);
-            spawn_local(async move {
-                if let Err(error) = relay.set_policy(&policy).await {
-                    let generation = relay.generation();
-                    tracing::warn!(generation, %error, "a draining relay does not take the policy and is ended");
-                    relay.stop().await;
-                }
-            });
+        let mut telling = JoinSet::new();
+        // One that is about to serve has the new rules when it does.
+        for relay in relays.into_iter().filter(|relay| relay.has_served()) {
+            telling.spawn_local(bring_in_force(relay, Rc::clone(policy)));
         }
-        match serving {
-            // One that ends now is replaced by one that has the new policy from its start.
-            Some(serving) => match serving.set_policy(policy).await {
-                Err(RelayError::Ended(_)) => Ok(()),
-                result => result,
-            },
-            None => Ok(()),
+        for absent in absent {
+            telling.spawn_local(async move { absent.settled(COMMAND_TIMEOUT).await });
         }
+        in_force(telling.join_all().await)
     }
 
-    /// Ends every relay and closes every port.
-    pub(crate) async fn release(self: &Rc<Self>) {
-        let (relays, listeners) = {
+    /// Ends every relay and closes every port. Names the relays that can't be ended.
+    pub(crate) async fn release(self: &Rc<Self>) -> Result<(), NotInForce> {
+        let (relays, absent, listeners) = {
             let mut inner = self.inner.borrow_mut();
             inner.revision += 1;
             inner.wanted = None;
             inner.trouble = None;
-            let mut relays = std::mem::take(&mut inner.draining);
-            relays.extend(inner.serving.take());
-            (relays, std::mem::take(&mut inner.listeners))
+            inner.draining.clear();
+            inner.serving = None;
+            (inner.all.clone(), inner.absent.clone(), std::mem::take(&mut inner.listeners))
         };
         for listener in &listeners {
             listener.close();
         }
         drop(listeners);
-        stop_all(relays).await;
+        let mut ending = JoinSet::new();
+        for relay in relays {
+            ending.spawn_local(async move { if relay.stop().await { None } else { Some(goes_on(&relay)) } });
+        }
+        for absent in absent {
+            ending.spawn_local(async move { absent.settled(Duration::ZERO).await });
+        }
+        in_force(ending.join_all().await)
     }
 
     /// The relays drain, and nothing takes their place.
@@ -223,19 +245,28 @@ impl Supervisor {
         Some(own.share(info))
     }
 
-    /// Unlinks a relay's rendezvous when it ends, and replaces it if it was the one that served.
+    /// Notes a relay, forgets it when its process is gone, and replaces it if it was the one that served. One that goes on
+    /// without its channel is taken up again.
     pub(super) fn watch(self: &Rc<Self>, relay: &Rc<Relay>) {
+        self.inner.borrow_mut().all.push(Rc::clone(relay));
+        if let Err(error) = remembered::note(&self.runtime_dir, relay.generation(), relay.process.facts()) {
+            let generation = relay.generation();
+            tracing::warn!(generation, %error, "a relay's process can't be noted for the next control");
+        }
         let (supervisor, relay) = (Rc::clone(self), Rc::clone(relay));
         spawn_local(async move {
-            let reason = relay.ended().await;
-            let path = rendezvous::path(&supervisor.runtime_dir, relay.generation());
-            // A channel can break while its relay lives on, which nobody would know of any more.
-            if let Ok(Some((stray, _))) = rendezvous::connect(&path).await {
-                tracing::warn!(pid = stray.pid, "a relay lives on without its channel, and is ended");
-                stray.stop().await;
+            let end = relay.ended().await;
+            supervisor.inner.borrow_mut().all.retain(|own| !Rc::ptr_eq(own, &relay));
+            if end.gone {
+                relay.sessions.lost();
+                remembered::forget(&supervisor.runtime_dir, relay.generation());
+            } else {
+                let (generation, pid) = (relay.generation(), relay.pid());
+                tracing::warn!(generation, pid, why = &*end.how, "a relay goes on without its channel");
+                let (process, sessions) = (Rc::clone(&relay.process), Rc::clone(&relay.sessions));
+                supervisor.expect(generation, Some(process), sessions, relay.is_ending());
             }
-            let _ = fs::remove_file(path);
-            supervisor.on_end(&relay, &reason);
+            supervisor.on_end(&relay, &end.how);
         });
     }
 
@@ -263,7 +294,7 @@ impl Supervisor {
     }
 
     fn on_end(self: &Rc<Self>, relay: &Rc<Relay>, reason: &str) {
-        let (generation, pid) = (relay.generation(), relay.pid);
+        let (generation, pid) = (relay.generation(), relay.pid());
         let mut inner = self.inner.borrow_mut();
         inner.draining.retain(|own| !Rc::ptr_eq(own, relay));
         if !inner.serving.as_ref().is_some_and(|own| Rc::ptr_eq(own, relay)) {
@@ -325,7 +356,7 @@ impl Supervisor {
         }
         self.inner.borrow_mut().trouble = None;
         self.announce_change();
-        tracing::info!(generation = relay.generation(), pid = relay.pid, "a relay serves");
+        tracing::info!(generation = relay.generation(), pid = relay.pid(), "a relay serves");
         Ok(())
     }
 
@@ -394,6 +425,31 @@ pub(super) async fn stop_all(relays: Vec<Rc<Relay>>) {
         stopping.spawn_local(async move { relay.stop().await });
     }
     stopping.join_all().await;
+}
+
+/// Has a relay go by a policy, or ends it. Says what is not in force otherwise.
+async fn bring_in_force(relay: Rc<Relay>, policy: Rc<Policy>) -> Option<String> {
+    let Err(error) = relay.set_policy(&policy).await else { return None };
+    let (generation, pid) = (relay.generation(), relay.pid());
+    if !matches!(error, RelayError::Ended(_)) {
+        tracing::error!(generation, pid, %error, "a relay does not take its policy, and is ended");
+    }
+    let gone = match error {
+        // It answers, and so can end its sessions in good order.
+        RelayError::Failed { .. } | RelayError::OutOfStep { .. } => relay.stop().await,
+        // Its channel has ended, which it may have brought about itself.
+        _ => relay.kill().await,
+    };
+    (!gone).then(|| goes_on(&relay))
+}
+
+fn goes_on(relay: &Relay) -> String {
+    format!("relay {} (process {}) was killed and goes on", relay.generation(), relay.pid())
+}
+
+fn in_force(not: Vec<Option<String>>) -> Result<(), NotInForce> {
+    let not: Vec<_> = not.into_iter().flatten().collect();
+    if not.is_empty() { Ok(()) } else { Err(NotInForce(not)) }
 }
 
 fn delay(crashes: u32) -> Duration {

@@ -81,6 +81,7 @@ impl From<ChangeError> for Problem {
             ChangeError::PreconditionFailed { .. } => (412, "precondition-failed"),
             ChangeError::LockOut(_) => (409, "lock-out"),
             ChangeError::TakesBack(_) => (409, "takes-back"),
+            ChangeError::NotInForce(_) => (503, "not-in-force"),
             ChangeError::Keys(_) | ChangeError::BrokeOff => (500, "internal"),
         };
         Self {

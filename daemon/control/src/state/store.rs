@@ -222,9 +222,10 @@ fn lock(directory: &Path) -> Result<File, StateError> {
         }
         Err(error) => return Err(StateError::at("lock", &path)(error.into())),
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(StateError::at("write", &path))?;
+    // Whoever holds the lock need not be able to say so: the disk may be full.
+    if let Err(error) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+        tracing::warn!(path = %path.display(), %error, "the lock of the state directory does not name this process");
+    }
     Ok(file)
 }
 

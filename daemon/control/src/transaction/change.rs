@@ -83,25 +83,19 @@ impl Daemon {
         }
     }
 
-    /// Stores a state of the same provisioning and has the relays go by it, with fresh ticket keys.
-    pub(super) async fn put_in_force(self: &Rc<Self>, next: State) -> Result<(), StepError> {
-        let before = self.state();
-        let tickets = PortTicketKeys::generate()?;
-        let switch = self.store.replace(&next)?;
-        if let Some(policy) = self.policy(&next, &tickets)
-            && let Err(error) = self.supervisor.set_policy(&Rc::new(policy)).await
-        {
-            if let Some(old) = self.wanted(&before)
-                && let Err(error) = self.supervisor.set_policy(&old.policy).await
-            {
-                tracing::error!(%error, "the relay does not take its earlier policy back");
-            }
-            switch.undo()?;
-            return Err(error.into());
-        }
-        switch.commit();
+    /// Stores a state of the same provisioning and has everybody go by it, with fresh ticket keys.
+    ///
+    /// What is stored stays, for it may take rights away: a relay that does not take it is ended, and the one that serves
+    /// is replaced. When this returns, no relay goes by the state of before, or the error names those that do.
+    pub(super) async fn put_in_force(self: &Rc<Self>, next: State) -> Result<(), ChangeError> {
+        let tickets = PortTicketKeys::generate().map_err(StepError::from)?;
+        self.store.replace(&next).map_err(StepError::from)?.commit();
+        let policy = self.policy(&next, &tickets);
         self.enter(next, Some(tickets));
-        Ok(())
+        match policy {
+            Some(policy) => Ok(self.supervisor.set_policy(&Rc::new(policy)).await?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -111,6 +105,11 @@ fn audit(daemon: &Daemon, kind: &'static str, actor: &Actor, result: Result<&Cha
         Ok(Change { before, after }) => {
             daemon.metrics.change(kind, "done");
             tracing::info!(target: crate::log::AUDIT, change = kind, who, from, before, after, "done");
+        }
+        Err(ChangeError::NotInForce(error)) => {
+            daemon.metrics.change(kind, "not in force");
+            let after = summary(&daemon.state());
+            tracing::error!(target: crate::log::AUDIT, change = kind, who, from, after, error, "stored, not in force everywhere");
         }
         Err(error) => {
             let step = error.step().map_or("request", Step::as_str);

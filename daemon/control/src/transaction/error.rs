@@ -1,4 +1,4 @@
-//! Why a change was not made. Everything before the step that failed was undone.
+//! Why a change was not made, where everything before the step that failed was undone; or why it is not in force yet.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use zone_protocol::identity::printable;
 
 use crate::bootstrap::BootstrapError;
 use crate::firewall::FirewallError;
-use crate::relay::RelayError;
+use crate::relay::{NotInForce, RelayError};
 use crate::state::StateError;
 use crate::tls::NoRandomness;
 
@@ -54,7 +54,7 @@ impl Step {
     }
 }
 
-/// Why a change was not made. It says so in words for a person; what a program is told is made of it where it is answered.
+/// Why a change was not made, or is not in force. It says so in words for a person; what a program is told is made of it where it is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeError {
     /// A step of it failed.
@@ -78,6 +78,8 @@ pub enum ChangeError {
     TakesBack(Vec<String>),
     /// The keys of an offer can't be made, for this reason.
     Keys(String),
+    /// The change was made and stays, and relays go by what was before: these, in words.
+    NotInForce(String),
     /// The task that made the change ended before it.
     BrokeOff,
 }
@@ -101,6 +103,7 @@ impl ChangeError {
             Self::PreconditionFailed { .. } => "Another trust version is in force",
             Self::LockOut(_) => "The new trust document would lock its sender out",
             Self::TakesBack(_) => "The new trust document takes back what holds",
+            Self::NotInForce(_) => "The change is made, and not in force everywhere",
             Self::Keys(_) | Self::BrokeOff => "The proxy could not do it",
         }
     }
@@ -119,8 +122,8 @@ impl ChangeError {
             Self::PreconditionFailed { named, current } => {
                 Some(format!("If-Match names version {named}, and version {current} is in force"))
             }
-            Self::LockOut(why) | Self::Keys(why) => Some(why.clone()),
             Self::TakesBack(lines) => Some(some_of(lines)),
+            Self::LockOut(why) | Self::Keys(why) | Self::NotInForce(why) => Some(why.clone()),
             Self::BrokeOff => Some("the change broke off".to_owned()),
         }
     }
@@ -137,6 +140,9 @@ impl ChangeError {
                 "read the one in force and merge it; who is denied is let in again by a new certificate only",
             ),
             Self::LockOut(_) => Some("send it with a certificate that it lets in"),
+            Self::NotInForce(_) => Some(
+                "it is killed again and again until it is gone; `zone-proxy status` shows it until then: end its process",
+            ),
             Self::Keys(_) | Self::BrokeOff => Some("its log says more"),
         }
     }
@@ -157,6 +163,12 @@ impl fmt::Display for ChangeError {
 }
 
 impl std::error::Error for ChangeError {}
+
+impl From<NotInForce> for ChangeError {
+    fn from(error: NotInForce) -> Self {
+        Self::NotInForce(error.to_string())
+    }
+}
 
 impl From<StepError> for ChangeError {
     fn from(error: StepError) -> Self {

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, spawn_local};
-use zone_channel::{ChannelError, FromRelay, Policy, Query, RelayState, Reply, ToRelay, pair};
+use zone_channel::{ChannelError, FromRelay, Policy, Query, RelayState, Reply, ToRelay, pair, show_senders};
 use zone_protocol::provisioning::{Provisioned, RelayCounts};
 use zone_protocol::token::Token;
 use zone_proxy::config::Config;
@@ -303,6 +303,7 @@ impl Play {
 impl Starter for PlayedRelays {
     fn start(&self) -> io::Result<Started> {
         let (channel, relays) = UnixStream::pair()?;
+        show_senders(&channel)?;
         let play = Rc::clone(&self.0);
         spawn_local(async move {
             // A closed channel is the usual end.

@@ -102,18 +102,22 @@ fn a_revoked_module_server_is_cut_off_and_let_in_no_more() {
 }
 
 #[test]
-fn a_relay_that_does_not_take_the_policy_undoes_the_change() {
+fn a_relay_that_does_not_take_the_policy_is_replaced_and_the_change_stays() {
     run(async {
         let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
         let (_, party) = proxy.provision(&zone).await;
-        let before = proxy.daemon.state();
         let mut member = proxy.member(&zone, &party).await;
         proxy.relays.fails_at.set(Some("policy"));
-        let answer = put(&mut member, Some("\"1\""), &zone.trust(2)).await;
-        assert_eq!(answer.refusal(), (500, "relay-failed".into(), "relay".into()));
-        assert_eq!(proxy.daemon.state(), before);
+        let answer = put(&mut member, Some("\"1\""), &denying(&zone, 2, "e1", "endpoint")).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(proxy.relays.told(1).last(), Some(&"stop"), "it is gone when the answer comes");
+        let state = proxy.daemon.state();
+        assert_eq!(state.membership.as_ref().unwrap().document.trust.version, 2);
         proxy.relays.fails_at.set(None);
-        assert_eq!(put(&mut member, Some("\"1\""), &zone.trust(2)).await.status, 200);
+        proxy.relays.wait_until_served(2).await;
+        assert_eq!(proxy.relays.told(2), ["configure", "activate"]);
+        let policy = proxy.relays.policy.borrow().clone().unwrap();
+        assert_eq!((policy.trust.version, policy.trust.deny.len()), (2, 1));
     });
 }
 

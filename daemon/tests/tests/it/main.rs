@@ -5,6 +5,7 @@ mod captured;
 mod clients;
 mod crash;
 mod firewall;
+mod hostile_relay;
 mod hygiene;
 mod load;
 mod log;
