@@ -203,6 +203,7 @@ fn logs(lines: u32) -> Result<Reply, Failure> {
         &lines,
         "--unit=zone-proxy.service",
         "--unit=zone-relay@*.service",
+        "--unit=zone-relay-end@*.service",
         "--unit=zone-firewall.service",
         "--unit=zone-firewall-restore.service",
     ];

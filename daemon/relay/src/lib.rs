@@ -18,6 +18,7 @@ mod connections;
 mod context;
 pub mod control;
 mod copy;
+pub mod end;
 mod event_stream;
 mod expiry;
 #[cfg(test)]

@@ -38,6 +38,9 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     // Before anything else, while there is one thread.
     let mut privileges = without_privileges()?;
+    if std::env::args().nth(1).is_some_and(|argument| argument == "end") {
+        return Ok(zone_relay::end::run(std::io::stdin().as_fd().try_clone_to_owned()?)?);
+    }
     let build = build::of_this_process()?;
     let manager = ServiceManager::from_environment()?;
     // It looks at files, for what the service may have of the machine.

@@ -98,8 +98,13 @@ pub fn for_others(built: &Path, folder: &Path) -> PathBuf {
 
 /// Has a program run as the daemon's user, who may do to it what root may not everywhere, such as change its limits.
 pub fn as_daemon(command: &mut Command) -> &mut Command {
+    as_user(command, USER)
+}
+
+/// Has a program run as a user, where that can be.
+pub fn as_user<'a>(command: &'a mut Command, user: &str) -> &'a mut Command {
     if nix::unistd::geteuid().is_root() {
-        let user = nix::unistd::User::from_name(USER).expect("the user database").expect("that user");
+        let user = nix::unistd::User::from_name(user).expect("the user database").expect("that user");
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
     command

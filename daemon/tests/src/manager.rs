@@ -15,7 +15,7 @@ use std::thread;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
-use crate::{as_daemon, program_for_others, until};
+use crate::{USER, as_user, program_for_others, until};
 
 /// See the module. Dropped, it ends the relays that it started.
 #[derive(Debug)]
@@ -32,8 +32,13 @@ struct Received {
 }
 
 impl Manager {
-    /// Listens at both of its sockets.
+    /// Listens at its sockets, and starts relays as the daemon's user.
     pub fn start() -> Self {
+        Self::start_relays_as(USER)
+    }
+
+    /// The same with relays of another user, whom the daemon may not signal.
+    pub fn start_relays_as(user: &'static str) -> Self {
         let folder = crate::folder();
         let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666));
         let notify = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
@@ -43,24 +48,25 @@ impl Manager {
             let received = Arc::clone(&received);
             move || take_messages(&notify, &received)
         });
-        let listener = UnixListener::bind(folder.path().join("relay.sock")).expect("a socket");
-        open(&folder.path().join("relay.sock")).expect("our socket");
         let relays = Arc::<Mutex<Vec<Child>>>::default();
-        thread::spawn({
+        for (socket, arguments) in [("relay.sock", &[][..]), ("relay-end.sock", &["end"][..])] {
+            let listener = UnixListener::bind(folder.path().join(socket)).expect("a socket");
+            open(&folder.path().join(socket)).expect("our socket");
             let (relays, folder) = (Arc::clone(&relays), folder.path().to_owned());
-            move || {
+            thread::spawn(move || {
                 while let Ok((channel, _)) = listener.accept() {
                     let mut relay = Command::new(program_for_others("zone-relay", &folder));
                     relay
+                        .args(arguments)
                         .stdin(Stdio::from(OwnedFd::from(channel)))
                         .stdout(Stdio::null())
                         .stderr(Stdio::inherit());
                     relay.env("NOTIFY_SOCKET", folder.join("notify")).env("WATCHDOG_USEC", "400000");
-                    let started = as_daemon(&mut relay).spawn().expect("a relay");
+                    let started = as_user(&mut relay, user).spawn().expect("a relay");
                     locked(&relays).push(started);
                 }
-            }
-        });
+            });
+        }
         Self { folder, received, relays }
     }
 

@@ -10,10 +10,12 @@ use crate::protocol::UnitStatus;
 pub(super) const ENABLED: [&str; 4] =
     ["zone-firewall.socket", "zone-firewall-restore.service", "zone-relay.socket", "zone-proxy.service"];
 /// Everything that may run, in the order in which it is stopped.
-const STOPPED: [&str; 6] = [
+const STOPPED: [&str; 8] = [
     "zone-proxy.service",
     "zone-relay.socket",
     "zone-relay@*.service",
+    "zone-relay-end.socket",
+    "zone-relay-end@*.service",
     "zone-firewall.socket",
     "zone-firewall.service",
     "zone-firewall-restore.service",

@@ -12,9 +12,10 @@ use crate::report::{Context, Result, say};
 use crate::{children, workspace};
 
 /// The most exposure that `systemd-analyze security` may find in a unit, in tenths.
-const EXPOSURE: [(&str, u32); 5] = [
+const EXPOSURE: [(&str, u32); 6] = [
     ("zone-proxy.service", 15),
     ("zone-relay@.service", 15),
+    ("zone-relay-end@.service", 15),
     ("zone-firewall.service", 20),
     ("zone-firewall-restore.service", 20),
     ("zone-firewall-reapply.service", 20),

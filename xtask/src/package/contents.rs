@@ -135,6 +135,8 @@ const PROXY: &[Entry] = &[
     repo("systemd/zone-proxy.service", "/usr/lib/systemd/system/zone-proxy.service"),
     repo("systemd/zone-relay.socket", "/usr/lib/systemd/system/zone-relay.socket"),
     repo("systemd/zone-relay@.service", "/usr/lib/systemd/system/zone-relay@.service"),
+    repo("systemd/zone-relay-end.socket", "/usr/lib/systemd/system/zone-relay-end.socket"),
+    repo("systemd/zone-relay-end@.service", "/usr/lib/systemd/system/zone-relay-end@.service"),
     repo("systemd/zone-firewall.socket", "/usr/lib/systemd/system/zone-firewall.socket"),
     repo("systemd/zone-firewall.service", "/usr/lib/systemd/system/zone-firewall.service"),
     repo("systemd/zone-firewall-restore.service", "/usr/lib/systemd/system/zone-firewall-restore.service"),

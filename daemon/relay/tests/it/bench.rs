@@ -119,7 +119,8 @@ pub(crate) struct Bench {
 
 /// The relay as an ordinary user, whom it must be started as; root's own files may be closed to that one, so that
 /// it takes a copy of the program then.
-fn relay(directory: &Path) -> Command {
+/// The program, at a path where its user can start it, as that user.
+pub(crate) fn program(directory: &Path) -> Command {
     let built = PathBuf::from(env!("CARGO_BIN_EXE_zone-relay"));
     if !nix::unistd::getuid().is_root() {
         return Command::new(built);
@@ -207,7 +208,7 @@ impl Bench {
         let rendezvous = directory.0.join("relay.sock");
         let listeners: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut command = relay(&directory.0);
+        let mut command = program(&directory.0);
         let mut child = command
             .env("ZONE_LOG", "debug")
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))

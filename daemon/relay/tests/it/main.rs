@@ -4,6 +4,7 @@ mod bench;
 
 mod admission;
 mod callers;
+mod end;
 mod expiry;
 mod parks;
 mod sessions;
