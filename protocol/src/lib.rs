@@ -4,6 +4,7 @@
 //! This crate does no I/O. The proxy and both peers are built on it, and a peer in another language is
 //! written from `docs/protocol.md`, which describes the same things in prose.
 
+pub mod expiry;
 pub mod features;
 pub mod fields;
 pub mod head;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use zone_firewall_protocol::Purpose;
+use zone_protocol::expiry;
 use zone_protocol::features::Features;
 use zone_protocol::merge::digest;
 use zone_protocol::ports;
@@ -71,10 +72,16 @@ impl Daemon {
             trouble.iter().map(|why| format!("nothing can be stored, and nothing be changed: {why}")),
         );
         warnings.extend(self.time.set_back_by().map(clock_warning));
-        if status.certificate_expires_at.is_some_and(|expiry| expiry <= status.clock) {
-            warnings.push("the proxy's certificate has expired: have a new one issued".to_owned());
-        }
+        warnings.extend(self.expiry_warning());
         Report { status, warnings }
+    }
+
+    /// The line about the proxy's certificates, where they have run out or soon will.
+    pub(crate) fn expiry_warning(&self) -> Option<String> {
+        let state = self.state();
+        let name = &state.membership.as_ref()?.document.name;
+        let todo = format!("have the Module Server run 'zone-module rotate {name}'");
+        expiry::warning("the proxy's certificate", state.certificate_expiry()?, self.time.wall(), &todo)
     }
 
     /// The provisioning in force.

@@ -1,9 +1,11 @@
-//! What the daemon does by itself while it runs: it remembers the clock, rotates ticket keys, and sees to the firewall.
+//! What the daemon does by itself while it runs: it remembers the clock, warns of certificates that run out, rotates ticket
+//! keys, and sees to the firewall.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{Instant, interval_at};
+use zone_protocol::expiry::WARNING_INTERVAL;
 use zone_watchdog::Heartbeat;
 
 use crate::daemon::Daemon;
@@ -15,10 +17,11 @@ const STORE_CLOCK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Between two rotations of ticket keys: half a ticket's life.
 const ROTATE_TICKETS_INTERVAL: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Stores the clock and rotates ticket keys, for as long as the daemon lives.
+/// Stores the clock, warns of certificates and rotates ticket keys, for as long as the daemon lives.
 pub(crate) async fn clock_and_tickets(daemon: Rc<Daemon>, mut heartbeat: Heartbeat) {
     let now = Instant::now();
     let mut store = interval_at(now + STORE_CLOCK_INTERVAL, STORE_CLOCK_INTERVAL);
+    let mut warn = interval_at(now, WARNING_INTERVAL);
     let mut rotate = interval_at(now + ROTATE_TICKETS_INTERVAL, ROTATE_TICKETS_INTERVAL);
     loop {
         tokio::select! {
@@ -26,6 +29,11 @@ pub(crate) async fn clock_and_tickets(daemon: Rc<Daemon>, mut heartbeat: Heartbe
                 daemon.store_clock();
                 if let Some(back) = daemon.time.set_back_by() {
                     tracing::warn!("{}", clock_warning(back));
+                }
+            }
+            _ = warn.tick() => {
+                if let Some(warning) = daemon.expiry_warning() {
+                    tracing::warn!("{warning}");
                 }
             }
             _ = rotate.tick() => heartbeat.during(rotate_tickets(&daemon)).await,

@@ -7,11 +7,15 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
+use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, interval_at};
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use zone_endpoint::{Config, ConfigError, Credentials, CredentialsError, EndToEnd, Endpoint, SetupError};
+use zone_protocol::expiry::{self, WARNING_INTERVAL};
+use zone_protocol::tls::certificate::Leaf;
 
 /// Parks at a zone proxy and serves sessions from a list of services.
 #[derive(Debug, Parser)]
@@ -91,7 +95,8 @@ fn run(path: &Path) -> Result<(), Failure> {
         .compact()
         .init();
     let config = Config::load(path)?;
-    for warning in warnings(&config, &Credentials::read(&config)?) {
+    let credentials = Credentials::read(&config)?;
+    for warning in warnings(&config, &credentials) {
         tracing::warn!("{warning}");
     }
     let endpoint = Endpoint::from_config(&config)?;
@@ -99,6 +104,7 @@ fn run(path: &Path) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Start)?;
+        tokio::spawn(warn_daily(config.clone(), credentials.leaf().clone()));
         info!(id = %config.id, zone = %config.zone, parks = config.parks, "the endpoint starts");
         endpoint
             .run(async {
@@ -126,11 +132,31 @@ fn warnings(config: &Config, credentials: &Credentials) -> Vec<String> {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let certificate = config.certificate.display();
-    if now > credentials.leaf().not_after {
-        warnings.push(format!("{certificate} has expired: have a new one issued"));
-    } else if now < credentials.leaf().not_before {
+    if now < credentials.leaf().not_before {
+        let certificate = config.certificate.display();
         warnings.push(format!("{certificate} is not valid yet: look at this machine's clock"));
     }
+    warnings.extend(expiry_warning(config, credentials.leaf()));
     warnings
+}
+
+/// The line about this endpoint's certificate, where it has run out or soon will.
+fn expiry_warning(config: &Config, leaf: &Leaf) -> Option<String> {
+    let end = OffsetDateTime::from_unix_timestamp(leaf.not_after).ok()?;
+    let todo = format!(
+        "have 'zone-module issue endpoint {} --out DIR' run, put its files here and start the endpoint again",
+        config.id
+    );
+    expiry::warning(&config.certificate.display().to_string(), end, OffsetDateTime::now_utc(), &todo)
+}
+
+/// Says it again every day. A certificate that has run out is said to be so at every dial as well.
+async fn warn_daily(config: Config, leaf: Leaf) {
+    let mut interval = interval_at(Instant::now() + WARNING_INTERVAL, WARNING_INTERVAL);
+    loop {
+        interval.tick().await;
+        if let Some(warning) = expiry_warning(&config, &leaf) {
+            tracing::warn!("{warning}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod authority;
 mod bundle;
 mod certificates;
 mod directory;
+mod expiry;
 mod files;
 mod init;
 mod proxies;

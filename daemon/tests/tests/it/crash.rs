@@ -285,7 +285,7 @@ impl Victim {
         assert_eq!(only.len(), 1, "{only:?}");
         assert_eq!(current, Path::new("states").join(&only[0]));
         let mut files = vec!["ec.crt", "ec.key", "rsa.crt", "rsa.key", "state.json"];
-        files.extend((!member).then_some("token.json"));
+        files.push(if member { "trust.json" } else { "token.json" });
         assert_eq!(names(&state.join(current)), files);
         until("a rendezvous for the relay, if there is one, and no other", || {
             let found = names(&self.host.runtime());

@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
 use serde::Serialize;
+use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 use zone_module::control::ControlClient;
@@ -11,6 +12,7 @@ use zone_module::provision::{self, Request, rfc3339};
 use zone_module::trust::{self, Contact, Outcome};
 use zone_module::zone::{Credentials, ProxyEntry, Settings, Zone};
 use zone_module::{Error, Result, join_host_port};
+use zone_protocol::expiry;
 use zone_protocol::identity::Label;
 use zone_protocol::provisioning::{PerPort, Status};
 
@@ -108,6 +110,9 @@ struct Report {
     proxy_trust_version: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// What somebody should look at, one line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 pub(super) async fn status(zone: &Zone, name: Option<&Label>, as_json: bool) -> Result<ExitCode> {
@@ -153,6 +158,14 @@ pub(super) async fn status(zone: &Zone, name: Option<&Label>, as_json: bool) -> 
     } else {
         reports.iter().try_for_each(print)?;
     }
+    for warning in zone.expiry_warnings(OffsetDateTime::now_utc())? {
+        // Beside the document, where there is one.
+        if as_json {
+            eprintln!("zone-module: warning: {warning}");
+        } else {
+            line(format_args!("warning: {warning}"))?;
+        }
+    }
     let failed = reports.iter().any(|report| report.error.is_some());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -175,11 +188,17 @@ async fn ask(zone: &Zone, proxy: &ProxyEntry, own: &Credentials) -> (Report, Opt
         trust_version: 0,
         proxy_trust_version: None,
         error: None,
+        warnings: Vec::new(),
     };
     let asked = async {
         let control = ControlClient::of(proxy, own)?;
         let status = report.status.insert(control.status().await?);
         report.proxy_trust_version = status.trust_version;
+        let todo = format!("'zone-module rotate {}' gives it new ones", proxy.name);
+        if let Some(end) = status.certificate_expires_at {
+            let now = OffsetDateTime::now_utc();
+            report.warnings.extend(expiry::warning("its certificate", end, now, &todo));
+        }
         trust::contact(zone, &control, proxy, status).await
     };
     let contact = match asked.await {
@@ -212,6 +231,9 @@ fn print(report: &Report) -> Result<()> {
     line(format_args!("    trust version {theirs}, the zone's is {}", report.trust_version))?;
     if let Some(time) = status.certificate_expires_at {
         line(format_args!("    certificates good until {}", rfc3339(time)))?;
+    }
+    for warning in &report.warnings {
+        line(format_args!("    warning: {warning}"))?;
     }
     for port in &status.ports {
         let address = join_host_port(&port.address.to_string(), port.port);

@@ -180,7 +180,7 @@ impl Authority {
         params.not_before = validity.not_before;
         // Nobody accepts it beyond its authority's end, so it should not say otherwise.
         params.not_after = validity.not_after.min(self.not_after);
-        if params.not_after <= validity.not_before.max(OffsetDateTime::now_utc()) {
+        if self.not_after <= validity.not_before.max(OffsetDateTime::now_utc()) {
             return Err(Error::AuthorityEnded { what: self.what.clone(), at: rfc3339(self.not_after) });
         }
         Ok(params.signed_by(key, &self.issuer).map_err(wrong)?.pem())

@@ -386,3 +386,33 @@ fn every_anchor_of_a_role_is_trusted_and_handed_out_until_it_is_retired() {
     zone.write_trust(&trust).unwrap();
     assert_eq!(count(Role::ModuleServer), 1);
 }
+
+#[test]
+fn whoever_is_about_to_lose_a_certificate_is_named_until_there_is_a_new_one() {
+    let (_scratch, zone) = zone();
+    let now = OffsetDateTime::now_utc();
+    let issue = |name: &str, days| {
+        let validity = Validity { not_after: now + Duration::days(days), ..Validity::at(now) };
+        zone.issue(Role::Endpoint, &label(name), Some(validity)).unwrap();
+    };
+    issue("soon", 5);
+    issue("later", 31);
+    issue("gone", 2);
+    issue("renewed", 3);
+    issue("renewed", 300);
+    let warnings = zone.expiry_warnings(now).unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0].contains("endpoint/gone expires in") && warnings[1].contains("endpoint/soon expires in")
+    );
+    assert!(warnings[1].contains("'zone-module issue endpoint soon --out DIR'"), "{warnings:?}");
+    zone.revoke(Role::Endpoint, &label("gone")).unwrap();
+    assert_eq!(zone.expiry_warnings(now).unwrap().len(), 1);
+    assert_eq!(zone.expiry_warnings(now + Duration::days(3_640)).unwrap().len(), 3, "the authorities");
+    for number in 0..30 {
+        issue(&format!("e{number}"), 4);
+    }
+    let warnings = zone.expiry_warnings(now).unwrap();
+    assert_eq!(warnings.len(), 21);
+    assert!(warnings[20].contains("11 more parties"), "{warnings:?}");
+}

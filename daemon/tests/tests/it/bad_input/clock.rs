@@ -100,6 +100,37 @@ fn an_endpoint_in_another_year_says_that_its_clock_may_be_wrong() {
     host.counts("nobody has parked", |counts| counts["parks"] == 0);
 }
 
+/// Certificates live for a year, and are warned of for the last thirty days of it: on both sides, with what to do.
+#[test]
+fn whoever_is_about_to_lose_a_certificate_is_told_on_both_sides() {
+    let test = "whoever_is_about_to_lose_a_certificate_is_told_on_both_sides";
+    let Some(clock) = Clock::new(test) else { return };
+    let mut host = Host::start("");
+    let zone = Zone::with(&host);
+    let config = zone.issue_endpoint("e1", &[]).join("zone-endpoint.toml");
+    let early = succeed(&mut zone.cli(&["status"]), b"");
+    assert!(!early.contains("expires in"), "{early}");
+
+    host.control.kill();
+    host.restart_by(|command| clock.off_by("+350d", command));
+    let words = "the proxy's certificate expires in 1";
+    host.control.says(words);
+    let status = succeed(&mut host.cli(&["status"]), b"");
+    let warned = |line: &str| line.starts_with("warning") && line.contains("'zone-module rotate p1'");
+    assert!(status.contains(words) && status.lines().any(warned), "{status}");
+
+    let told = succeed(clock.off_by("+350d", &mut zone.cli(&["status"])), b"");
+    assert!(told.contains("its certificate expires in 1"), "{told}");
+    assert!(told.contains("spiffe://plant/endpoint/e1 expires in 1"), "{told}");
+    let mut check = Command::new(program("zone-endpoint"));
+    check.args(["check-config", "--config"]).arg(&config);
+    let told = succeed(clock.off_by("+350d", &mut check), b"");
+    assert!(
+        told.contains("endpoint.crt expires in 1") && told.contains("zone-module issue endpoint e1"),
+        "{told}"
+    );
+}
+
 fn warns(host: &Host) {
     let behind = "behind the highest time that this proxy has seen: set it";
     host.control.says(behind);
