@@ -67,6 +67,26 @@ fn an_endpoint_and_a_proxy_of_two_versions_carry_sessions_end_to_end() {
     }
 }
 
+/// The merging is the client's, so it does not need a proxy that knows of it.
+#[test]
+fn two_copies_of_a_zone_directory_keep_each_others_denials_at_an_earlier_proxy() {
+    let test = "two_copies_of_a_zone_directory_keep_each_others_denials_at_an_earlier_proxy";
+    let Some(earlier) = earlier(test) else { return };
+    let host = Host::start_of(&earlier, "", |command| command);
+    let zone = Zone::init();
+    zone.provision(&host);
+    let standby = zone.beside("standby");
+    let copied = std::process::Command::new("cp").arg("-r").arg(zone.path()).arg(&standby).status();
+    assert!(copied.expect("cp runs").success());
+    succeed(&mut zone.cli(&["revoke", "endpoint", "e1"]), b"");
+    let mut command = std::process::Command::new(programs().join("zone-module"));
+    succeed(command.arg("--zone").arg(&standby).args(["revoke", "endpoint", "e2"]), b"");
+    succeed(&mut zone.cli(&["revoke", "endpoint", "e3"]), b"");
+    assert_eq!(denied(&in_force(&host, &zone)), ["e1", "e2", "e3"]);
+    let told = succeed(&mut zone.cli(&["trust", "push"]), b"");
+    assert!(told.contains("already"), "{told}");
+}
+
 /// What the earlier program can't read lies beside its state, and is believed only where it belongs to that state.
 #[test]
 fn a_package_that_is_upgraded_downgraded_and_upgraded_again_keeps_its_zone_and_every_denial() {
