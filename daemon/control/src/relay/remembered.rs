@@ -13,10 +13,14 @@ fn path(runtime_dir: &Path, generation: u64) -> PathBuf {
     runtime_dir.join(format!("relay-{generation}.json"))
 }
 
+/// Where a note is before it is whole.
+fn next(runtime_dir: &Path, generation: u64) -> PathBuf {
+    runtime_dir.join(format!("relay-{generation}.json.next"))
+}
+
 /// Notes the process of a generation.
 pub(super) fn note(runtime_dir: &Path, generation: u64, facts: ProcessFacts) -> io::Result<()> {
-    let path = path(runtime_dir, generation);
-    let next = path.with_extension("json.next");
+    let (path, next) = (path(runtime_dir, generation), next(runtime_dir, generation));
     fs::write(&next, serde_json::to_string(&facts)?)?;
     fs::rename(next, path)
 }
@@ -31,7 +35,9 @@ pub(super) fn forget(runtime_dir: &Path, generation: u64) {
     for path in [
         rendezvous::path(runtime_dir, generation),
         path(runtime_dir, generation),
+        next(runtime_dir, generation),
         sessions::path(runtime_dir, generation),
+        sessions::next(runtime_dir, generation),
     ] {
         let _ = fs::remove_file(path);
     }
@@ -44,7 +50,9 @@ pub(super) fn all_below(runtime_dir: &Path) -> Vec<u64> {
         .filter_map(|entry| {
             let name = entry.file_name();
             let (generation, kind) = name.to_str()?.strip_prefix("relay-")?.split_once('.')?;
-            ["sock", "json", "sessions"].contains(&kind).then(|| generation.parse().ok())?
+            ["sock", "json", "json.next", "sessions", "sessions.next"]
+                .contains(&kind)
+                .then(|| generation.parse().ok())?
         })
         .collect();
     generations.into_iter().rev().collect()
@@ -60,13 +68,15 @@ mod tests {
         let facts = ProcessFacts { pid: 42, uid: 7, started: Some(99) };
         note(directory.path(), 3, facts).unwrap();
         drop(rendezvous::bind(directory.path(), 12).unwrap());
+        fs::write(directory.path().join("relay-8.json.next"), "{").unwrap();
         for other in ["admin.sock", "relay.sock", "relay-end.sock", "relay-x.sock", "relay-7.txt"] {
             fs::write(directory.path().join(other), "").unwrap();
         }
-        assert_eq!(all_below(directory.path()), [12, 3]);
+        assert_eq!(all_below(directory.path()), [12, 8, 3]);
         assert_eq!(read(directory.path(), 3), Some(facts));
         assert_eq!(read(directory.path(), 12), None);
         forget(directory.path(), 3);
+        forget(directory.path(), 8);
         forget(directory.path(), 12);
         assert!(all_below(directory.path()).is_empty());
     }

@@ -27,6 +27,11 @@ pub(super) fn path(runtime_dir: &Path, generation: u64) -> PathBuf {
     runtime_dir.join(format!("relay-{generation}.sessions"))
 }
 
+/// Where that file is before it is whole.
+pub(super) fn next(runtime_dir: &Path, generation: u64) -> PathBuf {
+    path(runtime_dir, generation).with_extension("sessions.next")
+}
+
 /// A session that has begun and not ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Session {

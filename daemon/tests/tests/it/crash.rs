@@ -287,10 +287,17 @@ impl Victim {
         let mut files = vec!["ec.crt", "ec.key", "rsa.crt", "rsa.key", "state.json"];
         files.push(if member { "trust.json" } else { "token.json" });
         assert_eq!(names(&state.join(current)), files);
-        until("a rendezvous for the relay, if there is one, and no other", || {
+        until("what control keeps of the relay, if there is one, and of no other", || {
             let found = names(&self.host.runtime());
-            let relays = found.iter().filter(|name| name.starts_with("relay-")).count();
-            found.len() == relays + 1 && relays == usize::from(member)
+            let (of_relays, others): (Vec<_>, Vec<_>) =
+                found.iter().partition(|name| name.starts_with("relay-"));
+            let parts: Vec<_> = of_relays.iter().filter_map(|name| name.split_once('.')).collect();
+            let one = parts.iter().all(|(relay, _)| *relay == parts[0].0);
+            let mut kinds: Vec<_> = parts.iter().map(|(_, kind)| *kind).collect();
+            kinds.sort_unstable();
+            // The list of sessions begins with the first one.
+            kinds.retain(|kind| *kind != "sessions");
+            others.len() == 1 && one && kinds == if member { vec!["json", "sock"] } else { Vec::new() }
         });
     }
 }
