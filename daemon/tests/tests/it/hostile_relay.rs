@@ -1,5 +1,6 @@
 //! A relay that is captured, or sick: what it does to control, and that no right outlives its end for its sake.
 
+mod captured;
 mod other_user;
 mod silent;
 
