@@ -17,7 +17,7 @@ pub mod message;
 pub mod socket;
 
 pub use message::{
-    Configure, FromRelay, Identity, KeyPair, ListenerInfo, Message, OnStop, Policy, Query, RelayState, Reply,
-    ToRelay,
+    Configure, FromRelay, Identity, KeyPair, LISTS_SESSIONS, ListenerInfo, Message, OnStop, OpenSession,
+    Policy, Query, RelayState, Reply, ToRelay,
 };
 pub use socket::{ChannelError, Receiver, Sender, SenderProcess, pair, show_senders};

@@ -165,6 +165,25 @@ pub enum Query {
     Counts,
     /// Its metrics in Prometheus' text format.
     Metrics,
+    /// The sessions that are open, in the order in which they began. Only for a relay with [`LISTS_SESSIONS`].
+    Sessions {
+        /// Those after this one: 0, and then what the last answer said.
+        after: u64,
+    },
+}
+
+/// The feature of a relay that answers [`Query::Sessions`].
+pub const LISTS_SESSIONS: &str = "sessions";
+
+/// A session that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Its id, as in the log.
+    pub id: String,
+    /// The endpoint and its service.
+    pub target: String,
+    /// The Module Server.
+    pub caller: String,
 }
 
 /// The answer to a [`Query`].
@@ -174,6 +193,13 @@ pub enum Reply {
     Counts(RelayCounts),
     /// Its metrics in Prometheus' text format.
     Metrics(String),
+    /// Open sessions.
+    Sessions {
+        /// Some of them.
+        sessions: Vec<OpenSession>,
+        /// What to ask for next, if there are more.
+        next: Option<u64>,
+    },
 }
 
 /// What a relay is doing.
@@ -204,6 +230,9 @@ pub enum FromRelay {
         /// The process as the kernel showed it to the relay, for a control of an earlier version: this one looks itself.
         #[serde(default)]
         process: Option<ProcessStatus>,
+        /// What it can be asked beside what every relay can.
+        #[serde(default)]
+        features: Vec<String>,
         /// What it is doing.
         state: RelayState,
         /// Generation, or 0 before [`ToRelay::Configure`].

@@ -172,11 +172,20 @@ impl<M: Message + DeserializeOwned> Receiver<M> {
             let read = || receive_some(self.stream.as_fd(), decoder, descriptors);
             match self.stream.try_io(Interest::READABLE, read) {
                 Ok(Read { bytes: 0, .. }) => return Err(ChannelError::Closed),
-                Ok(Read { descriptors_lost: true, .. }) => return Err(ChannelError::Descriptors),
+                Ok(Read { descriptors_lost: true, .. }) => return Err(self.lost_descriptors()),
                 Ok(Read { sender, .. }) => self.note_sender(sender)?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(closed_or(error)),
             }
+        }
+    }
+
+    /// Why the kernel has closed descriptors instead of handing them over.
+    fn lost_descriptors(&self) -> ChannelError {
+        if self.descriptors.len() >= MAX_DESCRIPTORS {
+            ChannelError::Descriptors
+        } else {
+            ChannelError::Io(rustix::io::Errno::MFILE.into())
         }
     }
 

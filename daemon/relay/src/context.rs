@@ -13,6 +13,7 @@ use crate::connections::Connections;
 use crate::leg::EndpointLeg;
 use crate::limiters::Limiters;
 use crate::metrics::Metrics;
+use crate::open_sessions::OpenSessions;
 use crate::rules::{Port, Rules};
 use crate::switchboard::Switchboard;
 
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) switchboard: Arc<Switchboard<EndpointLeg>>,
     /// Everybody who is connected.
     pub(crate) connections: Arc<Connections>,
+    /// The sessions that are open.
+    pub(crate) sessions: Arc<OpenSessions>,
     /// What this relay counts.
     pub(crate) metrics: Arc<Metrics>,
     /// Keeps the log readable.
@@ -47,6 +50,7 @@ impl Context {
             switchboard: Switchboard::new(pairing, rules.limits.event_backlog, Arc::clone(&metrics)),
             rules: RwLock::new(Arc::new(rules)),
             connections: Arc::default(),
+            sessions: Arc::default(),
             metrics,
             log_budget: LogBudget::new(LOG_BURST, LOG_PER_SECOND),
             limiters: Limiters::default(),

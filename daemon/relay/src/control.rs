@@ -13,7 +13,8 @@ use rustix::net::sockopt::socket_peercred;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zone_channel::{
-    ChannelError, Configure, FromRelay, OnStop, Policy, Query, Receiver, RelayState, Reply, Sender, ToRelay,
+    ChannelError, Configure, FromRelay, LISTS_SESSIONS, OnStop, Policy, Query, Receiver, RelayState, Reply,
+    Sender, ToRelay,
 };
 use zone_protocol::provisioning::ProcessStatus;
 use zone_service_manager::ServiceManager;
@@ -243,6 +244,7 @@ impl Relay {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: self.build.clone(),
             process: Some(self.privileges.clone()),
+            features: vec![LISTS_SESSIONS.to_owned()],
             state: self.state,
             generation: serving.map_or(0, |s| s.generation),
             serves: serving.map(|s| s.name.clone()).unwrap_or_default(),
@@ -334,6 +336,11 @@ impl Relay {
     fn reply(&self, query: Query) -> Reply {
         let counts = self.serving.as_ref().map(Serving::counts).unwrap_or_default();
         match (query, &self.serving) {
+            (Query::Sessions { after }, Some(serving)) => {
+                let (sessions, next) = serving.context.sessions.after(after);
+                Reply::Sessions { sessions, next }
+            }
+            (Query::Sessions { .. }, None) => Reply::Sessions { sessions: Vec::new(), next: None },
             (Query::Counts, _) | (Query::Metrics, None) => Reply::Counts(counts),
             (Query::Metrics, Some(serving)) => Reply::Metrics(serving.context.metrics.text(&counts)),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
+use zone_channel::OpenSession;
 use zone_pairing::{Event, ParkId};
 use zone_protocol::fields;
 use zone_protocol::head::write_response;
@@ -15,6 +16,7 @@ use crate::connections::TerminationReason;
 use crate::context::Context;
 use crate::copy::{BidirectionalCopy, Outcome};
 use crate::leg::EndpointLeg;
+use crate::open_sessions::Entry;
 use crate::switchboard::Request;
 
 /// The reason of an end that nobody gave one for: the task was dropped, or panicked.
@@ -35,6 +37,11 @@ async fn run(context: Arc<Context>, mut caller: AdmittedConnection, connected: C
     if tell_caller(&context, &mut caller.stream, &request, &leg).await.is_err() {
         return;
     }
+    let entry = context.sessions.enter(OpenSession {
+        id: request.session.to_string(),
+        target: request.target.to_string(),
+        caller: request.caller.to_string(),
+    });
     tracing::info!(
         target: "audit",
         caller_address = %caller.peer,
@@ -47,7 +54,8 @@ async fn run(context: Arc<Context>, mut caller: AdmittedConnection, connected: C
     let EndpointLeg { stream, early: answered, registered, mailbox, permits: _permits, .. } = *leg;
     let idle = context.rules().timeouts.session_idle;
     let copy = BidirectionalCopy::new(caller.stream, early, stream, answered, idle, &context.metrics);
-    let mut session = Session { context: &context, began: Instant::now(), copy, reason: ABORTED };
+    let entry = Some(entry);
+    let mut session = Session { context: &context, began: Instant::now(), copy, reason: ABORTED, entry };
     let ended = tokio::select! {
         biased;
         reason = caller.registered.termination.terminated() => Err(terminated(reason, "caller_not_admitted")),
@@ -101,10 +109,14 @@ struct Session<'a> {
     copy: BidirectionalCopy<'a>,
     /// Why it has ended; to be set before.
     reason: &'static str,
+    /// Among the open ones.
+    entry: Option<Entry>,
 }
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
+        // Before the line: a control that asks meanwhile is told of no session whose end it will not see.
+        self.entry = None;
         let (moved, cause) = (self.copy.moved(), self.copy.cause());
         self.context.metrics.session_ended(self.reason, moved.from_caller, moved.from_endpoint);
         tracing::info!(

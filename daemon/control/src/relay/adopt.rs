@@ -21,6 +21,8 @@ use super::{remembered, rendezvous};
 
 /// For the relays to answer before control starts to do without them.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// For a relay that was taken up to say which sessions are open.
+const SESSIONS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to take a relay up.
 const TAKE_UP_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -218,7 +220,7 @@ impl Supervisor {
                 }
                 tracing::info!(generation, pid, "control took up the relay that serves");
                 self.announce_change();
-                self.send_policy(&relay).await;
+                self.send_policy(&relay, hello.lists_sessions).await;
             }
             (RelayState::Serving, Some(wanted)) => {
                 tracing::info!(generation, pid, "a relay of an earlier provisioning drains");
@@ -233,12 +235,12 @@ impl Supervisor {
                     }
                 }
                 self.drain(Some(Rc::clone(&relay)), gone);
-                self.send_policy(&relay).await;
+                self.send_policy(&relay, hello.lists_sessions).await;
             }
             (RelayState::Draining, Some(_)) => {
                 tracing::info!(generation, pid, "control took up a relay that drains");
                 self.inner.borrow_mut().draining.push(Rc::clone(&relay));
-                self.send_policy(&relay).await;
+                self.send_policy(&relay, hello.lists_sessions).await;
             }
             (state, wanted) => {
                 tracing::info!(generation, pid, ?state, "a relay without a purpose is ended");
@@ -252,7 +254,7 @@ impl Supervisor {
     }
 
     /// Tells a relay that was taken up the rules of now, until nothing has changed meanwhile.
-    async fn send_policy(&self, relay: &Rc<Relay>) {
+    async fn send_policy(&self, relay: &Rc<Relay>, lists_sessions: bool) {
         loop {
             let Some(Wanted { policy, .. }) = self.inner().wanted.clone() else { return };
             if let Err(error) = relay.set_policy(&policy).await {
@@ -263,8 +265,13 @@ impl Supervisor {
             }
             let now = self.inner().wanted.clone();
             if now.is_none_or(|now| Rc::ptr_eq(&now.policy, &policy)) {
-                return;
+                break;
             }
+        }
+        // From the policy on it sends its records: what began and ended before is asked for.
+        if lists_sessions && let Err(error) = relay.reconcile_sessions(SESSIONS_TIMEOUT).await {
+            let generation = relay.generation();
+            tracing::warn!(generation, %error, "a relay that was taken up does not say which sessions are open");
         }
     }
 

@@ -16,8 +16,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use zone_channel::{
-    ChannelError, Configure, FromRelay, ListenerInfo, Policy, Query, Receiver, RelayState, Reply, Sender,
-    ToRelay, pair,
+    ChannelError, Configure, FromRelay, LISTS_SESSIONS, ListenerInfo, Policy, Query, Receiver, RelayState,
+    Reply, Sender, ToRelay, pair,
 };
 use zone_protocol::provisioning::ProcessStatus;
 
@@ -93,6 +93,8 @@ pub(super) struct End {
 #[derive(Debug)]
 pub(super) struct Hello {
     pub(super) serves: String,
+    /// Whether it can be asked for its sessions.
+    pub(super) lists_sessions: bool,
     pub(super) listeners: Vec<Listener>,
     /// Whether every listener that it named came along.
     pub(super) complete: bool,
@@ -166,6 +168,7 @@ impl Relay {
                     version,
                     build,
                     process: own,
+                    features,
                     state,
                     generation: named,
                     serves,
@@ -178,6 +181,7 @@ impl Relay {
                 tracing::debug!(pid, version, named, ?state, "a relay said hello");
                 let hello = Hello {
                     serves,
+                    lists_sessions: features.iter().any(|feature| feature == LISTS_SESSIONS),
                     complete: fds.len() == listeners.len(),
                     listeners: received(&listeners, fds),
                 };
@@ -311,6 +315,24 @@ impl Relay {
         let reply = timeout(within, asked).await;
         self.exchange.questions.borrow_mut().remove(&id);
         reply.unwrap_or(Err(RelayError::Silent { what: "a question", within }))
+    }
+
+    /// Learns which sessions are open of a relay that was alone for a while.
+    pub(super) async fn reconcile_sessions(&self, within: Duration) -> Result<(), RelayError> {
+        let (mut listed, mut next) = (Vec::new(), Some(0));
+        // A relay that goes on and on is not followed.
+        while let Some(after) = next.filter(|_| listed.len() <= self.exchange.intake.max_sessions()) {
+            let Reply::Sessions { sessions, next: more } =
+                self.ask(Query::Sessions { after }, within).await?
+            else {
+                let (step, error) = ("sessions".to_owned(), "it answered something else".to_owned());
+                return Err(RelayError::Failed { step, error });
+            };
+            next = more.filter(|_| !sessions.is_empty());
+            listed.extend(sessions);
+        }
+        self.exchange.intake.reconcile(listed);
+        Ok(())
     }
 
     /// Tells it to close everything and exit, and sees to it that it does. Whether its process is gone; one that is not is

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use zone_channel::OpenSession;
 use zone_log::{AUDIT, Level, Record, Source};
 
-use super::sessions::{Known, Session, Sessions};
+use super::sessions::{Known, Sessions};
 use crate::metrics::Metrics;
 
 /// Records of one relay in the long run.
@@ -126,6 +127,16 @@ impl Intake {
         self.max_sessions.set(max_sessions);
     }
 
+    /// Takes in which sessions the relay says are open.
+    pub(super) fn reconcile(&self, listed: Vec<OpenSession>) {
+        self.sessions.reconcile(listed, self.max_sessions.get());
+    }
+
+    /// How many sessions it may have.
+    pub(super) fn max_sessions(&self) -> usize {
+        self.max_sessions.get()
+    }
+
     /// Has a record logged as this relay's, or drops it.
     pub(super) fn take(&self, record: Record) -> Taken {
         match self.judge(record) {
@@ -158,7 +169,7 @@ impl Intake {
                 }
                 let (target, caller) =
                     (fact("target").unwrap_or_default(), fact("caller").unwrap_or_default());
-                if self.sessions.begins(Session { id, target, caller }, limit).is_none() {
+                if self.sessions.begins(OpenSession { id, target, caller }, limit).is_none() {
                     return self.dropped();
                 }
             }

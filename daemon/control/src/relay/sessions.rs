@@ -1,7 +1,8 @@
 //! The sessions that a relay has said are open, so that each one that begins in the audit log also ends there: when its
 //! relay is killed, control writes the end.
 //!
-//! They stand in a file of the runtime directory too, for the control that follows one which was killed.
+//! They stand in a file of the runtime directory too, for the control that follows one which was killed. What began and ended
+//! meanwhile, the relay is asked for.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use zone_channel::OpenSession;
 
 use crate::log::AUDIT;
 
@@ -32,17 +34,6 @@ pub(super) fn next(runtime_dir: &Path, generation: u64) -> PathBuf {
     path(runtime_dir, generation).with_extension("sessions.next")
 }
 
-/// A session that has begun and not ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Session {
-    /// Its id.
-    pub(super) id: String,
-    /// The endpoint and its service.
-    pub(super) target: String,
-    /// The Module Server.
-    pub(super) caller: String,
-}
-
 /// What became of a line about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
@@ -63,15 +54,36 @@ pub(super) struct Sessions {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By id; `None` for one whose beginning was dropped.
-    open: HashMap<String, Option<Session>>,
+    /// By id.
+    open: HashMap<String, Open>,
     file: Option<File>,
     lines: usize,
+    failing: bool,
+}
+
+/// What is known of an open session.
+#[derive(Debug, PartialEq, Eq)]
+enum Open {
+    /// It begins in the log.
+    Logged(OpenSession),
+    /// The relay has listed it. Its beginning went to the relay's standard error, or is on its way.
+    Listed(OpenSession),
+    /// Its beginning was dropped.
+    Dropped,
+}
+
+impl Open {
+    fn session(&self) -> Option<&OpenSession> {
+        match self {
+            Self::Logged(session) | Self::Listed(session) => Some(session),
+            Self::Dropped => None,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
 enum Line {
-    Begins(Session),
+    Begins(OpenSession),
     Ended(String),
 }
 
@@ -87,27 +99,37 @@ impl Sessions {
     }
 
     /// A session begins. `None` where it can't be one, or `limit` are open already: then it is not to be logged.
-    pub(super) fn begins(&self, session: Session, limit: usize) -> Option<()> {
-        let texts = [&session.id, &session.target, &session.caller];
+    pub(super) fn begins(&self, session: OpenSession, limit: usize) -> Option<()> {
         let mut inner = self.inner.borrow_mut();
-        if texts.iter().any(|text| text.len() > MAX_TEXT_BYTES) || inner.open.len() >= limit {
+        if let Some(Open::Listed(_)) = inner.open.get(&session.id) {
+            inner.open.insert(session.id.clone(), Open::Logged(session));
+            return Some(());
+        }
+        if !fits(&session) || inner.open.len() >= limit || inner.open.contains_key(&session.id) {
             return None;
         }
-        let id = session.id.clone();
-        if inner.open.contains_key(&id) {
-            return None;
-        }
-        let noted = inner.note(&self.path, &Line::Begins(session.clone()));
-        inner.open.insert(id, Some(session));
-        report(&self.path, noted);
+        inner.open.insert(session.id.clone(), Open::Logged(session.clone()));
+        inner.note(&self.path, &Line::Begins(session));
         Some(())
+    }
+
+    /// The relay says which ones are open: what ended, or began, while no control took its records in.
+    pub(super) fn reconcile(&self, listed: Vec<OpenSession>, limit: usize) {
+        let mut inner = self.inner.borrow_mut();
+        let mut known = std::mem::take(&mut inner.open);
+        for session in listed.into_iter().filter(fits).take(limit) {
+            let id = session.id.clone();
+            let open = known.remove(&id).unwrap_or(Open::Listed(session));
+            inner.open.insert(id, open);
+        }
+        inner.rewrite(&self.path);
     }
 
     /// The beginning of a session was dropped: its end is to be too.
     pub(super) fn begins_unlogged(&self, id: String, limit: usize) {
         let mut inner = self.inner.borrow_mut();
         if id.len() <= MAX_TEXT_BYTES && inner.open.len() < limit {
-            inner.open.entry(id).or_insert(None);
+            inner.open.entry(id).or_insert(Open::Dropped);
         }
     }
 
@@ -115,12 +137,11 @@ impl Sessions {
     pub(super) fn ended(&self, id: &str) -> Known {
         let mut inner = self.inner.borrow_mut();
         match inner.open.remove(id) {
-            Some(Some(_)) => {
-                let noted = inner.note(&self.path, &Line::Ended(id.to_owned()));
-                report(&self.path, noted);
+            Some(Open::Logged(_) | Open::Listed(_)) => {
+                inner.note(&self.path, &Line::Ended(id.to_owned()));
                 Known::Logged
             }
-            Some(None) => Known::Dropped,
+            Some(Open::Dropped) => Known::Dropped,
             None => Known::Unknown,
         }
     }
@@ -128,9 +149,9 @@ impl Sessions {
     /// The relay is gone: the end of each one that is still open is logged.
     pub(super) fn lost(&self) {
         let open = std::mem::take(&mut self.inner.borrow_mut().open);
-        let mut lost: Vec<_> = open.into_values().flatten().collect();
+        let mut lost: Vec<_> = open.values().filter_map(Open::session).collect();
         lost.sort_by(|one, other| one.id.cmp(&other.id));
-        for Session { id, target, caller } in lost {
+        for OpenSession { id, target, caller } in lost {
             tracing::info!(target: AUDIT, session = id, target = target, caller, reason = RELAY_LOST, "session ended");
         }
     }
@@ -144,8 +165,12 @@ impl Inner {
             self.lines += 1;
             // The last line may be cut.
             match serde_json::from_slice(&line) {
-                Ok(Line::Begins(session)) => drop(self.open.insert(session.id.clone(), Some(session))),
-                Ok(Line::Ended(id)) => drop(self.open.remove(&id)),
+                Ok(Line::Begins(session)) => {
+                    self.open.insert(session.id.clone(), Open::Logged(session));
+                }
+                Ok(Line::Ended(id)) => {
+                    self.open.remove(&id);
+                }
                 Err(_) => {}
             }
             line.clear();
@@ -153,24 +178,49 @@ impl Inner {
     }
 
     /// Appends a line, and writes the file anew where most of it is of the past.
-    fn note(&mut self, path: &Path, line: &Line) -> io::Result<()> {
+    fn note(&mut self, path: &Path, line: &Line) {
         if self.lines > 2 * self.open.len() + MAX_STALE_LINES {
-            self.file = None;
-            self.lines = 0;
-            let next = path.with_extension("sessions.next");
-            let mut file = File::create(&next)?;
-            for session in self.open.values().flatten() {
-                file.write_all(&bytes(&Line::Begins(session.clone()))?)?;
-                self.lines += 1;
-            }
-            std::fs::rename(next, path)?;
+            self.rewrite(path);
+            return;
         }
+        let noted = self.append(path, line);
+        self.report(path, &noted);
+    }
+
+    fn append(&mut self, path: &Path, line: &Line) -> io::Result<()> {
         if self.file.is_none() {
             self.file = Some(OpenOptions::new().create(true).append(true).open(path)?);
         }
         self.lines += 1;
         self.file.as_mut().map_or(Ok(()), |file| file.write_all(&bytes(line)?))
     }
+
+    /// Writes the file anew, with what is open.
+    fn rewrite(&mut self, path: &Path) {
+        self.file = None;
+        let lines: Vec<_> = self.open.values().filter_map(Open::session).cloned().map(Line::Begins).collect();
+        self.lines = lines.len();
+        let next = path.with_extension("sessions.next");
+        let write = || {
+            let mut file = File::create(&next)?;
+            lines.iter().try_for_each(|line| file.write_all(&bytes(line)?))?;
+            std::fs::rename(&next, path)
+        };
+        let written = write();
+        self.report(path, &written);
+    }
+
+    /// Says what went wrong, once until it goes well again.
+    fn report(&mut self, path: &Path, noted: &io::Result<()>) {
+        if let (Err(error), false) = (noted, self.failing) {
+            tracing::warn!(path = %path.display(), %error, "the open sessions can't be noted for the next control");
+        }
+        self.failing = noted.is_err();
+    }
+}
+
+fn fits(session: &OpenSession) -> bool {
+    [&session.id, &session.target, &session.caller].iter().all(|text| text.len() <= MAX_TEXT_BYTES)
 }
 
 fn bytes(line: &Line) -> io::Result<Vec<u8>> {
@@ -179,20 +229,14 @@ fn bytes(line: &Line) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn report(path: &Path, noted: io::Result<()>) {
-    if let Err(error) = noted {
-        tracing::warn!(path = %path.display(), %error, "the open sessions can't be noted for the next control");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const LIMIT: usize = 3;
 
-    fn session(id: &str) -> Session {
-        Session { id: id.to_owned(), target: "host-7:ssh".to_owned(), caller: "module-1".to_owned() }
+    fn session(id: &str) -> OpenSession {
+        OpenSession { id: id.to_owned(), target: "host-7:ssh".to_owned(), caller: "module-1".to_owned() }
     }
 
     fn open(sessions: &Sessions) -> Vec<String> {
@@ -217,6 +261,23 @@ mod tests {
         assert_eq!(sessions.ended("a"), Known::Logged);
         sessions.lost();
         assert!(open(&sessions).is_empty());
+    }
+
+    #[test]
+    fn what_the_relay_lists_is_open_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let sessions = Sessions::of(directory.path(), 7);
+        for id in ["ended meanwhile", "goes on"] {
+            sessions.begins(session(id), LIMIT).unwrap();
+        }
+        sessions
+            .reconcile(["goes on", "began meanwhile", "on its way", "too many"].map(session).into(), LIMIT);
+        assert_eq!(open(&sessions), ["began meanwhile", "goes on", "on its way"]);
+        assert_eq!(open(&Sessions::of(directory.path(), 7)), open(&sessions));
+        let on_its_way = || sessions.begins(session("on its way"), LIMIT);
+        assert_eq!((on_its_way(), on_its_way()), (Some(()), None), "it is logged once");
+        assert_eq!(sessions.ended("began meanwhile"), Known::Logged);
+        assert_eq!(sessions.ended("ended meanwhile"), Known::Unknown);
     }
 
     #[test]

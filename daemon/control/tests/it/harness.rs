@@ -243,6 +243,7 @@ impl Play {
             version: "played".into(),
             build: "played".into(),
             process: None,
+            features: Vec::new(),
             state: RelayState::Fresh,
             generation: 0,
             serves: String::new(),
@@ -275,6 +276,7 @@ impl Play {
                 ToRelay::Ask { id, query } => {
                     let reply = match query {
                         Query::Counts => Reply::Counts(RelayCounts { parks: 7, ..RelayCounts::default() }),
+                        Query::Sessions { .. } => Reply::Sessions { sessions: Vec::new(), next: None },
                         Query::Metrics => Reply::Metrics("zone_relay_played 1\n# EOF\n".into()),
                     };
                     sender.send(&FromRelay::Reply { id, reply }, &[]).await?;

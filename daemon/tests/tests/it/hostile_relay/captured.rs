@@ -112,7 +112,10 @@ fn what_a_relay_says_never_stands_as_controls_word() {
     assert_eq!(shown["capabilities"], processes[0]["capabilities"], "as the kernel shows them");
 
     let metrics = scene.ask("/metrics");
-    assert!(metrics.contains("zone_relay_parks 7") && metrics.contains("zone_proxy_provisioned 1"), "{metrics}");
+    assert!(
+        metrics.contains("zone_relay_parks 7") && metrics.contains("zone_proxy_provisioned 1"),
+        "{metrics}"
+    );
     assert!(!metrics.contains("99999") && !metrics.contains("garbage"), "{metrics}");
     assert_eq!(metrics.matches("# EOF").count(), 1, "{metrics}");
     assert!(scene.host.metric(&scene.zone, "zone_proxy_relay_metrics_dropped_total") >= 4);
