@@ -3,6 +3,7 @@
 mod audit;
 mod captured;
 mod other_user;
+mod restarts;
 mod silent;
 
 use nix::sys::signal::{Signal, kill};
