@@ -172,7 +172,7 @@ fn after_any_restart_one_relay_serves_under_the_newest_trust_or_status_says_what
         return skip(name, "a mount namespace takes root");
     }
     // They mostly wait, so several go side by side.
-    let left = Mutex::new(seeds(30));
+    let left = Mutex::new(seeds(10));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
