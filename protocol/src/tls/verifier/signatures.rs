@@ -43,3 +43,33 @@ impl SignatureVerifier {
         self.0.supported_schemes()
     }
 }
+
+/// The three methods by which rustls has a verifier check signatures, for one that holds a [`SignatureVerifier`] in this
+/// field. They are the same in both of its traits (`ClientCertVerifier` and `ServerCertVerifier`), which have no default for
+/// them.
+macro_rules! check_signatures_by {
+    ($field:ident) => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &::rustls::pki_types::CertificateDer<'_>,
+            signature: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            self.$field.verify_tls12(message, certificate, signature)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &::rustls::pki_types::CertificateDer<'_>,
+            signature: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            self.$field.verify_tls13(message, certificate, signature)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<::rustls::SignatureScheme> {
+            self.$field.schemes()
+        }
+    };
+}
+pub(super) use check_signatures_by;
