@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use super::channel::EXIT_TIMEOUT;
 use super::end::HELPER_TIMEOUT;
+use super::life::EXIT_TIMEOUT;
 use super::process::Process;
 use super::sessions::Sessions;
 

@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep, timeout};
 use zone_channel::{ListenerInfo, RelayState};
 
 use super::absent::{Absent, TAKE_UP_TIMEOUT};
-use super::channel::{EXIT_TIMEOUT, Fresh, Hello, KILL_INTERVAL, Relay};
+use super::channel::{Fresh, Hello, Relay};
 use super::error::RelayError;
+use super::life::{EXIT_TIMEOUT, KILL_INTERVAL};
 use super::process::Process;
 use super::sessions::Sessions;
 use super::supervise::{Supervisor, Wanted, stop_all};

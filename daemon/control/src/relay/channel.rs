@@ -4,26 +4,25 @@
 //! ended is the kernel's word.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
-use std::future::pending;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::process::Child;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use zone_channel::{
-    ChannelError, Configure, FromRelay, LISTS_SESSIONS, ListenerInfo, Policy, Query, Receiver, RelayState,
-    Reply, Sender, ToRelay, pair,
+    Configure, FromRelay, LISTS_SESSIONS, ListenerInfo, Policy, Query, RelayState, Reply, Sender, ToRelay,
+    pair,
 };
 use zone_protocol::provisioning::ProcessStatus;
 
 use super::end::{Ender, HELPER_TIMEOUT};
 use super::error::RelayError;
-use super::intake::{Intake, Taken};
+use super::exchange::{Answer, Exchange};
+use super::intake::Intake;
+use super::life::{EXIT_TIMEOUT, End, Life, reap};
 use super::listener::Listener;
 use super::process::Process;
 use super::sessions::Sessions;
@@ -33,18 +32,8 @@ use crate::metrics::Metrics;
 const MAX_QUEUED: usize = 16;
 /// For a relay to carry out what it is told. One that takes no policy within it is ended.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a relay to exit once it was told to, or has closed its channel, before it is killed.
-pub(super) const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between two attempts to kill a relay that goes on.
-pub(super) const KILL_INTERVAL: Duration = Duration::from_secs(10);
-/// For the log records that a relay sent before its end to be taken in.
-const LAST_RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Characters of what a relay says went wrong.
-const MAX_WORDS_CHARS: usize = 400;
 /// Of what a relay says of landlock.
 const MAX_LANDLOCK_CHARS: usize = 80;
-/// Before more is read of a relay that says more than it may.
-const FLOOD_DELAY: Duration = Duration::from_millis(5);
 
 /// What every relay of a supervisor is made with.
 #[derive(Debug, Clone)]
@@ -80,15 +69,6 @@ pub(crate) struct Relay {
     kill: Rc<Notify>,
 }
 
-/// How a relay, or its channel, ended.
-#[derive(Debug, Clone)]
-pub(super) struct End {
-    /// In words.
-    pub(super) how: Rc<str>,
-    /// Whether the process is gone. One that goes on has lost its channel, and can be taken up again.
-    pub(super) gone: bool,
-}
-
 /// What a relay says of itself when the channel is taken up.
 #[derive(Debug)]
 pub(super) struct Hello {
@@ -105,16 +85,6 @@ struct Outgoing {
     message: ToRelay,
     descriptors: Vec<OwnedFd>,
     answer: Option<oneshot::Sender<Answer>>,
-}
-
-type Answer = Result<RelayState, RelayError>;
-
-#[derive(Debug)]
-struct Exchange {
-    state: Cell<RelayState>,
-    intake: Intake,
-    commands: RefCell<VecDeque<oneshot::Sender<Answer>>>,
-    questions: RefCell<HashMap<u64, oneshot::Sender<Reply>>>,
 }
 
 /// A channel on which the hello is awaited.
@@ -439,175 +409,36 @@ async fn write(sender: Sender<ToRelay>, mut queue: mpsc::Receiver<Outgoing>, exc
     }
 }
 
-/// What is needed to see a relay to its end.
-struct Life {
-    receiver: Receiver<FromRelay>,
-    exchange: Rc<Exchange>,
-    child: Option<Child>,
-    process: Rc<Process>,
-    kill: Rc<Notify>,
-    ender: Rc<Ender>,
-}
-
-impl Life {
-    /// Takes in what the relay says until it is gone or has lost its channel, and says how it went.
-    async fn live(mut self) -> End {
-        let over = tokio::select! {
-            how = exit(&mut self.child, &self.process) => {
-                // What it said last is still on the way: its last records.
-                let _ = timeout(LAST_RECORDS_TIMEOUT, read(&mut self.receiver, &self.exchange)).await;
-                self.forsake();
-                return End { how: how.into(), gone: true };
-            }
-            () = self.kill.notified() => None,
-            error = read(&mut self.receiver, &self.exchange) => Some(error),
-        };
-        self.forsake();
-        match over {
-            None => self.kill("not having ended in time").await,
-            Some(error) if error.is_violation() => {
-                let pid = self.process.pid();
-                tracing::error!(pid, %error, "a relay does not keep to the channel, and is killed");
-                self.kill(&error.to_string()).await
-            }
-            // It can't be known whether it goes on.
-            Some(error) if self.child.is_none() && self.process.handle().is_none() => {
-                End { how: error.to_string().into(), gone: true }
-            }
-            Some(error) => tokio::select! {
-                how = exit(&mut self.child, &self.process) => End { how: how.into(), gone: true },
-                () = self.kill.notified() => self.kill(&error.to_string()).await,
-                () = sleep(EXIT_TIMEOUT) => End { how: error.to_string().into(), gone: false },
-            },
-        }
-    }
-
-    /// The channel has ended for both sides, and whoever waits for an answer learns that none will come.
-    fn forsake(&self) {
-        self.receiver.close();
-        self.exchange.commands.borrow_mut().clear();
-        self.exchange.questions.borrow_mut().clear();
-    }
-
-    /// Kills it, again and again until it is gone.
-    async fn kill(mut self, why: &str) -> End {
-        let pid = self.process.pid();
-        let mut said = false;
-        loop {
-            let killed = match &mut self.child {
-                Some(child) => child.start_kill().map_err(|error| error.to_string()),
-                None => self.ender.end(&self.process).await.map_err(|error| error.to_string()),
-            };
-            let failed = killed.err();
-            if let Some(error) = failed.as_ref().filter(|_| !said) {
-                tracing::error!(pid, error, "a relay that is to end can't be killed");
-                said = true;
-            }
-            if self.child.is_none() && self.process.handle().is_none() {
-                return End {
-                    how: format!("it was given up: {}", failed.unwrap_or_default()).into(),
-                    gone: true,
-                };
-            }
-            match timeout(KILL_INTERVAL, exit(&mut self.child, &self.process)).await {
-                Ok(how) => return End { how: format!("it was killed, {why} ({how})").into(), gone: true },
-                Err(_) if said => {}
-                Err(_) => {
-                    said = true;
-                    tracing::error!(pid, "a relay that was killed goes on");
-                }
-            }
-        }
-    }
-}
-
 /// What a relay says of landlock, of which a short line is taken.
 fn landlock(own: Option<ProcessStatus>) -> Option<String> {
     let word = own?.confinement?.landlock?;
     Some(word.chars().filter(|char| !char.is_control()).take(MAX_LANDLOCK_CHARS).collect())
 }
 
-/// Waits for the end of a process, and says how it ended; for ever where that can't be told.
-async fn exit(child: &mut Option<Child>, process: &Process) -> String {
-    match child {
-        Some(child) => describe(child.wait().await),
-        None if process.handle().is_none() => pending().await,
-        None => {
-            process.ended().await;
-            "its process is gone".to_owned()
-        }
-    }
-}
-
-/// What a relay says in words: as much as stands on a line.
-fn words(text: &str) -> String {
-    text.chars().take(MAX_WORDS_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-async fn read(receiver: &mut Receiver<FromRelay>, exchange: &Exchange) -> ChannelError {
-    loop {
-        let message = match receiver.receive().await {
-            Ok((message, _)) => message,
-            Err(error) => return error,
-        };
-        let expected = match message {
-            FromRelay::Done(state) => {
-                exchange.state.set(state);
-                exchange.answer(Ok(state))
-            }
-            FromRelay::Failed { step, error } => {
-                let (step, error) = (words(&step), words(&error));
-                exchange.answer(Err(RelayError::Failed { step, error }))
-            }
-            FromRelay::Reply { id, reply } => {
-                let asker = exchange.questions.borrow_mut().remove(&id);
-                match asker {
-                    Some(asker) => drop(asker.send(reply)),
-                    // Perhaps nobody waits for it any more.
-                    None => sleep(FLOOD_DELAY).await,
-                }
-                true
-            }
-            FromRelay::Log(record) => {
-                if exchange.intake.take(record) == Taken::Beyond {
-                    sleep(FLOOD_DELAY).await;
-                }
-                true
-            }
-            FromRelay::Hello { .. } => return ChannelError::Malformed("a second hello".to_owned()),
-        };
-        if !expected {
-            return ChannelError::Malformed("an answer that nobody asked for".to_owned());
-        }
-    }
-}
-
-impl Exchange {
-    /// Answers the oldest command; whether there is one.
-    fn answer(&self, answer: Answer) -> bool {
-        let teller = self.commands.borrow_mut().pop_front();
-        // Nobody waits any more where its time was over.
-        teller.map(|teller| drop(teller.send(answer))).is_some()
-    }
-}
-
 fn received(infos: &[ListenerInfo], descriptors: Vec<OwnedFd>) -> Vec<Listener> {
     infos.iter().zip(descriptors).filter_map(|(info, fd)| Listener::received(*info, fd)).collect()
 }
 
-async fn reap(child: Option<Child>) -> Option<String> {
-    let mut child = child?;
-    if let Ok(status) = timeout(Duration::from_millis(100), child.wait()).await {
-        return Some(describe(status));
-    }
-    let _ = child.start_kill();
-    let _ = timeout(EXIT_TIMEOUT, child.wait()).await;
-    None
-}
+#[cfg(test)]
+mod tests {
+    use zone_protocol::provisioning::Confinement;
 
-fn describe(status: std::io::Result<ExitStatus>) -> String {
-    match status {
-        Ok(status) => status.to_string(),
-        Err(error) => format!("its exit status can't be had: {error}"),
+    use super::*;
+
+    #[test]
+    fn of_what_a_relay_says_of_landlock_one_short_line_is_taken() {
+        let word = format!("ABI 7, \n{}", "x".repeat(1_000));
+        let confinement = Confinement { seccomp: "a lie".to_owned(), filters: Some(9), landlock: Some(word) };
+        let own = ProcessStatus {
+            role: "relay".to_owned(),
+            pid: 1,
+            uid: 0,
+            capabilities: String::new(),
+            no_new_privs: true,
+            confinement: Some(confinement),
+        };
+        let line = landlock(Some(own)).unwrap();
+        assert!(line.starts_with("ABI 7, xx") && line.len() == MAX_LANDLOCK_CHARS, "{line}");
+        assert_eq!(landlock(None), None);
     }
 }
