@@ -15,7 +15,7 @@ const READER: &str = "lifeline-reader";
 /// open from the first control to the stop of the service, over every restart in between.
 #[derive(Debug)]
 pub struct Lifeline {
-    /// For relays.
+    /// The end that each relay gets a copy of: its end of file is the real stop.
     pub(crate) reader: OwnedFd,
     /// To be held by control, and by nobody else but the manager.
     pub(crate) writer: OwnedFd,

@@ -22,7 +22,7 @@ pub(crate) enum Purpose {
 pub(crate) struct OpenOffer {
     /// The offer's name, a UUID.
     pub(crate) id: String,
-    /// What it is for.
+    /// Whether its keys are for a first provisioning or for new certificates.
     pub(crate) purpose: Purpose,
     /// Its keys; they leave memory only with the state that they become part of.
     pub(crate) keys: OfferedKeys,

@@ -60,7 +60,7 @@ pub struct RelayProcess {
     pub privileges: ProcessStatus,
     /// Who started it, if that was a service manager.
     pub manager: ServiceManager,
-    /// What it logs.
+    /// Where its records go: to standard error, and to control once there is a channel.
     pub log: Records,
 }
 

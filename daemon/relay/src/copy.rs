@@ -196,7 +196,7 @@ struct Direction {
     stage: Stage,
     unflushed: bool,
     moved: u64,
-    /// Why it was cut.
+    /// The error of the read or write that cut this direction; `None` where its end came in order.
     cause: Option<ErrorKind>,
 }
 

@@ -50,7 +50,7 @@ impl fmt::Display for Purpose {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortRule {
-    /// What it is for.
+    /// Which of the proxy's ports it is: it names the rule on the host, and there is one rule for each.
     pub purpose: Purpose,
     /// The TCP port.
     pub port: u16,

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum Entry {
     /// A step; what belongs to it follows.
     Step {
-        /// What it is for.
+        /// Its heading in the report, in words.
         title: String,
         /// How long it took.
         time: Duration,
@@ -29,7 +29,7 @@ pub enum Entry {
     },
     /// A check.
     Check {
-        /// What must be.
+        /// The claim that is checked, as a sentence.
         sentence: String,
         /// Whether it was.
         held: bool,

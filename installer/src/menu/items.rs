@@ -60,7 +60,7 @@ pub(crate) struct Item {
     pub(crate) key: char,
     /// Its name.
     pub(crate) name: &'static str,
-    /// What it is for.
+    /// What choosing it does, as the menu shows it beside the name.
     pub(crate) what: &'static str,
     /// What it leads to.
     pub(crate) choice: Choice,

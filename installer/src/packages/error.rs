@@ -108,7 +108,7 @@ pub enum PackageError {
     SomethingElse {
         /// The package.
         file: String,
-        /// What is in it.
+        /// What it says of itself: name, version and architecture.
         found: String,
         /// What should be in it: name, version and architecture.
         wanted: String,
