@@ -91,10 +91,10 @@ pub(crate) fn play(target: &str, seconds: u32) -> Result<()> {
         seen.read(line);
         if spoken.elapsed() > PROGRESS_INTERVAL {
             spoken = Instant::now();
-            say(&format!("   {}", seen.words()));
+            say(&format!("   {target}: {}", seen.words()));
         }
     })?;
-    say(&format!("   {}", seen.words()));
+    say(&format!("   {target}: {}", seen.words()));
     if status.success() {
         return Ok(());
     }

@@ -136,10 +136,10 @@ impl Run {
             }
         };
         if self.stage("fuzz build", |_| fuzz::build().map(|()| Count::PASSED)) {
-            for target in targets {
-                self.stage(&format!("fuzz {target}"), |_| {
-                    fuzz::play(&target, FUZZ_SECONDS).map(|()| Count::PASSED)
-                });
+            // A target keeps one processor busy, and no more.
+            let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+            for together in targets.chunks(at_once) {
+                self.stage(&format!("fuzz {}", together.join(", ")), |_| Ok(fuzz_together(together)));
             }
         }
     }
@@ -254,6 +254,29 @@ impl Run {
         say(&last_line(passed, failed, skipped));
         if failed == 0 && (skipped == 0 || !strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// Plays some targets side by side, each for the whole time.
+fn fuzz_together(targets: &[String]) -> Count {
+    let mut count = Count::default();
+    std::thread::scope(|scope| {
+        let mut running = Vec::new();
+        for target in targets {
+            running.push(scope.spawn(move || fuzz::play(target, FUZZ_SECONDS)));
+        }
+        for player in running {
+            let result =
+                player.join().unwrap_or_else(|_| Err("a fuzz target's player panicked".to_owned().into()));
+            count.add(match result {
+                Ok(()) => Count::PASSED,
+                Err(failure) => {
+                    say(&format!("error: {failure}"));
+                    Count::FAILED
+                }
+            });
+        }
+    });
+    count
 }
 
 fn last_line(passed: usize, failed: usize, skipped: usize) -> String {
