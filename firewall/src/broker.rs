@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+mod connection_limit;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -13,7 +14,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use zone_service_manager::ServiceManager;
 use crate::config;
 use crate::host::Host;
 use access::{Accounts, Peer};
+use connection_limit::ConnectionLimit;
 
 /// The time for a request to arrive, and for an answer to be taken.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ struct Broker {
     /// Since when one is being carried out.
     busy_since: Mutex<Option<Instant>>,
     /// The connections that are open.
-    connections: AtomicUsize,
+    connections: Arc<ConnectionLimit>,
 }
 
 /// Serves until nobody has asked for `broker.idle` seconds. The socket comes from systemd (`LISTEN_FDS`, sd_listen_fds(3));
@@ -81,7 +82,7 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
         host,
         work: Mutex::new(()),
         busy_since: Mutex::new(None),
-        connections: AtomicUsize::new(0),
+        connections: Arc::default(),
     });
     let manager = ServiceManager::from_environment().unwrap_or_else(|error| {
         tracing::warn!("systemd can't be notified, NOTIFY_SOCKET is of no use: {error}");
@@ -107,7 +108,7 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
         if !broker.is_stuck() {
             manager.alive();
         }
-        if broker.connections.load(Ordering::Acquire) > 0 {
+        if broker.connections.open() > 0 {
             last_use = Instant::now();
         } else if last_use.elapsed() >= idle {
             break;
@@ -150,34 +151,52 @@ fn wait(listener: &UnixListener, timeout: Duration) -> Result<bool, BrokerError>
     }
 }
 
-/// Serves a connection in a thread of its own, or refuses it where there are as many as root's file allows.
-fn admit(broker: &Arc<Broker>, stream: UnixStream, max_connections: usize) {
-    if broker.connections.fetch_add(1, Ordering::AcqRel) >= max_connections {
-        broker.connections.fetch_sub(1, Ordering::AcqRel);
-        let why = format!("the broker already serves {max_connections} connections (broker.connections)");
+/// Serves a connection in a thread of its own, or refuses it where its user has as many as root's file allows.
+fn admit(broker: &Arc<Broker>, stream: UnixStream, max: usize) {
+    let peer = match peer(&stream) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!("a connection was lost: the kernel does not say whose it is: {error}");
+            return;
+        }
+    };
+    let Some(permit) = broker.connections.admit(peer, &accounts(), max) else {
+        let why = format!("the broker already serves {max} connections of yours (broker.connections)");
         let _ = stream.set_nonblocking(true);
         send(&stream, &Answer::Refused { why, help: "try again in a moment".to_owned() });
         return;
-    }
+    };
     let broker = Arc::clone(broker);
     thread::spawn(move || {
-        if let Err(error) = serve_connection(&broker, &stream) {
+        let _permit = permit;
+        if let Err(error) = serve_connection(&broker, peer, &stream) {
             tracing::warn!("a connection broke off: {error}");
         }
-        broker.connections.fetch_sub(1, Ordering::AcqRel);
     });
 }
 
-/// One request and its answer.
-fn serve_connection(broker: &Broker, stream: &UnixStream) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
+/// Who connected, as the kernel says.
+fn peer(stream: &UnixStream) -> io::Result<Peer> {
     let credentials = socket_peercred(stream)?;
-    let peer = Peer {
+    Ok(Peer {
         uid: credentials.uid.as_raw(),
         gid: credentials.gid.as_raw(),
         pid: credentials.pid.as_raw_nonzero().get(),
-    };
+    })
+}
+
+/// The users of this host; where they can't be read, nobody but root may ask.
+fn accounts() -> Accounts {
+    Accounts::of_this_host().unwrap_or_else(|error| {
+        tracing::error!("/etc/passwd or /etc/group can't be read, so only root may ask: {error}");
+        Accounts::default()
+    })
+}
+
+/// One request and its answer.
+fn serve_connection(broker: &Broker, peer: Peer, stream: &UnixStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
     let refused = |why: &str, help: &str| {
         tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), "no request");
         Answer::Refused { why: why.to_owned(), help: help.to_owned() }
@@ -303,10 +322,7 @@ fn fitting(answer: &Answer) -> String {
 impl Broker {
     /// Answers a request once no other one is being carried out.
     fn perform(&self, peer: Peer, stream: &UnixStream, request: &Request) -> Answer {
-        let accounts = Accounts::of_this_host().unwrap_or_else(|error| {
-            tracing::error!("/etc/passwd or /etc/group can't be read, so only root may ask: {error}");
-            Accounts::default()
-        });
+        let accounts = accounts();
         let _one_at_a_time = self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if has_left(stream) {
             // Whoever gave it up may have asked for something newer since, which this would undo.

@@ -93,7 +93,7 @@ impl Default for Limits {
 pub(crate) struct Broker {
     /// Seconds without a request after which it ends itself; systemd starts it again.
     pub(crate) idle: u32,
-    /// Connections at once.
+    /// Connections at once, of each user that may ask, and of all others together.
     pub(crate) connections: usize,
 }
 

@@ -165,7 +165,17 @@ fn more_connections_than_allowed_are_told_so() {
     third.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let mut answer = String::new();
     third.read_to_string(&mut answer).unwrap();
-    assert!(answer.contains("already serves 2 connections (broker.connections)"), "{answer}");
+    assert!(answer.contains("already serves 2 connections of yours (broker.connections)"), "{answer}");
+}
+
+#[test]
+fn strangers_who_hold_connections_keep_nobody_out_who_may_ask() {
+    let Some(host) = served("strangers hold connections") else { return };
+    let holder = host.hold_as(STRANGER, 64);
+    assert_eq!(host.ask(&json!([])), json!({"done": []}), "root is served");
+    assert!(host.send_as(CONTROL, b"\"verify\"\n")["verified"].is_array(), "control is served");
+    assert!(host.send_as(ADMIN, b"\"plan\"\n")["plan"].is_string(), "an admin is served");
+    drop(holder);
 }
 
 #[test]

@@ -92,6 +92,16 @@ pub(crate) struct Finished {
     pub(crate) err: String,
 }
 
+/// A process that holds connections open for as long as this lives.
+pub(crate) struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl From<Output> for Finished {
     fn from(output: Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -235,6 +245,26 @@ impl Host {
             .status()
             .expect("setpriv runs");
         assert!(status.success());
+    }
+
+    /// Keeps this many silent connections open, each of which is opened again when it ends, until the answer is dropped.
+    pub(crate) fn hold_as(&self, uid: u32, count: usize) -> Holder {
+        std::fs::set_permissions(self.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("a mode");
+        let script = "import select,socket,sys\ndef held():\n s=socket.socket(socket.AF_UNIX)\n s.connect(sys.argv[1])\n\
+             \x20return s\nh=[held() for _ in range(int(sys.argv[2]))]\nprint('held',flush=True)\nwhile True:\n\
+             \x20for s in select.select(h,[],[])[0]:\n  s.close()\n  h[h.index(s)]=held()";
+        let uid = uid.to_string();
+        let mut child = Command::new("setpriv")
+            .args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "/usr/bin/python3", "-c", script])
+            .arg(self.socket())
+            .arg(count.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("setpriv runs");
+        let mut said = [0; 4];
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut said).expect("it holds them");
+        Holder(child)
     }
 
     /// Stops the broker, or lets it go on.
