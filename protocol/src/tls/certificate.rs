@@ -18,6 +18,14 @@ use x509_parser::public_key::PublicKey;
 use super::error::TlsError;
 use crate::identity::Identity;
 
+/// How many certificates a peer may show behind its leaf. A zone's authorities sign leaves themselves; this leaves room for
+/// a hierarchy of one's own, and bounds what a stranger can have a verifier try.
+pub const MAX_INTERMEDIATES: usize = 4;
+/// The longest chain that a peer may show, in bytes of DER, the leaf included.
+pub const MAX_CHAIN_BYTES: usize = 16 * 1024;
+/// The shortest RSA key of a party, in bits.
+const MIN_RSA_BITS: usize = 2048;
+
 /// What a leaf certificate says of its owner: all that a connection keeps of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
@@ -53,12 +61,22 @@ impl Issued {
 }
 
 impl Leaf {
-    /// Reads a leaf. It must hold exactly one SPIFFE URI and be no authority.
+    /// Reads a leaf. It must hold exactly one SPIFFE URI and a key of a kind that parties may have, and be no authority.
     pub fn read(der: &[u8]) -> Result<Self, TlsError> {
         let certificate = parse(der, "certificate")?;
-        let wrong = |why: String| TlsError::Certificate { what: "certificate".into(), why };
+        let wrong = |why: String| TlsError::Unfit { what: "certificate".into(), why };
         if certificate.is_ca() {
             return Err(wrong("it is an authority's; a party needs one of its own".into()));
+        }
+        match key_kind(&certificate) {
+            KeyKind::P256 | KeyKind::P384 | KeyKind::Rsa(MIN_RSA_BITS..) => {}
+            KeyKind::Rsa(bits) => {
+                return Err(wrong(format!("its RSA key has {bits} bits; {MIN_RSA_BITS} are the least")));
+            }
+            KeyKind::Other => {
+                let why = "its key is neither ECDSA on P-256 or P-384 nor RSA; issue one with such a key";
+                return Err(wrong(why.into()));
+            }
         }
         let names = certificate
             .subject_alternative_name()
@@ -83,11 +101,45 @@ impl Leaf {
         })
     }
 
-    /// Reads a leaf with what was shown behind it.
+    /// Reads a leaf with what was shown behind it, which may be no more than a verifier can try soon, and no authority that
+    /// may sign no certificates (RFC 5280, section 4.2.1.3).
     pub fn read_chain(leaf: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<Self, TlsError> {
-        let others = intermediates.iter().map(|der| Ok(Issued::of(&parse(der, "certificate")?)));
+        check_size(leaf, intermediates)?;
+        let others = intermediates.iter().map(|der| {
+            let certificate = parse(der, "intermediate certificate")?;
+            let usage = certificate.key_usage();
+            let signs = usage.is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
+            if certificate.is_ca() && !signs {
+                let why = "it is an authority's that may not sign certificates (keyCertSign)".into();
+                return Err(TlsError::Unfit { what: "intermediate certificate".into(), why });
+            }
+            Ok(Issued::of(&certificate))
+        });
         Ok(Self { shown_with: others.collect::<Result<_, TlsError>>()?, ..Self::read(leaf)? })
     }
+}
+
+fn check_size(leaf: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+    let wrong = |why: String| Err(TlsError::Unfit { what: "certificate chain".into(), why });
+    let count = intermediates.len();
+    if count > MAX_INTERMEDIATES {
+        return wrong(format!("{count} certificates behind the leaf; {MAX_INTERMEDIATES} are the most"));
+    }
+    let bytes = leaf.len() + intermediates.iter().map(|der| der.len()).sum::<usize>();
+    if bytes > MAX_CHAIN_BYTES {
+        return wrong(format!("it has {bytes} bytes; {MAX_CHAIN_BYTES} are the most"));
+    }
+    Ok(())
+}
+
+/// Of certificates with the same subject the first one alone, so that there is one way up a chain and no more.
+pub(super) fn one_of_each_subject<'a>(chain: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {
+    let mut seen = HashSet::new();
+    let first = |der: &&CertificateDer<'a>| {
+        parse(der, "certificate")
+            .is_ok_and(|certificate| seen.insert(certificate.subject().as_raw().to_vec()))
+    };
+    chain.iter().filter(first).cloned().collect()
 }
 
 /// A distinguished name, as SHA-256 over its DER.
@@ -112,6 +164,8 @@ pub fn removed_anchors(old: &[String], new: &[String]) -> HashSet<NameHash> {
         .collect()
 }
 
+/// The curve P-384 among the parameters of a key (RFC 5480, section 2.1.1.1).
+const CURVE_P384: Oid<'static> = oid!(1.3.132.0.34);
 /// The curve P-256 among the parameters of a key (RFC 5480, section 2.1.1.1): secp256k1 is as long.
 const CURVE_P256: Oid<'static> = oid!(1.2.840.10045.3.1.7);
 
@@ -122,6 +176,8 @@ pub enum KeyKind {
     Rsa(usize),
     /// ECDSA over P-256.
     P256,
+    /// ECDSA over P-384.
+    P384,
     /// A key of any other kind.
     Other,
 }
@@ -144,25 +200,29 @@ pub struct Facts {
 /// Reads what the proxy checks before it takes a certificate; `what` names it in errors.
 pub fn facts(der: &[u8], what: &str) -> Result<Facts, TlsError> {
     let certificate = parse(der, what)?;
-    let spki = certificate.public_key();
-    let key = match spki.parsed() {
-        Ok(PublicKey::RSA(rsa)) => KeyKind::Rsa(rsa.key_size()),
-        Ok(PublicKey::EC(_))
-            if spki.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok())
-                == Some(CURVE_P256) =>
-        {
-            KeyKind::P256
-        }
-        _ => KeyKind::Other,
-    };
     let validity = certificate.validity();
     Ok(Facts {
-        key,
-        spki: spki.raw.to_vec(),
+        key: key_kind(&certificate),
+        spki: certificate.public_key().raw.to_vec(),
         not_before: validity.not_before.to_datetime(),
         not_after: validity.not_after.to_datetime(),
         authority: certificate.is_ca(),
     })
+}
+
+fn key_kind(certificate: &X509Certificate<'_>) -> KeyKind {
+    let spki = certificate.public_key();
+    match spki.parsed() {
+        Ok(PublicKey::RSA(rsa)) => KeyKind::Rsa(rsa.key_size()),
+        Ok(PublicKey::EC(_)) => {
+            match spki.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok()) {
+                Some(curve) if curve == CURVE_P256 => KeyKind::P256,
+                Some(curve) if curve == CURVE_P384 => KeyKind::P384,
+                _ => KeyKind::Other,
+            }
+        }
+        _ => KeyKind::Other,
+    }
 }
 
 /// The SubjectPublicKeyInfo of a certificate, DER.
@@ -216,7 +276,7 @@ pub fn anchors_from_pem(pems: &[String], what: &str) -> Result<RootCertStore, Tl
         for der in chain_from_pem(pem, what)? {
             if !facts(&der, what)?.authority {
                 let why = "a trust anchor must be an authority's certificate (CA:TRUE)".into();
-                return Err(TlsError::Certificate { what: what.into(), why });
+                return Err(TlsError::Unfit { what: what.into(), why });
             }
             store.add(der).map_err(|e| TlsError::Certificate { what: what.into(), why: e.to_string() })?;
         }

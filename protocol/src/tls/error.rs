@@ -19,6 +19,14 @@ pub enum TlsError {
         /// What is wrong with the item.
         why: String,
     },
+    /// A certificate, or a chain of them, that can be read and that this protocol does not take.
+    #[error("{what}: {why}")]
+    Unfit {
+        /// The item, as its owner would call it.
+        what: String,
+        /// What is wrong with the item, and what would be right.
+        why: String,
+    },
     /// rustls refuses a combination.
     #[error("{0}")]
     Policy(String),

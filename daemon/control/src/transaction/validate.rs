@@ -257,6 +257,7 @@ fn describe(kind: KeyKind) -> String {
     match kind {
         KeyKind::Rsa(bits) => format!("RSA with {bits} bits"),
         KeyKind::P256 => "of P-256".to_owned(),
+        KeyKind::P384 => "of P-384".to_owned(),
         KeyKind::Other => "neither RSA 2048 nor P-256".to_owned(),
     }
 }

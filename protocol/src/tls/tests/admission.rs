@@ -1,13 +1,14 @@
 //! Who may connect to which port, by the certificate alone.
 
 use rcgen::string::Ia5String;
-use rcgen::{ExtendedKeyUsagePurpose, KeyPair, SanType};
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier as _;
 
 use super::zone::{Authority, Draft, NOW, Zone, admission, identity, label, leaf, moment, unix};
 use crate::identity::Role;
 use crate::tls::TlsError;
+use crate::tls::certificate::{MAX_CHAIN_BYTES, MAX_INTERMEDIATES};
 use crate::tls::refusal::{Refusal, capture};
 use crate::tls::verifier::Admission;
 use crate::trust::{Anchors, Trust};
@@ -173,7 +174,7 @@ fn a_certificate_for_servers_only_is_not_good_for_a_client() {
 }
 
 #[test]
-fn a_chain_of_up_to_six_authorities_below_the_anchor_is_followed() {
+fn a_chain_of_up_to_four_authorities_below_the_anchor_is_followed() {
     let zone = Zone::new();
     let port = zone.port(Role::Endpoint);
     let mut below = vec![Authority::under(&zone.endpoints, "level 1")];
@@ -183,9 +184,38 @@ fn a_chain_of_up_to_six_authorities_below_the_anchor_is_followed() {
     for depth in 1..=below.len() {
         let mut chain = vec![below[depth - 1].sign(&Draft::of(ENDPOINT))];
         chain.extend(below[..depth].iter().rev().map(Authority::der));
-        let expected = if depth <= 6 { "admitted" } else { "path" };
+        let expected = if depth <= 4 { "admitted" } else { "unreadable" };
         assert_eq!(words(shown(&port, &chain, NOW)), expected, "{depth} authorities");
     }
+}
+
+/// Before any way up the chain is tried: that is what a stranger could make long.
+#[test]
+fn a_chain_that_is_too_long_is_refused_by_its_size_whoever_signed_it() {
+    let zone = Zone::new();
+    let port = zone.port(Role::Endpoint);
+    let leaf = zone.endpoints.sign(&Draft::of(ENDPOINT));
+    let chain = |count: usize| [vec![leaf.clone()], vec![zone.proxies.der(); count]].concat();
+    assert_eq!(shown(&port, &chain(MAX_INTERMEDIATES), NOW), Ok(()));
+    let refusal = shown(&port, &chain(MAX_INTERMEDIATES + 1), NOW).unwrap_err();
+    assert_eq!(refusal.to_string(), "certificate chain: 5 certificates behind the leaf; 4 are the most");
+
+    let mut large = Draft::of(ENDPOINT);
+    let name = |n: usize| SanType::DnsName(format!("{n:05}.{}", "x".repeat(50)).try_into().unwrap());
+    large.names.extend((0..MAX_CHAIN_BYTES / 58).map(name));
+    let refusal = shown(&port, &[zone.endpoints.sign(&large)], NOW).unwrap_err().to_string();
+    assert!(refusal.ends_with("bytes; 16384 are the most"), "{refusal}");
+}
+
+#[test]
+fn an_authority_that_may_not_sign_certificates_vouches_for_nobody() {
+    let zone = Zone::new();
+    let port = zone.port(Role::Endpoint);
+    let usages = [KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+    let below = Authority::under_for(&zone.endpoints, "below", &usages);
+    let chain = [below.sign(&Draft::of(ENDPOINT)), below.der()];
+    let refusal = shown(&port, &chain, NOW).unwrap_err().to_string();
+    assert!(refusal.contains("may not sign certificates (keyCertSign)"), "{refusal}");
 }
 
 #[test]
@@ -209,6 +239,18 @@ fn keys_of_p256_p384_and_rsa_2048_are_taken() {
     for key in [KeyPair::generate().unwrap(), p384, super::zone::rsa_key()] {
         let certificate = zone.endpoints.sign_key(&Draft::of(ENDPOINT), &key);
         assert_eq!(shown(&port, &[certificate], NOW), Ok(()), "{key:?}");
+    }
+}
+
+#[test]
+fn keys_of_other_kinds_are_refused_by_their_kind() {
+    let zone = Zone::new();
+    let port = zone.port(Role::Endpoint);
+    for algorithm in [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P521_SHA512] {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let certificate = zone.endpoints.sign_key(&Draft::of(ENDPOINT), &key);
+        let refusal = shown(&port, &[certificate], NOW).unwrap_err().to_string();
+        assert!(refusal.contains("neither ECDSA on P-256 or P-384 nor RSA"), "{refusal}");
     }
 }
 
@@ -249,7 +291,7 @@ fn an_anchor_that_is_no_authority_or_no_certificate_is_refused_by_name() {
         let anchors = Anchors { endpoint: vec![zone.endpoints.pem(), pem], module_server: Vec::new() };
         admission(Role::Endpoint, &Trust::of(1, anchors, Vec::new())).unwrap_err()
     };
-    let words = "trust anchors for endpoint: not a readable X.509 certificate: a trust anchor must be an \
+    let words = "trust anchors for endpoint: a trust anchor must be an \
         authority's certificate (CA:TRUE)";
     assert_eq!(refused(party.chain).to_string(), words);
     for pem in [String::new(), "nothing".into(), party.key] {

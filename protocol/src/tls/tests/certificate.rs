@@ -23,7 +23,7 @@ fn the_kind_of_a_key_is_told_as_far_as_the_policy_needs_it() {
         (rsa_key(), KeyKind::Rsa(2048)),
         (rsa(RsaKeySize::_3072), KeyKind::Rsa(3072)),
         (new_key(), KeyKind::P256),
-        (KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap(), KeyKind::Other),
+        (KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap(), KeyKind::P384),
         (KeyPair::generate_for(&PKCS_ED25519).unwrap(), KeyKind::Other),
     ] {
         let der = authority.sign_key(&Draft::of(ENDPOINT), &key);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    PKCS_RSA_SHA256, RsaKeySize, SanType, SerialNumber,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
@@ -99,6 +99,13 @@ impl Authority {
     pub(super) fn under(above: &Self, name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         Self(CertifiedIssuer::signed_by(authority_params(name), key, &above.0).unwrap())
+    }
+
+    /// One whose certificate says what its key is for.
+    pub(super) fn under_for(above: &Self, name: &str, usages: &[KeyUsagePurpose]) -> Self {
+        let mut params = authority_params(name);
+        params.key_usages = usages.to_vec();
+        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &above.0).unwrap())
     }
 
     pub(super) fn pem(&self) -> String {

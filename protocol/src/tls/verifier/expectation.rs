@@ -50,7 +50,8 @@ impl ServerCertVerifier for Expectation {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let leaf = Leaf::read(end_entity).map_err(|e| Refusal::Unreadable(e.to_string()).into_rustls())?;
+        let leaf = Leaf::read_chain(end_entity, intermediates)
+            .map_err(|e| Refusal::Unreadable(e.to_string()).into_rustls())?;
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.signatures.algorithms();
         if let Err(error) =
