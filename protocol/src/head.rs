@@ -114,6 +114,7 @@ pub fn parse_request(bytes: &[u8], limits: HeadLimits) -> Result<Option<(Request
     let Some(length) = complete(request.parse(window(bytes, limits)), bytes, limits)? else {
         return Ok(None);
     };
+    line_ends(&bytes[..length])?;
     version(request.version)?;
     let head = RequestHead {
         method: request.method.unwrap_or_default().to_owned(),
@@ -130,6 +131,7 @@ pub fn parse_response(bytes: &[u8], limits: HeadLimits) -> Result<Option<(Respon
     let Some(length) = complete(response.parse(window(bytes, limits)), bytes, limits)? else {
         return Ok(None);
     };
+    line_ends(&bytes[..length])?;
     version(response.version)?;
     let status = response.code.unwrap_or_default();
     if status < 100 {
@@ -160,6 +162,20 @@ fn complete(
         Err(httparse::Error::Version) => Err(HeadError::Version),
         Err(error) => Err(HeadError::Malformed(error.to_string())),
     }
+}
+
+/// Where lines may end in two ways, two readers of one head can differ in what it says.
+fn line_ends(head: &[u8]) -> Result<(), HeadError> {
+    let mut before = 0;
+    for byte in head {
+        if *byte == b'\n' && before != b'\r' {
+            return Err(HeadError::Malformed(
+                "a line ends in LF alone, and lines end in CR LF here".to_owned(),
+            ));
+        }
+        before = *byte;
+    }
+    Ok(())
 }
 
 fn version(version: Option<u8>) -> Result<(), HeadError> {
@@ -210,11 +226,19 @@ impl RequestHead {
         if announced { Err(RequestError::Body) } else { Ok(()) }
     }
 
+    /// The one `Host` that a request must have (RFC 9112, section 3.2).
+    pub fn host(&self) -> Result<&str, RequestError> {
+        let mut hosts = self.fields.all("Host");
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) => Ok(host),
+            _ => Err(RequestError::Host),
+        }
+    }
+
     /// What a CONNECT asks for, once body, Host and target are in order.
     pub fn connect_target(&self) -> Result<Target, RequestError> {
         self.without_body()?;
-        let mut hosts = self.fields.all("Host");
-        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(RequestError::Host) };
+        let host = self.host()?;
         if !host.eq_ignore_ascii_case(&self.target) {
             return Err(RequestError::HostDiffers { target: printable(&self.target), host: printable(host) });
         }
@@ -282,6 +306,22 @@ mod tests {
         assert_eq!(parse_request(long.as_bytes(), limits), Err(HeadError::TooLong(100)));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(5));
         assert_eq!(parse_request(many.as_bytes(), limits), Err(HeadError::TooManyFields(4)));
+    }
+
+    #[test]
+    fn a_line_that_ends_in_lf_alone_is_malformed_wherever_it_stands() {
+        for text in [
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+        ] {
+            let error = parse_request(text.as_bytes(), HeadLimits::default()).unwrap_err();
+            assert!(error.to_string().contains("lines end in CR LF here"), "{error}");
+        }
+        let answer = parse_response(b"HTTP/1.1 200 OK\nZone-End-To-End: off\n\n", HeadLimits::default());
+        assert!(matches!(answer, Err(HeadError::Malformed(_))));
+        let early = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nearly\nbytes";
+        assert!(parse_request(early, HeadLimits::default()).unwrap().is_some(), "what follows is no head");
     }
 
     #[test]

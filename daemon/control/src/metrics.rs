@@ -1,5 +1,7 @@
 //! What control counts, and the text in which it and the relay's counts are served.
 
+mod plain_text;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -7,8 +9,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+pub(crate) use plain_text::plain_text;
+
 /// The media type of [`Metrics::text`] (OpenMetrics 1.0).
-pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type of what [`plain_text`] makes of it.
+pub(crate) const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const END: &str = "# EOF";
 
 /// Why a connection or a request was refused.

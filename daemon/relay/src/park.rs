@@ -88,7 +88,7 @@ fn check(head: &RequestHead) -> Result<u128, Refusal> {
     if head.method != "GET" {
         return Err(bad_request(405, "a park is asked for with GET"));
     }
-    if let Err(error) = head.without_body() {
+    if let Err(error) = head.host().and_then(|_| head.without_body()) {
         return Err(bad_request(400, &error.to_string()));
     }
     if !head.fields.lists("Upgrade", PARK_UPGRADE) || !head.fields.lists("Connection", "upgrade") {

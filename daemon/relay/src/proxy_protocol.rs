@@ -26,7 +26,7 @@ pub(crate) enum ProxyProtocolError {
     /// Something else came.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// Nothing, or not all of it, came in time.
+    /// It began, and not all of it came in time.
     #[error("the PROXY protocol header did not come within the deadline")]
     TooSlow,
     /// The connection failed.
@@ -42,28 +42,33 @@ pub(crate) fn is_due(rules: &Rules, port: Port, from: IpAddr) -> bool {
 
 /// Reads the header and not one byte more: the next belongs to TLS.
 ///
-/// A connection that closes, or is reset, before its first byte is a probe.
+/// A connection that closes, is reset, or reaches the deadline before its first byte is a probe.
 pub(crate) async fn read(
     stream: &mut TcpStream,
     deadline: Duration,
 ) -> Result<ProxyHeader, ProxyProtocolError> {
-    timeout(deadline, read_exactly(stream)).await.map_err(|_| ProxyProtocolError::TooSlow)?
+    let mut have = 0;
+    match timeout(deadline, read_exactly(stream, &mut have)).await {
+        Ok(read) => read,
+        Err(_) if have == 0 => Ok(ProxyHeader::Probe),
+        Err(_) => Err(ProxyProtocolError::TooSlow),
+    }
 }
 
-async fn read_exactly(stream: &mut TcpStream) -> Result<ProxyHeader, ProxyProtocolError> {
+/// `have` says how much has come, whenever this is given up.
+async fn read_exactly(stream: &mut TcpStream, have: &mut usize) -> Result<ProxyHeader, ProxyProtocolError> {
     let mut bytes = [0; LIMIT];
-    let mut have = 0;
     loop {
-        let end = (have + wanted(&bytes[..have])).min(LIMIT);
-        let read = match stream.read(&mut bytes[have..end]).await {
-            Err(error) if have == 0 && error.kind() == io::ErrorKind::ConnectionReset => 0,
+        let end = (*have + wanted(&bytes[..*have])).min(LIMIT);
+        let read = match stream.read(&mut bytes[*have..end]).await {
+            Err(error) if *have == 0 && error.kind() == io::ErrorKind::ConnectionReset => 0,
             read => read?,
         };
         if read == 0 {
-            return if have == 0 { Ok(ProxyHeader::Probe) } else { Err(HeaderError::Malformed.into()) };
+            return if *have == 0 { Ok(ProxyHeader::Probe) } else { Err(HeaderError::Malformed.into()) };
         }
-        have += read;
-        match parse(&bytes[..have])? {
+        *have += read;
+        match parse(&bytes[..*have])? {
             Parsed::Partial => {}
             Parsed::Source(address, _) => return Ok(ProxyHeader::Source(address)),
             Parsed::Probe(_) => return Ok(ProxyHeader::Probe),
@@ -147,6 +152,17 @@ mod tests {
     async fn a_connection_that_says_nothing_is_a_probe() {
         assert_eq!(after(b"").await.0.unwrap(), ProxyHeader::Probe);
         assert_eq!(after(b"PROXY UNKNOWN\r\n").await.0.unwrap(), ProxyHeader::Probe);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_stays_silent_is_a_probe_and_one_that_stops_in_its_header_is_too_slow() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let soon = Duration::from_millis(50);
+        assert_eq!(read(&mut server, soon).await.unwrap(), ProxyHeader::Probe);
+        client.write_all(b"PROXY T").await.unwrap();
+        assert!(matches!(read(&mut server, soon).await, Err(ProxyProtocolError::TooSlow)));
     }
 
     #[tokio::test]

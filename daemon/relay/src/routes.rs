@@ -82,7 +82,7 @@ async fn answer(
     admitted: &mut AdmittedConnection,
     head: &RequestHead,
 ) -> Result<bool, RequestError> {
-    if let Err(error) = head.without_body() {
+    if let Err(error) = head.host().and_then(|_| head.without_body()) {
         return Err(Refusal::new(Reason::BadRequest, "request", error.to_string()).into());
     }
     match (head.method.as_str(), head.target.as_str()) {

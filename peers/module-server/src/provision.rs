@@ -159,6 +159,8 @@ pub async fn unprovision(zone: &Zone, name: &Label) -> Result<()> {
 ///
 /// `address` goes first. A payload that names only wildcards leaves the host's name.
 pub fn read_payload(text: &str, address: Option<&str>) -> Result<(Vec<String>, u16, Token)> {
+    // What an editor puts before a text, and what a terminal breaks a long line with.
+    let text = text.trim_start_matches('\u{feff}').replace(['\r', '\n'], "");
     let text = text.trim();
     let given: Vec<_> = address.map(str::to_owned).into_iter().collect();
     if !text.starts_with('{') {
@@ -365,6 +367,18 @@ mod tests {
         assert_eq!(hosts(&text, Some("p1.example.net")), ["p1.example.net", "198.51.100.4"]);
         assert_eq!(hosts(&text, Some("198.51.100.4")), ["198.51.100.4"]);
         assert_eq!(hosts(&payload(r#""0.0.0.0""#, &token()), None), ["dmz-1"]);
+    }
+
+    #[test]
+    fn what_an_editor_or_a_terminal_did_to_a_payload_does_no_harm() {
+        let text = payload(r#""198.51.100.4""#, &token());
+        let (half, rest) = text.split_at(text.len() - 60);
+        for text in [format!("\u{feff}{text}\r\n"), format!("{half}\r\n{rest}"), text.replace(' ', "\r\n ")] {
+            let (hosts, _, read) = read_payload(&text, None).unwrap();
+            assert_eq!((hosts, read.reveal()), (vec!["198.51.100.4".to_owned()], token()));
+        }
+        let broken = token().replacen("zp1-", "zp1-\n", 1);
+        assert_eq!(hosts(&broken, Some("127.0.0.9")), ["127.0.0.9"]);
     }
 
     #[test]

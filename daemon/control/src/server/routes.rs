@@ -5,13 +5,14 @@ use std::rc::Rc;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::IF_MATCH;
+use hyper::header::{ACCEPT, HOST, IF_MATCH};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use zone_protocol::features::{Features, TRUST_MERGE};
 use zone_protocol::fields;
+use zone_protocol::head::RequestError;
 use zone_protocol::problem::Problem;
 use zone_protocol::provisioning::{NewIdentity, OfferRequest, Provisioning};
 use zone_protocol::trust::Trust;
@@ -49,6 +50,9 @@ pub(super) async fn answer(
 
 async fn handle(daemon: &Rc<Daemon>, peer: &Peer, request: Request<Incoming>) -> (Answer, Option<Caller>) {
     let (head, body) = request.into_parts();
+    if let Err(problem) = check_head(&head) {
+        return (Answer::from(problem).closing(), None);
+    }
     let route = match Route::find(&head) {
         Ok(route) => route,
         Err(refused) => return (refused, None),
@@ -66,6 +70,17 @@ async fn handle(daemon: &Rc<Daemon>, peer: &Peer, request: Request<Incoming>) ->
     let actor = Actor::new(caller.name(), peer.address);
     let answer = route.carry_out(daemon, peer, &head, &body, actor).await;
     (answer.unwrap_or_else(Answer::from), Some(caller))
+}
+
+/// What HTTP/1.1 asks of every request (RFC 9112, section 3.2), and no other version is spoken.
+fn check_head(head: &Parts) -> Result<(), Problem> {
+    if head.version != Version::HTTP_11 {
+        return Err(problems::malformed("only HTTP/1.1 is spoken here"));
+    }
+    match head.headers.get_all(HOST).iter().count() {
+        1 => Ok(()),
+        _ => Err(problems::malformed(RequestError::Host)),
+    }
 }
 
 fn authenticate(
@@ -230,11 +245,25 @@ impl Route {
                 daemon.supervisor.statuses().await;
                 let relay = daemon.supervisor.metrics_text().await;
                 let text = daemon.metrics.text(relay.as_deref());
-                Ok(Answer::new(StatusCode::OK, metrics::MEDIA_TYPE, text.into()))
+                if accepts_openmetrics(head) {
+                    return Ok(Answer::new(StatusCode::OK, metrics::OPENMETRICS, text.into()));
+                }
+                Ok(Answer::new(StatusCode::OK, metrics::PLAIN_TEXT, metrics::plain_text(&text).into()))
             }
             Self::Openapi => Ok(Answer::new(StatusCode::OK, JSON, OPENAPI.into())),
         }
     }
+}
+
+/// Whether the client asks for OpenMetrics by its name; whoever doesn't gets the format that every scraper reads.
+fn accepts_openmetrics(head: &Parts) -> bool {
+    let accepted = head.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|range| {
+        let mut parameters = range.split(';').map(str::trim);
+        let named =
+            parameters.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
+        named && !parameters.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
 }
 
 fn audit_offer(actor: &Actor, from: SocketAddr, request: &OfferRequest) {

@@ -10,7 +10,7 @@ use tokio::task::spawn_local;
 use zone_protocol::provisioning::{NewIdentity, Offer, Provisioned, Provisioning, Status};
 
 use crate::authority::{Leaf, Zone};
-use crate::client::{by_certificate, by_token, without_certificate};
+use crate::client::{Answer, by_certificate, by_token, without_certificate};
 use crate::harness::{Proxy, run};
 
 ///
@@ -35,7 +35,15 @@ fn a_fresh_proxy_is_provisioned_by_its_token_which_is_good_once() {
         assert_eq!((status.state.as_str(), status.trust_version), ("provisioned", Some(1)));
         assert_eq!(status.relays[0].counts.as_ref().unwrap().parks, 7);
         assert_eq!(status.processes.len(), 2);
+        let media_type = |answer: &Answer| answer.headers["content-type"].to_str().unwrap().to_owned();
         let metrics = member.get("/metrics").await;
+        assert_eq!(media_type(&metrics), "text/plain; version=0.0.4; charset=utf-8");
+        let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+        assert!(text.contains("# TYPE zone_proxy_changes_total counter\n"), "{text}");
+        let scraper =
+            [("accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")];
+        let metrics = member.send(Method::GET, "/metrics", &scraper, Vec::new()).await.unwrap();
+        assert_eq!(media_type(&metrics), "application/openmetrics-text; version=1.0.0; charset=utf-8");
         let text = String::from_utf8(metrics.body.to_vec()).unwrap();
         assert!(text.contains("zone_relay_played 1") && text.contains("zone_proxy_provisioned 1"), "{text}");
         assert_eq!(text.matches("# EOF").count(), 1);

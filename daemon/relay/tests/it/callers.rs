@@ -130,6 +130,9 @@ async fn a_malformed_connect_is_refused_and_the_connection_closed() {
         ("GET / HTTP/1.1\r\nHost: p1\r\n\r\n".to_owned(), 404),
         ("PUT /v1/endpoints HTTP/1.1\r\nHost: p1\r\n\r\n".to_owned(), 405),
         ("GET / HTTP/1.0\r\n\r\n".to_owned(), 400),
+        ("GET /v1/endpoints HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("GET /v1/endpoints HTTP/1.1\r\nHost: p1\r\nHost: p1\r\n\r\n".to_owned(), 400),
+        ("GET /v1/endpoints HTTP/1.1\nHost: p1\n\n".to_owned(), 400),
         (format!("CONNECT host-7:ssh HTTP/1.1\r\nX: {}", "x".repeat(9_000)), 431),
     ] {
         let stream = bench.dial_module_port(&bench.module_server("inside")).await.unwrap();

@@ -57,6 +57,8 @@ async fn anything_but_a_park_is_refused_with_words() {
         (park_request(1).replace("Zone-Instance: 0", "Zone-Instance: x"), 400),
         (park_request(1).replace("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\n"), 400),
         (park_request(1) + "early", 400),
+        (park_request(1).replace("Host: ", "X-Host: "), 400),
+        (park_request(1).replace("\r\n", "\n"), 400),
         ("\u{1}garbage\r\n\r\n".to_owned(), 400),
         (format!("GET /v1/park HTTP/1.1\r\nX: {}", "x".repeat(9_000)), 431),
     ] {

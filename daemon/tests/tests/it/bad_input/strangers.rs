@@ -127,6 +127,18 @@ fn what_is_no_request_of_this_protocol_is_refused_by_name() {
     many.send(format!("GET /v1/status HTTP/1.1\r\nHost: proxy\r\n{fields}\r\n").as_bytes());
     assert_eq!(many.receive().status, 431);
 
+    for (head, why) in [
+        ("GET /v1/status HTTP/1.1\r\n\r\n", "exactly one Host"),
+        ("GET /v1/status HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "exactly one Host"),
+        ("GET /v1/status HTTP/1.0\r\nHost: a\r\n\r\n", "only HTTP/1.1"),
+    ] {
+        let mut wrong = client();
+        wrong.send(head.as_bytes());
+        let problem = wrong.receive().problem(400, "malformed");
+        assert!(problem.to_string().contains(why), "{problem}");
+        assert!(wrong.is_closed());
+    }
+
     let mut garbage = client();
     garbage.send(b"\x00\x01\x02\x03 what\r\n\r\n");
     assert_eq!(garbage.receive().status, 400);
