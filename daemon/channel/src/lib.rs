@@ -14,10 +14,12 @@ pub mod build;
 pub mod end;
 pub mod frame;
 pub mod message;
+pub mod note;
 pub mod socket;
 
 pub use message::{
     Configure, FromRelay, Identity, KeyPair, LISTS_SESSIONS, ListenerInfo, Message, OnStop, OpenSession,
-    Policy, Query, RelayState, Reply, ToRelay,
+    Policy, Query, RelayState, Reply, TAKES_NOTES, ToRelay,
 };
+pub use note::Note;
 pub use socket::{ChannelError, Receiver, Sender, SenderProcess, pair, show_senders};

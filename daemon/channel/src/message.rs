@@ -42,7 +42,7 @@ impl Message for FromRelay {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToRelay {
     /// First message to a new relay. Descriptors: one per listener, in order, then the rendezvous, then the
-    /// lifeline where there is one.
+    /// lifeline and the file for notes where there are such.
     Configure(Box<Configure>),
     /// Start to accept.
     Activate,
@@ -72,10 +72,14 @@ pub struct Configure {
     pub control_uid: u32,
     /// What the descriptors listen on.
     pub listeners: Vec<ListenerInfo>,
-    /// Whether the last descriptor is the *lifeline*: the reading end of a pipe that stays open for as long as
+    /// Whether a descriptor is the *lifeline*: the reading end of a pipe that stays open for as long as
     /// the service manager means to have a control, running or not. Its end of file is a real stop.
     #[serde(default)]
     pub lifeline: bool,
+    /// Whether the last descriptor is a file for [`Note`](crate::Note)s, to be appended to. Only for a relay with
+    /// [`TAKES_NOTES`].
+    #[serde(default)]
+    pub notes: bool,
     /// The rules that the relay goes by.
     pub policy: Policy,
 }
@@ -174,6 +178,10 @@ pub enum Query {
 
 /// The feature of a relay that answers [`Query::Sessions`].
 pub const LISTS_SESSIONS: &str = "sessions";
+
+/// The feature of a relay that writes down what becomes of its sessions while there is no control, see
+/// [`Note`](crate::Note).
+pub const TAKES_NOTES: &str = "notes";
 
 /// A session that is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -51,4 +51,4 @@ pub use line::{Style, line, text};
 pub use local::{Stderr, stderr_is_the_journal};
 pub use queue::{MAX_QUEUED_BYTES, Sink};
 pub use record::{AUDIT, Field, Level, MAX_NAME_BYTES, Record, Severity, Source};
-pub use start::{Log, StartError, start, stderr, submit};
+pub use start::{Log, StartError, start, stderr, submit, when_written};

@@ -46,7 +46,7 @@ impl Share {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
     /// Something is to be done by the writer.
@@ -55,9 +55,9 @@ pub(crate) struct Queue {
     flushed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
-    records: VecDeque<Record>,
+    waiting: VecDeque<Waiting>,
     bytes: usize,
     dropped: u64,
     flushes_wanted: u64,
@@ -66,8 +66,19 @@ struct State {
     closed: bool,
 }
 
+/// What the writer does next but for flushes.
+enum Waiting {
+    Record(Record),
+    /// Something that is to be done once what stands before it is written.
+    Step(Step),
+}
+
+/// What is done between two records.
+pub(crate) type Step = Box<dyn FnOnce() + Send>;
+
 enum Work {
     Write { dropped: u64, record: Record },
+    Step(Step),
     Flush { number: u64, by: Instant },
     Nothing,
     End,
@@ -77,14 +88,25 @@ impl Queue {
     pub(crate) fn push(&self, record: Record, share: Share) {
         let mut state = self.lock();
         let (share, size) = (share.eighths(record.is_audit()), record.size());
-        let full = state.records.len() >= MAX_QUEUED_RECORDS / 8 * share
+        let full = state.waiting.len() >= MAX_QUEUED_RECORDS / 8 * share
             || state.bytes + size > MAX_QUEUED_BYTES / 8 * share;
         if full || state.closed {
             state.dropped = state.dropped.saturating_add(1);
             return;
         }
         state.bytes += size;
-        state.records.push_back(record);
+        state.waiting.push_back(Waiting::Record(record));
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// A step after the records that wait now. Left out where the queue is full.
+    pub(crate) fn push_step(&self, step: Step) {
+        let mut state = self.lock();
+        if state.waiting.len() >= MAX_QUEUED_RECORDS || state.closed {
+            return;
+        }
+        state.waiting.push_back(Waiting::Step(step));
         drop(state);
         self.work.notify_one();
     }
@@ -122,6 +144,10 @@ impl Queue {
                     // The sink is asked again once the queue is empty.
                     timeout = Some(Duration::ZERO);
                 }
+                Work::Step(step) => {
+                    step();
+                    timeout = Some(Duration::ZERO);
+                }
                 Work::Nothing => timeout = sink.idle(),
                 Work::Flush { number, by } => {
                     sink.flush(by);
@@ -135,7 +161,7 @@ impl Queue {
 
     fn next(&self, timeout: Option<Duration>) -> Work {
         let nothing = |state: &mut State| {
-            state.records.is_empty() && state.flushes_done == state.flushes_wanted && !state.closed
+            state.waiting.is_empty() && state.flushes_done == state.flushes_wanted && !state.closed
         };
         let state = self.lock();
         let mut state = match timeout {
@@ -147,9 +173,13 @@ impl Queue {
             }
             None => self.work.wait_while(state, nothing).unwrap_or_else(PoisonError::into_inner),
         };
-        if let Some(record) = state.records.pop_front() {
-            state.bytes = state.bytes.saturating_sub(record.size());
-            return Work::Write { dropped: std::mem::take(&mut state.dropped), record };
+        match state.waiting.pop_front() {
+            Some(Waiting::Record(record)) => {
+                state.bytes = state.bytes.saturating_sub(record.size());
+                return Work::Write { dropped: std::mem::take(&mut state.dropped), record };
+            }
+            Some(Waiting::Step(step)) => return Work::Step(step),
+            None => {}
         }
         if state.flushes_done < state.flushes_wanted {
             let by = state.flush_by.unwrap_or_else(Instant::now);
@@ -165,7 +195,7 @@ impl Queue {
     #[cfg(test)]
     fn waiting(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.records.len(), state.bytes)
+        (state.waiting.len(), state.bytes)
     }
 }
 
@@ -250,6 +280,19 @@ mod tests {
         let audited: Vec<_> =
             written.try_iter().filter(Record::is_audit).map(|r| r.message().into_owned()).collect();
         assert_eq!(audited, ["of the relay", "own"]);
+    }
+
+    #[test]
+    fn a_step_is_done_when_what_stands_before_it_is_written_and_no_sooner() {
+        let (queue, open, written) = throttled();
+        queue.push(record("before"), Share::ThisProcess);
+        let (done, steps) = mpsc::channel();
+        queue.push_step(Box::new(move || {
+            done.send(written.try_recv().map(|r| r.message().into_owned())).unwrap();
+        }));
+        assert!(steps.recv_timeout(Duration::from_millis(50)).is_err(), "the writer still writes");
+        drop(open);
+        assert_eq!(steps.recv_timeout(Duration::from_secs(20)).unwrap(), Ok("before".to_owned()));
     }
 
     #[test]

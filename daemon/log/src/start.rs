@@ -69,6 +69,15 @@ pub fn submit(record: Record, source: Source) {
     }
 }
 
+/// Does something on the thread that writes, right after it has written what was logged before. It must not take long.
+/// Where the queue is full it is left out, and where no log was started it is done at once.
+pub fn when_written(then: impl FnOnce() + Send + 'static) {
+    match QUEUE.get() {
+        Some(queue) => queue.push_step(Box::new(then)),
+        None => then(),
+    }
+}
+
 impl Log {
     /// A log that is nobody's yet, and the subscriber that feeds it.
     pub fn detached(own: Source, level: Level, sink: Box<dyn Sink>) -> Result<(Self, Dispatch), StartError> {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zone_channel::{
     ChannelError, Configure, FromRelay, LISTS_SESSIONS, OnStop, Policy, Query, Receiver, RelayState, Reply,
-    Sender, ToRelay,
+    Sender, TAKES_NOTES, ToRelay,
 };
 use zone_protocol::provisioning::ProcessStatus;
 use zone_service_manager::ServiceManager;
@@ -244,7 +244,7 @@ impl Relay {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: self.build.clone(),
             process: Some(self.privileges.clone()),
-            features: vec![LISTS_SESSIONS.to_owned()],
+            features: vec![LISTS_SESSIONS.to_owned(), TAKES_NOTES.to_owned()],
             state: self.state,
             generation: serving.map_or(0, |s| s.generation),
             serves: serving.map(|s| s.name.clone()).unwrap_or_default(),
@@ -296,7 +296,11 @@ impl Relay {
         if self.serving.is_some() {
             return Err(StepError::new("configure", "this relay is configured already"));
         }
-        self.serving = Some(Serving::new(configure, descriptors, self.started_by)?);
+        let mut serving = Serving::new(configure, descriptors, self.started_by)?;
+        if let Some(file) = serving.notes.take() {
+            self.log.note_in(file);
+        }
+        self.serving = Some(serving);
         self.state = RelayState::Ready;
         Ok(())
     }

@@ -32,6 +32,7 @@ mod lock;
 pub mod log;
 mod mailbox;
 mod metrics;
+mod notes;
 mod open_sessions;
 mod park;
 mod presence;

@@ -1,9 +1,11 @@
 //! What this process logs: over the channel while control takes it in, to standard error otherwise.
 //!
-//! The relay opens no connection of its own, so its lines reach the journal or a syslog server through control.
+//! The relay opens no connection of its own, so its lines reach the journal or a syslog server through control. What it says
+//! of sessions while no control listens is also noted for the next one.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -12,6 +14,7 @@ use zone_channel::{FromRelay, Sender};
 use zone_log::{Level, Log, Record, Sink, Source, StartError, Stderr};
 
 use crate::lock::lock;
+use crate::notes::Notes;
 
 /// Records that wait for a control that is slow to read; further ones go to standard error.
 const MAX_FORWARDED_RECORDS: usize = 256;
@@ -26,11 +29,19 @@ pub struct Records {
     log: Log,
     level: Option<Level>,
     outlet: Outlet,
+    without_control: WithoutControl,
     forwarding: Option<Forwarding>,
 }
 
 /// Where the writing thread puts records for the channel; nowhere while there is none.
 type Outlet = Arc<Mutex<Option<mpsc::Sender<Record>>>>;
+
+/// Where records go that no control takes in: to standard error, and those about sessions into the notes.
+#[derive(Debug, Clone)]
+struct WithoutControl {
+    notes: Arc<Mutex<Notes>>,
+    stderr: Arc<Stderr>,
+}
 
 #[derive(Debug)]
 struct Forwarding {
@@ -42,9 +53,10 @@ struct Forwarding {
 pub fn start() -> Result<Records, StartError> {
     let level = std::env::var(LEVEL_VARIABLE).ok().and_then(|word| word.parse().ok()).unwrap_or_default();
     let outlet = Outlet::default();
-    let sink = ToControl { outlet: Arc::clone(&outlet), stderr: Stderr::new() };
+    let without_control = WithoutControl { notes: Arc::default(), stderr: Arc::new(Stderr::new()) };
+    let sink = ToControl { outlet: Arc::clone(&outlet), without_control: without_control.clone() };
     let log = zone_log::start(Source::own(env!("CARGO_PKG_NAME")), level, Box::new(sink))?;
-    Ok(Records { log, level: None, outlet, forwarding: None })
+    Ok(Records { log, level: None, outlet, without_control, forwarding: None })
 }
 
 impl Records {
@@ -57,15 +69,23 @@ impl Records {
         if self.forwarding.is_none() {
             let (abandon, abandoned) = oneshot::channel();
             let (out, records) = mpsc::channel(MAX_FORWARDED_RECORDS);
-            let task = tokio::spawn(forward(records, channel.clone(), abandoned));
+            lock(&self.without_control.notes).begin_anew();
+            let task =
+                tokio::spawn(forward(records, channel.clone(), self.without_control.clone(), abandoned));
             *lock(&self.outlet) = Some(out);
             self.forwarding = Some(Forwarding { abandon, task });
         }
     }
 
+    /// The file in which it is noted what becomes of sessions while there is no control.
+    pub(crate) fn note_in(&mut self, file: File) {
+        lock(&self.without_control.notes).write_to(file);
+    }
+
     /// The channel is gone, or not to be used any more: what waits for it goes to standard error.
     pub(crate) fn close(&mut self) {
         *lock(&self.outlet) = None;
+        lock(&self.without_control.notes).note_sent();
         if let Some(Forwarding { abandon, .. }) = self.forwarding.take() {
             // A task that has ended by itself needs no word.
             let _ = abandon.send(());
@@ -84,6 +104,8 @@ impl Records {
             let _ = abandon.send(());
             let _ = task.await;
         }
+        // Perhaps there was no control any more to read the last ones.
+        lock(&self.without_control.notes).note_sent();
     }
 }
 
@@ -91,9 +113,9 @@ impl Records {
 async fn forward(
     mut records: mpsc::Receiver<Record>,
     channel: Sender<FromRelay>,
+    without_control: WithoutControl,
     mut abandoned: oneshot::Receiver<()>,
 ) {
-    let stderr = Stderr::new();
     while let Some(record) = records.recv().await {
         let message = FromRelay::Log(record.clone());
         let sent = tokio::select! {
@@ -101,31 +123,38 @@ async fn forward(
             _ = &mut abandoned => false,
         };
         if !sent {
-            stderr.put(&record);
+            without_control.put(&record);
             break;
         }
+        lock(&without_control.notes).sent(record);
     }
     records.close();
     while let Ok(record) = records.try_recv() {
-        stderr.put(&record);
+        without_control.put(&record);
     }
 }
 
 /// The sink of the writing thread.
 struct ToControl {
     outlet: Outlet,
-    stderr: Stderr,
+    without_control: WithoutControl,
 }
 
 impl Sink for ToControl {
     fn write(&mut self, record: &Record) {
         let outlet = lock(&self.outlet).clone();
         if outlet.is_none_or(|outlet| outlet.try_send(record.clone()).is_err()) {
-            self.stderr.put(record);
+            self.without_control.put(record);
         }
     }
+}
 
-    fn flush(&mut self, by: Instant) {
-        self.stderr.flush(by);
+impl WithoutControl {
+    fn put(&self, record: &Record) {
+        // The note comes first: an end without its beginning can be told from a session that goes on.
+        if let Some(warning) = lock(&self.notes).written(record) {
+            self.stderr.put(&warning);
+        }
+        self.stderr.put(record);
     }
 }

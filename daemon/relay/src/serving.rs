@@ -1,5 +1,6 @@
 //! A relay that control has configured: its sockets, its rules and all that is connected.
 
+use std::fs::File;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::os::fd::OwnedFd;
@@ -58,6 +59,8 @@ pub(crate) struct Serving {
     pub(crate) lifeline: Option<Lifeline>,
     /// What the end of the lifeline means.
     pub(crate) on_stop: OnStop,
+    /// Where it is written down what becomes of sessions while there is no control, until the log takes it.
+    pub(crate) notes: Option<File>,
     /// What the connections share.
     pub(crate) context: Arc<Context>,
 }
@@ -70,7 +73,8 @@ impl Serving {
         started_by: u32,
     ) -> Result<Self, StepError> {
         let error = |details: String| StepError::new("configure", details);
-        if descriptors.len() != configure.listeners.len() + 1 + usize::from(configure.lifeline) {
+        let further = 1 + usize::from(configure.lifeline) + usize::from(configure.notes);
+        if descriptors.len() != configure.listeners.len() + further {
             return Err(error(format!(
                 "{} descriptors for {} listeners",
                 descriptors.len(),
@@ -83,6 +87,7 @@ impl Serving {
                 configure.control_uid
             )));
         }
+        let notes = descriptors.pop_if(|_| configure.notes).map(File::from);
         let lifeline = descriptors.pop_if(|_| configure.lifeline).map(Lifeline::new);
         let lifeline = lifeline.transpose().map_err(|e| error(format!("the lifeline is no pipe: {e}")))?;
         let rules = Rules::new(&configure.policy)
@@ -98,6 +103,7 @@ impl Serving {
             rendezvous,
             lifeline,
             on_stop: configure.policy.on_stop,
+            notes,
             context: Context::new(rules, Rules::pairing(&configure.policy)),
         })
     }

@@ -136,12 +136,14 @@ impl Host {
 
     /// The process of the relay that accepts.
     pub fn relay(&self) -> Pid {
+        self.relay_now().unwrap_or_else(|| panic!("no relay: {}", self.status()))
+    }
+
+    /// The same; `None` while there is none.
+    pub fn relay_now(&self) -> Option<Pid> {
         let status = self.status();
-        let relays = status["relays"].as_array().cloned().unwrap_or_default();
-        let serving = relays.iter().find(|relay| relay["state"] == "serving");
-        let pid =
-            serving.and_then(|relay| relay["pid"].as_i64()).unwrap_or_else(|| panic!("no relay: {status}"));
-        Pid::from_raw(i32::try_from(pid).expect("a process id"))
+        let serving = status["relays"].as_array()?.iter().find(|relay| relay["state"] == "serving")?;
+        Some(Pid::from_raw(i32::try_from(serving["pid"].as_i64()?).expect("a process id")))
     }
 
     /// Waits until the relay's counts are as wanted.

@@ -14,11 +14,12 @@ use zone_channel::{ListenerInfo, RelayState};
 use super::absent::{Absent, TAKE_UP_TIMEOUT};
 use super::channel::{Fresh, Hello, Relay};
 use super::error::RelayError;
+use super::intake::Intake;
 use super::life::{EXIT_TIMEOUT, KILL_INTERVAL};
 use super::process::Process;
 use super::sessions::Sessions;
 use super::supervise::{Supervisor, Wanted, stop_all};
-use super::{remembered, rendezvous};
+use super::{notes, remembered, rendezvous};
 
 /// For the relays to answer before control starts to do without them.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -87,12 +88,23 @@ impl Supervisor {
             if let Some(found) = supervisor.await_answer(&absent).await {
                 supervisor.take_up(found).await;
             } else {
+                supervisor.take_in_notes(&absent);
                 absent.sessions.lost();
-                remembered::forget(supervisor.runtime_dir(), absent.generation);
+                remembered::forget_when_logged(supervisor.runtime_dir(), absent.generation);
             }
             supervisor.inner.borrow_mut().absent.retain(|own| !Rc::ptr_eq(own, &absent));
             absent.settle();
         });
+    }
+
+    /// Takes in what a relay noted that is gone, and that this control never had a channel to.
+    fn take_in_notes(&self, absent: &Absent) {
+        let pid = absent.process.as_ref().map_or(0, |process| process.pid());
+        let intake = Intake::new(pid, Rc::clone(&absent.sessions), Rc::clone(&self.metrics));
+        if let Some(wanted) = &self.inner().wanted {
+            intake.expect(wanted.policy.log, wanted.policy.limits.sessions);
+        }
+        notes::take_in(self.runtime_dir(), absent.generation, &intake);
     }
 
     /// Tries until the relay answers. `None` once it is gone.
@@ -269,7 +281,8 @@ impl Supervisor {
                 break;
             }
         }
-        // From the policy on it sends its records: what began and ended before is asked for.
+        // From the policy on it sends its records: what began and ended before was noted, and is asked for.
+        relay.take_in_notes(self.runtime_dir());
         if lists_sessions && let Err(error) = relay.reconcile_sessions(SESSIONS_TIMEOUT).await {
             let generation = relay.generation();
             tracing::warn!(generation, %error, "a relay that was taken up does not say which sessions are open");

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 use zone_channel::{
-    Configure, FromRelay, LISTS_SESSIONS, ListenerInfo, Policy, Query, RelayState, Reply, Sender, ToRelay,
-    pair,
+    Configure, FromRelay, LISTS_SESSIONS, ListenerInfo, Policy, Query, RelayState, Reply, Sender,
+    TAKES_NOTES, ToRelay, pair,
 };
 use zone_protocol::provisioning::ProcessStatus;
 
@@ -24,6 +25,7 @@ use super::exchange::{Answer, Exchange};
 use super::intake::Intake;
 use super::life::{EXIT_TIMEOUT, End, Life, reap};
 use super::listener::Listener;
+use super::notes;
 use super::process::Process;
 use super::sessions::Sessions;
 use crate::metrics::Metrics;
@@ -75,6 +77,8 @@ pub(super) struct Hello {
     pub(super) serves: String,
     /// Whether it can be asked for its sessions.
     pub(super) lists_sessions: bool,
+    /// Whether it notes what becomes of its sessions while there is no control.
+    pub(super) takes_notes: bool,
     pub(super) listeners: Vec<Listener>,
     /// Whether every listener that it named came along.
     pub(super) complete: bool,
@@ -151,6 +155,7 @@ impl Relay {
                 tracing::debug!(pid, version, named, ?state, "a relay said hello");
                 let hello = Hello {
                     serves,
+                    takes_notes: features.iter().any(|feature| feature == TAKES_NOTES),
                     lists_sessions: features.iter().any(|feature| feature == LISTS_SESSIONS),
                     complete: fds.len() == listeners.len(),
                     listeners: received(&listeners, fds),
@@ -285,6 +290,11 @@ impl Relay {
         let reply = timeout(within, asked).await;
         self.exchange.questions.borrow_mut().remove(&id);
         reply.unwrap_or(Err(RelayError::Silent { what: "a question", within }))
+    }
+
+    /// Takes in what it noted while no control took its records in.
+    pub(super) fn take_in_notes(&self, runtime_dir: &Path) {
+        notes::take_in(runtime_dir, self.generation, &self.exchange.intake);
     }
 
     /// Learns which sessions are open of a relay that was alone for a while.

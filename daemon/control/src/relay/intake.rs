@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use zone_channel::OpenSession;
+use zone_channel::note::{SESSION_BEGINS, SESSION_ENDED, session};
+use zone_channel::{Note, OpenSession};
 use zone_log::{AUDIT, Level, Record, Source};
 
 use super::sessions::{Known, Sessions};
@@ -64,12 +65,13 @@ const RESERVED: [&str; 18] = [
 ];
 /// The audit lines of a relay, with their facts.
 const AUDIT_LINES: [(&str, &[&str]); 3] = [
-    (BEGINS, &["session", "target", "caller", "caller_address", "endpoint_address", "end_to_end"]),
-    (ENDED, &["session", "target", "caller", "reason", "cause", "seconds", "from_caller", "from_endpoint"]),
+    (SESSION_BEGINS, &["session", "target", "caller", "caller_address", "endpoint_address", "end_to_end"]),
+    (
+        SESSION_ENDED,
+        &["session", "target", "caller", "reason", "cause", "seconds", "from_caller", "from_endpoint"],
+    ),
     ("connections that the new rules do not admit were ended", &["connections"]),
 ];
-const BEGINS: &str = "session begins";
-const ENDED: &str = "session ended";
 
 /// Takes in the records of one relay.
 #[derive(Debug)]
@@ -139,12 +141,31 @@ impl Intake {
 
     /// Has a record logged as this relay's, or drops it.
     pub(super) fn take(&self, record: Record) -> Taken {
+        let about = session(&record);
         match self.judge(record) {
             Some(record) => {
                 zone_log::submit(record, Source { process: PROCESS.into(), pid: self.pid });
+                if let Some(id) = about {
+                    self.sessions.note_when_logged(&id);
+                }
                 Taken::Within
             }
             None => Taken::Beyond,
+        }
+    }
+
+    /// Takes in what the relay has noted while no control took its records in.
+    pub(super) fn take_noted(&self, note: Note) {
+        match note {
+            Note::Begins(session) => self.sessions.begins_elsewhere(session, self.max_sessions.get()),
+            Note::Ended(id) => self.sessions.ended_elsewhere(&id),
+            Note::Sent(record) => {
+                // It is in the log already where the control that it was sent to had the time.
+                let begins = record.message() == SESSION_BEGINS;
+                if session(&record).is_some_and(|id| !self.sessions.has_logged(&id, begins)) {
+                    self.take(record);
+                }
+            }
         }
     }
 
@@ -160,7 +181,7 @@ impl Intake {
             record.fields().find(|field| field.name == name).map(|field| field.value().into_owned())
         };
         match (line, fact("session")) {
-            (BEGINS, Some(id)) => {
+            (SESSION_BEGINS, Some(id)) => {
                 let limit = self.max_sessions.get();
                 // The end is paid for too, so that it is never dropped where the beginning was not.
                 if !self.afford(&record, 2.0) {
@@ -173,12 +194,12 @@ impl Intake {
                     return self.dropped();
                 }
             }
-            (ENDED, Some(id)) => match self.sessions.ended(&id) {
+            (SESSION_ENDED, Some(id)) => match self.sessions.ended(&id) {
                 Known::Logged => {}
                 Known::Unknown if self.afford(&record, 1.0) => {}
                 Known::Unknown | Known::Dropped => return self.dropped(),
             },
-            (BEGINS | ENDED, None) => return self.dropped(),
+            (SESSION_BEGINS | SESSION_ENDED, None) => return self.dropped(),
             _ if self.afford(&record, 1.0) => {}
             _ => return self.dropped(),
         }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::process::ProcessFacts;
-use super::{rendezvous, sessions};
+use super::{notes, rendezvous, session_file};
 
 fn path(runtime_dir: &Path, generation: u64) -> PathBuf {
     runtime_dir.join(format!("relay-{generation}.json"))
@@ -30,14 +30,22 @@ pub(super) fn read(runtime_dir: &Path, generation: u64) -> Option<ProcessFacts> 
     serde_json::from_slice(&fs::read(path(runtime_dir, generation)).ok()?).ok()
 }
 
-/// Removes everything of a generation whose relay is gone. What can't be removed is found again at the next start.
-pub(super) fn forget(runtime_dir: &Path, generation: u64) {
+/// Removes everything of a generation whose relay is gone, once all that was logged so far is written: what of it is not, the
+/// next control has to log. What can't be removed is found again at the next start.
+pub(super) fn forget_when_logged(runtime_dir: &Path, generation: u64) {
+    let runtime_dir = runtime_dir.to_owned();
+    zone_log::when_written(move || forget(&runtime_dir, generation));
+}
+
+/// Removes it now.
+fn forget(runtime_dir: &Path, generation: u64) {
     for path in [
         rendezvous::path(runtime_dir, generation),
         path(runtime_dir, generation),
         next(runtime_dir, generation),
-        sessions::path(runtime_dir, generation),
-        sessions::next(runtime_dir, generation),
+        session_file::path(runtime_dir, generation),
+        session_file::next(runtime_dir, generation),
+        notes::path(runtime_dir, generation),
     ] {
         let _ = fs::remove_file(path);
     }
@@ -50,7 +58,7 @@ pub(super) fn all_below(runtime_dir: &Path) -> Vec<u64> {
         .filter_map(|entry| {
             let name = entry.file_name();
             let (generation, kind) = name.to_str()?.strip_prefix("relay-")?.split_once('.')?;
-            ["sock", "json", "json.next", "sessions", "sessions.next"]
+            ["sock", "json", "json.next", "sessions", "sessions.next", "notes"]
                 .contains(&kind)
                 .then(|| generation.parse().ok())?
         })

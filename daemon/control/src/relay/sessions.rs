@@ -2,37 +2,27 @@
 //! relay is killed, control writes the end.
 //!
 //! They stand in a file of the runtime directory too, for the control that follows one which was killed. What began and ended
-//! meanwhile, the relay is asked for.
+//! meanwhile, the relay has noted, and is asked for.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use zone_channel::OpenSession;
 
+use super::session_file::{Line, SessionFile};
 use crate::log::AUDIT;
 
 /// Lines of the file above those of open sessions before it is written anew.
 const MAX_STALE_LINES: usize = 4_096;
-/// The longest line of the file that is read back.
-const MAX_LINE_BYTES: usize = 1_024;
+/// Ended sessions that are remembered, by which a record that comes twice is known: more than a relay keeps of those that it
+/// sent.
+const MAX_ENDED: usize = 2_048;
 /// The longest id, target or caller that is kept; what is longer is no session of ours.
 const MAX_TEXT_BYTES: usize = 256;
 /// The reason of an end that the relay did not live to write.
 const RELAY_LOST: &str = "relay_lost";
-
-/// The file of a generation.
-pub(super) fn path(runtime_dir: &Path, generation: u64) -> PathBuf {
-    runtime_dir.join(format!("relay-{generation}.sessions"))
-}
-
-/// Where that file is before it is whole.
-pub(super) fn next(runtime_dir: &Path, generation: u64) -> PathBuf {
-    path(runtime_dir, generation).with_extension("sessions.next")
-}
 
 /// What became of a line about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +38,7 @@ pub(super) enum Known {
 /// The open sessions of one relay.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    path: PathBuf,
+    file: Arc<SessionFile>,
     inner: RefCell<Inner>,
 }
 
@@ -56,9 +46,8 @@ pub(super) struct Sessions {
 struct Inner {
     /// By id.
     open: HashMap<String, Open>,
-    file: Option<File>,
-    lines: usize,
-    failing: bool,
+    /// The ids of those that ended last, the oldest first.
+    ended: VecDeque<String>,
 }
 
 /// What is known of an open session.
@@ -81,21 +70,18 @@ impl Open {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-enum Line {
-    Begins(OpenSession),
-    Ended(String),
-}
-
 impl Sessions {
     /// Those of a generation, with what an earlier control has noted of it.
     pub(super) fn of(runtime_dir: &Path, generation: u64) -> Self {
-        let path = path(runtime_dir, generation);
+        let (file, lines) = SessionFile::read(runtime_dir, generation);
         let mut inner = Inner::default();
-        if let Ok(file) = File::open(&path) {
-            inner.read(BufReader::new(file));
+        for line in lines {
+            match line {
+                Line::Begins(session) => drop(inner.open.insert(session.id.clone(), Open::Logged(session))),
+                Line::Ended(id) => inner.end(id),
+            }
         }
-        Self { path, inner: RefCell::new(inner) }
+        Self { file: Arc::new(file), inner: RefCell::new(inner) }
     }
 
     /// A session begins. `None` where it can't be one, or `limit` are open already: then it is not to be logged.
@@ -108,21 +94,8 @@ impl Sessions {
         if !fits(&session) || inner.open.len() >= limit || inner.open.contains_key(&session.id) {
             return None;
         }
-        inner.open.insert(session.id.clone(), Open::Logged(session.clone()));
-        inner.note(&self.path, &Line::Begins(session));
+        inner.open.insert(session.id.clone(), Open::Logged(session));
         Some(())
-    }
-
-    /// The relay says which ones are open: what ended, or began, while no control took its records in.
-    pub(super) fn reconcile(&self, listed: Vec<OpenSession>, limit: usize) {
-        let mut inner = self.inner.borrow_mut();
-        let mut known = std::mem::take(&mut inner.open);
-        for session in listed.into_iter().filter(fits).take(limit) {
-            let id = session.id.clone();
-            let open = known.remove(&id).unwrap_or(Open::Listed(session));
-            inner.open.insert(id, open);
-        }
-        inner.rewrite(&self.path);
     }
 
     /// The beginning of a session was dropped: its end is to be too.
@@ -137,13 +110,59 @@ impl Sessions {
     pub(super) fn ended(&self, id: &str) -> Known {
         let mut inner = self.inner.borrow_mut();
         match inner.open.remove(id) {
-            Some(Open::Logged(_) | Open::Listed(_)) => {
-                inner.note(&self.path, &Line::Ended(id.to_owned()));
-                Known::Logged
-            }
             Some(Open::Dropped) => Known::Dropped,
-            None => Known::Unknown,
+            open => {
+                if id.len() <= MAX_TEXT_BYTES {
+                    inner.end(id.to_owned());
+                }
+                open.map_or(Known::Unknown, |_| Known::Logged)
+            }
         }
+    }
+
+    /// That a session begins, or has ended, is on its way into the log: it is noted once it is there.
+    pub(super) fn note_when_logged(&self, id: &str) {
+        let Some(line) = self.line(id) else { return };
+        self.keep_short();
+        let file = Arc::clone(&self.file);
+        zone_log::when_written(move || file.append(&line));
+    }
+
+    /// A session begins in the log, where the relay itself has written it.
+    pub(super) fn begins_elsewhere(&self, session: OpenSession, limit: usize) {
+        let id = session.id.clone();
+        if !self.has_logged(&id, true) && self.begins(session, limit).is_some() {
+            self.note(&id);
+        }
+    }
+
+    /// A session has ended in the log, where the relay itself has written it.
+    pub(super) fn ended_elsewhere(&self, id: &str) {
+        if !self.has_logged(id, false) && self.ended(id) != Known::Dropped {
+            self.note(id);
+        }
+    }
+
+    /// Whether a session begins, or has ended, in the log already, as far as that is remembered.
+    pub(super) fn has_logged(&self, id: &str, begins: bool) -> bool {
+        let inner = self.inner.borrow();
+        match inner.open.get(id) {
+            Some(Open::Logged(_) | Open::Dropped) => begins,
+            Some(Open::Listed(_)) => false,
+            None => inner.ended.iter().any(|ended| ended == id),
+        }
+    }
+
+    /// The relay says which ones are open: what ended, or began, while no control took its records in.
+    pub(super) fn reconcile(&self, listed: Vec<OpenSession>, limit: usize) {
+        let mut inner = self.inner.borrow_mut();
+        let mut known = std::mem::take(&mut inner.open);
+        for session in listed.into_iter().filter(fits).take(limit) {
+            let id = session.id.clone();
+            let open = known.remove(&id).unwrap_or(Open::Listed(session));
+            inner.open.insert(id, open);
+        }
+        self.file.replace(&inner.lines());
     }
 
     /// The relay is gone: the end of each one that is still open is logged.
@@ -155,67 +174,44 @@ impl Sessions {
             tracing::info!(target: AUDIT, session = id, target = target, caller, reason = RELAY_LOST, "session ended");
         }
     }
+
+    fn note(&self, id: &str) {
+        let Some(line) = self.line(id) else { return };
+        self.keep_short();
+        self.file.append(&line);
+    }
+
+    /// What is to be noted of a session now.
+    fn line(&self, id: &str) -> Option<Line> {
+        match self.inner.borrow().open.get(id) {
+            Some(open) => open.session().cloned().map(Line::Begins),
+            None => (id.len() <= MAX_TEXT_BYTES).then(|| Line::Ended(id.to_owned())),
+        }
+    }
+
+    /// Writes the file anew where most of it is of the past.
+    fn keep_short(&self) {
+        let inner = self.inner.borrow();
+        if self.file.lines() > 2 * inner.open.len() + MAX_STALE_LINES {
+            self.file.replace(&inner.lines());
+        }
+    }
 }
 
 impl Inner {
-    fn read(&mut self, mut file: impl BufRead) {
-        let mut line = Vec::new();
-        while let Ok(1..) = io::Read::take(&mut file, MAX_LINE_BYTES as u64 * 8).read_until(b'\n', &mut line)
-        {
-            self.lines += 1;
-            // The last line may be cut.
-            match serde_json::from_slice(&line) {
-                Ok(Line::Begins(session)) => {
-                    self.open.insert(session.id.clone(), Open::Logged(session));
-                }
-                Ok(Line::Ended(id)) => {
-                    self.open.remove(&id);
-                }
-                Err(_) => {}
-            }
-            line.clear();
+    fn end(&mut self, id: String) {
+        self.open.remove(&id);
+        if self.ended.len() >= MAX_ENDED {
+            self.ended.pop_front();
         }
+        self.ended.push_back(id);
     }
 
-    /// Appends a line, and writes the file anew where most of it is of the past.
-    fn note(&mut self, path: &Path, line: &Line) {
-        if self.lines > 2 * self.open.len() + MAX_STALE_LINES {
-            self.rewrite(path);
-            return;
-        }
-        let noted = self.append(path, line);
-        self.report(path, &noted);
-    }
-
-    fn append(&mut self, path: &Path, line: &Line) -> io::Result<()> {
-        if self.file.is_none() {
-            self.file = Some(OpenOptions::new().create(true).append(true).open(path)?);
-        }
-        self.lines += 1;
-        self.file.as_mut().map_or(Ok(()), |file| file.write_all(&bytes(line)?))
-    }
-
-    /// Writes the file anew, with what is open.
-    fn rewrite(&mut self, path: &Path) {
-        self.file = None;
-        let lines: Vec<_> = self.open.values().filter_map(Open::session).cloned().map(Line::Begins).collect();
-        self.lines = lines.len();
-        let next = path.with_extension("sessions.next");
-        let write = || {
-            let mut file = File::create(&next)?;
-            lines.iter().try_for_each(|line| file.write_all(&bytes(line)?))?;
-            std::fs::rename(&next, path)
-        };
-        let written = write();
-        self.report(path, &written);
-    }
-
-    /// Says what went wrong, once until it goes well again.
-    fn report(&mut self, path: &Path, noted: &io::Result<()>) {
-        if let (Err(error), false) = (noted, self.failing) {
-            tracing::warn!(path = %path.display(), %error, "the open sessions can't be noted for the next control");
-        }
-        self.failing = noted.is_err();
+    /// What is open, and what ended last.
+    fn lines(&self) -> Vec<Line> {
+        let ended = self.ended.iter().cloned().map(Line::Ended);
+        let open = self.open.values().filter_map(Open::session).cloned().map(Line::Begins);
+        ended.chain(open).collect()
     }
 }
 
@@ -223,17 +219,31 @@ fn fits(session: &OpenSession) -> bool {
     [&session.id, &session.target, &session.caller].iter().all(|text| text.len() <= MAX_TEXT_BYTES)
 }
 
-fn bytes(line: &Line) -> io::Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec(line)?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::path::PathBuf;
+
+    use super::super::session_file;
     use super::*;
 
     const LIMIT: usize = 3;
+
+    fn file(directory: &tempfile::TempDir) -> PathBuf {
+        session_file::path(directory.path(), 7)
+    }
+
+    fn begins(sessions: &Sessions, id: &str) -> Option<()> {
+        sessions.begins(session(id), LIMIT)?;
+        sessions.note(id);
+        Some(())
+    }
+
+    fn ended(sessions: &Sessions, id: &str) -> Known {
+        let known = sessions.ended(id);
+        sessions.note(id);
+        known
+    }
 
     fn session(id: &str) -> OpenSession {
         OpenSession { id: id.to_owned(), target: "host-7:ssh".to_owned(), caller: "module-1".to_owned() }
@@ -250,10 +260,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let sessions = Sessions::of(directory.path(), 7);
         for id in ["a", "b", "c"] {
-            sessions.begins(session(id), LIMIT).unwrap();
+            begins(&sessions, id).unwrap();
         }
-        assert_eq!(sessions.ended("b"), Known::Logged);
-        std::fs::OpenOptions::new().append(true).open(&sessions.path).unwrap().write_all(b"{\"Beg").unwrap();
+        assert_eq!(ended(&sessions, "b"), Known::Logged);
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(file(&directory))
+            .unwrap()
+            .write_all(b"{\"Beg")
+            .unwrap();
         drop(sessions);
         let sessions = Sessions::of(directory.path(), 7);
         assert_eq!(open(&sessions), ["a", "c"]);
@@ -268,7 +283,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let sessions = Sessions::of(directory.path(), 7);
         for id in ["ended meanwhile", "goes on"] {
-            sessions.begins(session(id), LIMIT).unwrap();
+            begins(&sessions, id).unwrap();
         }
         sessions
             .reconcile(["goes on", "began meanwhile", "on its way", "too many"].map(session).into(), LIMIT);
@@ -278,6 +293,34 @@ mod tests {
         assert_eq!((on_its_way(), on_its_way()), (Some(()), None), "it is logged once");
         assert_eq!(sessions.ended("began meanwhile"), Known::Logged);
         assert_eq!(sessions.ended("ended meanwhile"), Known::Unknown);
+    }
+
+    #[test]
+    fn the_next_control_knows_what_is_in_the_log_already() {
+        let directory = tempfile::tempdir().unwrap();
+        let sessions = Sessions::of(directory.path(), 7);
+        for id in ["open", "over"] {
+            begins(&sessions, id).unwrap();
+        }
+        for id in ["over", "began before"] {
+            ended(&sessions, id);
+        }
+        sessions.begins_elsewhere(session("by itself"), LIMIT);
+        drop(sessions);
+        let sessions = Sessions::of(directory.path(), 7);
+        let logged = |id| (sessions.has_logged(id, true), sessions.has_logged(id, false));
+        assert_eq!(
+            ["open", "by itself", "over", "began before", "new"].map(logged),
+            [(true, false), (true, false), (true, true), (true, true), (false, false)]
+        );
+        sessions.ended_elsewhere("by itself");
+        sessions.begins_elsewhere(session("by itself"), LIMIT);
+        assert_eq!(open(&sessions), ["open"], "what has ended does not begin again");
+        sessions.reconcile(Vec::new(), LIMIT);
+        assert!(
+            Sessions::of(directory.path(), 7).has_logged("over", false),
+            "also once the file is written anew"
+        );
     }
 
     #[test]
@@ -296,13 +339,13 @@ mod tests {
     fn the_file_does_not_grow_with_the_sessions_of_the_past() {
         let directory = tempfile::tempdir().unwrap();
         let sessions = Sessions::of(directory.path(), 7);
-        sessions.begins(session("stays"), LIMIT).unwrap();
+        begins(&sessions, "stays").unwrap();
         for number in 0..20_000 {
             let id = number.to_string();
-            sessions.begins(session(&id), LIMIT).unwrap();
-            sessions.ended(&id);
+            begins(&sessions, &id).unwrap();
+            ended(&sessions, &id);
         }
-        let bytes = std::fs::metadata(&sessions.path).unwrap().len();
+        let bytes = std::fs::metadata(file(&directory)).unwrap().len();
         assert!(bytes < 1024 * 1024, "{bytes}");
         assert_eq!(open(&Sessions::of(directory.path(), 7)), ["stays"]);
     }

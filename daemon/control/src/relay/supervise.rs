@@ -20,7 +20,7 @@ use super::error::{NotInForce, RelayError};
 use super::listener::{BindError, Listener};
 use super::sessions::Sessions;
 use super::start::{Started, Starter};
-use super::{remembered, rendezvous};
+use super::{notes, remembered, rendezvous};
 use crate::metrics::Metrics;
 
 /// For a relay to say hello after its start, which a service manager may take a while for.
@@ -126,14 +126,14 @@ impl Supervisor {
         policy: &Policy,
     ) -> Result<Rc<Relay>, RelayError> {
         let generation = self.next_generation();
-        let descriptors = self.descriptors(generation, listeners)?;
+        let mut descriptors = self.descriptors(generation, listeners)?;
         let Started { channel, child } = self
             .starter
             .start()
             .map_err(|error| RelayError::Start { program: self.starter.name(), error: error.to_string() })?;
         let sessions = Rc::new(Sessions::of(&self.runtime_dir, generation));
         let fresh = Fresh { channel, child, generation, sessions };
-        let (relay, _) = Relay::after_hello(fresh, HELLO_TIMEOUT, &self.surroundings).await?;
+        let (relay, hello) = Relay::after_hello(fresh, HELLO_TIMEOUT, &self.surroundings).await?;
         self.metrics.relay_starts.inc();
         self.watch(&relay);
         if relay.state() != RelayState::Fresh {
@@ -141,12 +141,17 @@ impl Supervisor {
             let error = "it says that it was started before".to_owned();
             return Err(RelayError::Failed { step: "hello".to_owned(), error });
         }
+        if hello.takes_notes {
+            descriptors
+                .push(notes::create(&self.runtime_dir, generation).map_err(prepare("file for notes"))?);
+        }
         let configure = Configure {
             generation,
             state: state.to_owned(),
             control_uid: geteuid().as_raw(),
             listeners: listeners.iter().map(Listener::info).collect(),
             lifeline: self.lifeline.is_some(),
+            notes: hello.takes_notes,
             policy: policy.clone(),
         };
         if let Err(error) = relay.configure(configure, descriptors).await {
@@ -258,8 +263,9 @@ impl Supervisor {
             let end = relay.ended().await;
             supervisor.inner.borrow_mut().all.retain(|own| !Rc::ptr_eq(own, &relay));
             if end.gone {
+                relay.take_in_notes(&supervisor.runtime_dir);
                 relay.sessions.lost();
-                remembered::forget(&supervisor.runtime_dir, relay.generation());
+                remembered::forget_when_logged(&supervisor.runtime_dir, relay.generation());
             } else {
                 let (generation, pid) = (relay.generation(), relay.pid());
                 tracing::warn!(generation, pid, why = &*end.how, "a relay goes on without its channel");

@@ -245,6 +245,7 @@ impl Bench {
                 ListenerInfo { role: Role::ModuleServer, address: bench.module_address },
             ],
             lifeline: with_lifeline,
+            notes: false,
             policy: bench.policy.clone(),
         };
         let mut descriptors = vec![bench.listeners[0].as_fd(), bench.listeners[1].as_fd(), unix.as_fd()];
