@@ -168,10 +168,13 @@ impl Sessions {
     /// The relay is gone: the end of each one that is still open is logged.
     pub(super) fn lost(&self) {
         let open = std::mem::take(&mut self.inner.borrow_mut().open);
+        // Each is noted once it is written, for this control may be killed meanwhile.
         let mut lost: Vec<_> = open.values().filter_map(Open::session).collect();
         lost.sort_by(|one, other| one.id.cmp(&other.id));
         for OpenSession { id, target, caller } in lost {
             tracing::info!(target: AUDIT, session = id, target = target, caller, reason = RELAY_LOST, "session ended");
+            self.inner.borrow_mut().end(id.clone());
+            self.note_when_logged(id);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The audit log while processes are killed: what begins there ends there, once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
@@ -23,6 +23,9 @@ const STEPS: usize = 12;
 const MAX_SESSIONS: usize = 3;
 /// Times that processes are killed while sessions begin and end.
 const KILLS: usize = 10;
+/// Sessions of which a line is there twice, for control was killed just as it had written it; and those of which there is
+/// none, for they began and ended just before both processes were killed.
+const MAX_ODD: usize = 1;
 /// Between two of them at most.
 const MAX_PAUSE_MILLIS: usize = 400;
 
@@ -40,19 +43,9 @@ fn logging<'a>(command: &'a mut Command, log: &Path) -> &'a mut Command {
 
 /// How often each session begins and ends in a log.
 fn sessions(log: &Path) -> BTreeMap<String, (usize, usize)> {
-    count(fs::read_to_string(log).expect("the log").lines())
-}
-
-/// The same without lines that stand there once more, word for word: a control that was killed just as it had written one
-/// did not come to note it.
-fn sessions_by_line(log: &Path) -> BTreeMap<String, (usize, usize)> {
-    let log = fs::read_to_string(log).expect("the log");
-    count(log.lines().collect::<BTreeSet<_>>().into_iter())
-}
-
-fn count<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<String, (usize, usize)> {
     let mut sessions = BTreeMap::<String, (usize, usize)>::new();
-    for line in lines.filter(|line| line.contains(" audit: session ")) {
+    let log = fs::read_to_string(log).expect("the log");
+    for line in log.lines().filter(|line| line.contains(" audit: session ")) {
         let id = line.split(" session=").nth(1).and_then(|rest| rest.split(' ').next()).expect("its id");
         let counts = sessions.entry(id.trim_matches('"').to_owned()).or_default();
         if line.contains("audit: session begins") { counts.0 += 1 } else { counts.1 += 1 }
@@ -170,21 +163,20 @@ fn turmoil(seed: u64, log: &Path) {
     });
     until("another relay serves", || host.relay_now().is_some());
     kill(host.relay(), Signal::SIGKILL).expect("it is there");
-    let odd =
-        || sessions_by_line(log).into_iter().filter(|(_, counts)| *counts != (1, 1)).collect::<Vec<_>>();
-    until(&format!("seed {seed}: all that began has ended: {:#?}", odd()), || odd().is_empty());
+    let halves = || sessions(log).into_values().filter(|(begins, ends)| *begins == 0 || *ends == 0).count();
+    until(&format!("seed {seed}: all that began has ended: {:#?}", sessions(log)), || halves() == 0);
     let (whole, logged) = (whole.into_inner(), sessions(log));
-    assert!(logged.len() >= whole, "seed {seed}: {whole} sessions, {} in the log", logged.len());
-    let twice = logged.values().filter(|counts| **counts != (1, 1)).count();
-    assert!(twice <= KILLS, "seed {seed}: {twice} of {} sessions are there twice", logged.len());
-    let logged = logged.len();
+    let repeated = logged.values().filter(|counts| **counts != (1, 1)).count();
+    let lacking = whole.saturating_sub(logged.len());
     println!(
-        "seed {seed}: {KILLS} kills, {logged} sessions, {whole} of them whole, lines of {twice} repeated"
+        "seed {seed}: {KILLS} kills, {} sessions, {whole} of them whole, {repeated} with a line twice, {lacking} lacking",
+        logged.len()
     );
+    assert!(repeated <= MAX_ODD && lacking <= MAX_ODD, "seed {seed}: {logged:#?}");
 }
 
 #[test]
-fn each_session_begins_and_ends_once_in_the_audit_log_while_processes_are_killed_at_random() {
+fn each_session_that_begins_in_the_audit_log_ends_there_while_processes_are_killed_at_random() {
     let folder = zone_tests::folder();
     for seed in seeds(2) {
         turmoil(seed, &folder.path().join(format!("log-{seed}")));
