@@ -167,12 +167,33 @@ fn admit(broker: &Arc<Broker>, stream: UnixStream, max: usize) {
         return;
     };
     let broker = Arc::clone(broker);
-    thread::spawn(move || {
+    let serve = move || {
         let _permit = permit;
         if let Err(error) = serve_connection(&broker, peer, &stream) {
             tracing::warn!("a connection broke off: {error}");
         }
-    });
+    };
+    if let Err(error) = thread::Builder::new().name("connection".to_owned()).spawn(serve) {
+        tracing::error!(
+            "a connection is closed unanswered, for it gets no thread (TasksMax=, ulimit -u): {error}"
+        );
+    }
+}
+
+/// While there is one, a request is being carried out.
+struct Busy<'a>(&'a Broker);
+
+impl<'a> Busy<'a> {
+    fn with(broker: &'a Broker) -> Self {
+        broker.set_busy_since(Some(Instant::now()));
+        Self(broker)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.set_busy_since(None);
+    }
 }
 
 /// Who connected, as the kernel says.
@@ -330,10 +351,8 @@ impl Broker {
             tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), "a request was dropped");
             return Answer::Refused { why: why.to_owned(), help: "ask again".to_owned() };
         }
-        self.set_busy_since(Some(Instant::now()));
-        let answer = answer::answer(&self.host, peer, &accounts, request);
-        self.set_busy_since(None);
-        answer
+        let _busy = Busy::with(self);
+        answer::answer(&self.host, peer, &accounts, request)
     }
 
     fn set_busy_since(&self, since: Option<Instant>) {
@@ -344,5 +363,32 @@ impl Broker {
     fn is_stuck(&self) -> bool {
         let since = *self.busy_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() > STUCK_TIMEOUT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_whose_thread_panics_leaves_the_broker_neither_busy_nor_full() {
+        let broker = Arc::new(Broker {
+            host: Host::new(Path::new("/nonexistent"), Path::new("/nonexistent")),
+            work: Mutex::new(()),
+            busy_since: Mutex::new(None),
+            connections: Arc::default(),
+        });
+        let peer = Peer { uid: 0, gid: 0, pid: 1 };
+        let permit = broker.connections.admit(peer, &Accounts::default(), 1).expect("there is room");
+        let own = Arc::clone(&broker);
+        let panicked = thread::spawn(move || {
+            let _permit = permit;
+            let _one_at_a_time = own.work.lock();
+            let _busy = Busy::with(&own);
+            panic!("out of luck");
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!(broker.connections.open(), 0);
+        assert!(broker.busy_since.lock().unwrap().is_none());
     }
 }

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use rustix::fs::Mode;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 use zone_protocol::provisioning::Confinement;
 use zone_service_manager::ServiceManager;
 use zone_settings::PACKAGED_RELAY_MEMORY_BYTES;
@@ -27,7 +27,6 @@ use crate::relay::starter;
 use crate::reset;
 use crate::state::clock::SystemClock;
 use crate::status::Report;
-use crate::watchdog;
 
 /// For the daemon to answer at the admin socket: leaving a zone waits for relays to end.
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(60);
@@ -154,7 +153,7 @@ fn run(file: &Path) -> Result<ExitCode, String> {
         let daemon = Daemon::start(config, file, clock, starter, lifeline, log.set_level())
             .await
             .map_err(|error| error.to_string())?;
-        spawn_local(watchdog::report(Rc::clone(&daemon), Rc::clone(&manager)));
+        daemon.report_to(&manager);
         loop {
             tokio::select! {
                 reload = signals.reload_wanted() => if !reload { break },

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
 use zone_channel::Policy;
 use zone_firewall_protocol::PortRule;
 use zone_watchdog::Watchdog;
@@ -24,6 +23,7 @@ use crate::policy;
 use crate::relay::{Supervisor, Wanted};
 use crate::state::clock::Time;
 use crate::state::{State, Store};
+use crate::tasks::Tasks;
 use crate::tls::{PortTicketKeys, TlsContext, versions};
 
 /// All of control.
@@ -50,7 +50,7 @@ pub struct Daemon {
     /// Asks the loops of this process for signs of life.
     pub(crate) watchdog: Arc<Watchdog>,
     /// The tasks that stand for the whole process.
-    pub(crate) tasks: RefCell<JoinSet<()>>,
+    pub(crate) tasks: Rc<Tasks>,
     /// The lifeline's writing end: it stays open as long as this process lives, and in the service manager's store.
     pub(crate) _lifeline: Option<OwnedFd>,
 }

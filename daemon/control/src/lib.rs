@@ -27,6 +27,7 @@ pub mod run;
 mod server;
 pub mod state;
 pub mod status;
+mod tasks;
 mod tls;
 pub mod transaction;
 mod upkeep;

@@ -22,8 +22,14 @@ pub(crate) async fn without_daemon(config: Config) -> Result<(), String> {
     }
     let starter = starter(&config.relay).map_err(|error| error.to_string())?;
     let ender = Ender::new(&config.relay);
-    let supervisor =
-        Supervisor::new(starter, ender, config.runtime_dir.clone(), Rc::new(Metrics::new()), None);
+    let supervisor = Supervisor::new(
+        starter,
+        ender,
+        config.runtime_dir.clone(),
+        Rc::new(Metrics::new()),
+        Rc::default(),
+        None,
+    );
     let state = first_state(&config, &time).map_err(|error| error.to_string())?;
     store.replace(&state).map_err(|error| error.to_string())?.commit();
     supervisor.begin(None).await;

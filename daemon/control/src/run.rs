@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{DirBuilder, Permissions};
-use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,7 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use zone_protocol::tls::TlsError;
-use zone_watchdog::{Heartbeat, Watchdog, poll_task_ended};
+use zone_service_manager::ServiceManager;
+use zone_watchdog::{Heartbeat, Watchdog};
 
 use crate::bootstrap::{BootstrapError, first_state};
 use crate::config::{Config, OnStop};
@@ -27,8 +27,9 @@ use crate::relay::{Ender, Starter, Supervisor};
 use crate::server::ListenError;
 use crate::state::clock::{Clock, Time, clock_warning};
 use crate::state::{StateError, Store};
+use crate::tasks::Tasks;
 use crate::tls::{PortTicketKeys, TlsContext, versions};
-use crate::{admin, server, upkeep};
+use crate::{admin, server, upkeep, watchdog};
 
 /// For a change under way to come to its end when the daemon is stopped.
 const LAST_CHANGE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -95,9 +96,11 @@ impl Daemon {
             Some(Lifeline { reader, writer }) => (Some(writer), Some(reader)),
             None => (None, None),
         };
+        let tasks = Rc::<Tasks>::default();
         let ender = Ender::new(&config.relay);
         let runtime_dir = config.runtime_dir.clone();
-        let supervisor = Supervisor::new(starter, ender, runtime_dir, Rc::clone(&metrics), reader);
+        let supervisor =
+            Supervisor::new(starter, ender, runtime_dir, Rc::clone(&metrics), Rc::clone(&tasks), reader);
         let daemon = Rc::new(Self {
             time,
             store,
@@ -116,7 +119,7 @@ impl Daemon {
             epoch: Cell::default(),
             set_level,
             watchdog: Watchdog::new(),
-            tasks: RefCell::default(),
+            tasks,
             _lifeline: writer,
         });
         // A full disk keeps nobody from being served.
@@ -140,14 +143,18 @@ impl Daemon {
         name: &'static str,
         task: impl FnOnce(Rc<Self>, Heartbeat) -> F,
     ) {
-        let task = task(Rc::clone(self), self.watchdog.register(name));
-        self.tasks.borrow_mut().spawn_local(task);
+        self.tasks.spawn(task(Rc::clone(self), self.watchdog.register(name)));
+    }
+
+    /// Tells the service manager how this process goes, from now on.
+    pub fn report_to(self: &Rc<Self>, manager: &Rc<ServiceManager>) {
+        self.tasks.spawn(watchdog::report(Rc::clone(self), Rc::clone(manager)));
     }
 
     /// Waits for one of those loops to panic, and says how it ended: the process must end too, so that a fresh one takes
     /// its place.
     pub async fn task_ended(&self) -> String {
-        poll_fn(|context| poll_task_ended(&mut self.tasks.borrow_mut(), context)).await
+        self.tasks.ended().await
     }
 
     /// Ends the daemon as `relay.on_stop` has it. A change under way comes to its end first. Relays with a

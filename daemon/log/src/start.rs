@@ -86,7 +86,10 @@ impl Log {
         let feed = Feed { queue: Arc::clone(&queue), own: own.clone() };
         let dispatch = Dispatch::new(Registry::default().with(filter).with(feed));
         let writer = Arc::clone(&queue);
-        thread::Builder::new().name("log".to_owned()).spawn(move || writer.drain_into(sink, &own))?;
+        thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let _ending = EndsWithWriter;
+            writer.drain_into(sink, &own);
+        })?;
         Ok((Self { queue, level }, dispatch))
     }
 
@@ -100,6 +103,21 @@ impl Log {
     /// Waits until everything logged so far is out. Whether it was done in time.
     pub fn flush(&self, within: Duration) -> bool {
         self.queue.flush(within)
+    }
+}
+
+/// A daemon whose records go nowhere any more is of no use, so it ends with the thread that writes them, and a fresh one
+/// takes its place: dropped in a panic, it ends the process, as [`EXIT_WRITER_ENDED`] says.
+struct EndsWithWriter;
+
+/// The exit status of a process whose writer has panicked: `EX_SOFTWARE` of sysexits(3).
+const EXIT_WRITER_ENDED: i32 = 70;
+
+impl Drop for EndsWithWriter {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::exit(EXIT_WRITER_ENDED);
+        }
     }
 }
 
@@ -204,6 +222,30 @@ mod tests {
         tracing::dispatcher::with_default(&dispatch, || work(&log));
         assert!(log.flush(Duration::from_secs(20)));
         written.try_iter().collect()
+    }
+
+    #[test]
+    fn a_process_ends_with_the_thread_that_writes_its_log() {
+        const CHILD: &str = "ZONE_LOG_TEST_CHILD";
+        struct Broken;
+        impl Sink for Broken {
+            fn write(&mut self, _: &Record) {
+                panic!("out of luck");
+            }
+        }
+        if std::env::var_os(CHILD).is_some() {
+            let _log = start(Source::own("test"), Level::Info, Box::new(Broken)).unwrap();
+            tracing::info!("words");
+            thread::sleep(Duration::from_secs(20));
+            return;
+        }
+        let name = "start::tests::a_process_ends_with_the_thread_that_writes_its_log";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let began = std::time::Instant::now();
+        let ended = child.args([name, "--exact", "--nocapture"]).env(CHILD, "").output().unwrap();
+        assert_eq!(ended.status.code(), Some(EXIT_WRITER_ENDED), "{ended:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("out of luck"), "{ended:?}");
+        assert!(began.elapsed() < Duration::from_secs(10), "at once");
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! as the service manager means to have a control, and does what `relay.on_stop` says when that ends. Without
 //! one it drains after `timeouts.orphan`.
 
+#[cfg(test)]
+mod ending;
+
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +21,7 @@ use zone_channel::{
 };
 use zone_protocol::provisioning::ProcessStatus;
 use zone_service_manager::ServiceManager;
-use zone_watchdog::{EXIT_TASK_ENDED, Watchdog, task_ended};
+use zone_watchdog::{EXIT_TASK_ENDED, Heartbeat, Watchdog, task_ended};
 
 use crate::lifeline::Lifeline;
 use crate::log::Records;
@@ -88,7 +91,8 @@ pub async fn run(channel: OwnedFd, process: RelayProcess) -> Result<(), RelayErr
         let interval = timeout / CHECKS_PER_WATCHDOG_TIMEOUT;
         relay.tasks.spawn(zone_watchdog::run(watchdog, interval, move || manager.alive()));
     }
-    let result = relay.serve_controls(sender, receiver).await;
+    let heartbeat = relay.watchdog.register("talk with control");
+    let result = relay.serve_controls(sender, receiver, heartbeat).await;
     if let Err(error) = &result {
         tracing::error!("{error}");
     }
@@ -129,18 +133,19 @@ impl Relay {
         &mut self,
         sender: Sender<FromRelay>,
         receiver: Receiver<ToRelay>,
+        mut heartbeat: Heartbeat,
     ) -> Result<(), RelayError> {
         let mut channel = Some((sender, receiver));
         loop {
             let Some((sender, receiver)) = channel.take() else {
-                match self.wait_for_control().await {
+                match self.wait_for_control(&mut heartbeat).await {
                     Next::TakenUp(taken_up) => channel = Some(taken_up),
                     Next::TaskEnded(why) => return Err(RelayError::TaskEnded(why)),
                     Next::Exit | Next::WithoutControl => return Ok(()),
                 }
                 continue;
             };
-            let next = self.serve_channel(&sender, receiver).await;
+            let next = self.serve_channel(&sender, receiver, &mut heartbeat).await;
             if !matches!(next, Next::Exit) {
                 self.log.close();
             }
@@ -154,8 +159,13 @@ impl Relay {
     }
 
     /// Talks with one control until the channel ends.
-    async fn serve_channel(&mut self, sender: &Sender<FromRelay>, mut receiver: Receiver<ToRelay>) -> Next {
-        if let Err(error) = self.say_hello(sender).await {
+    async fn serve_channel(
+        &mut self,
+        sender: &Sender<FromRelay>,
+        mut receiver: Receiver<ToRelay>,
+        heartbeat: &mut Heartbeat,
+    ) -> Next {
+        if let Err(error) = heartbeat.during(self.say_hello(sender)).await {
             tracing::warn!("{error}");
             return self.without_control();
         }
@@ -166,14 +176,17 @@ impl Relay {
                 taken_up = next_control(self.serving.as_ref()) => return Next::TakenUp(taken_up),
                 () = drained(self.serving.as_ref(), self.drain_deadline) => return Next::Exit,
                 why = task_ended(&mut self.tasks) => return Next::TaskEnded(why),
+                () = heartbeat.answer() => continue,
             };
             let answered = match received {
                 Ok((ToRelay::Stop, _)) => {
                     tracing::info!("control told this relay to stop");
-                    self.stop().await;
+                    heartbeat.during(self.stop()).await;
                     return Next::Exit;
                 }
-                Ok((message, descriptors)) => self.handle_message(sender, message, descriptors).await,
+                Ok((message, descriptors)) => {
+                    heartbeat.during(self.handle_message(sender, message, descriptors)).await
+                }
                 Err(error) => Err(error),
             };
             match answered {
@@ -188,7 +201,7 @@ impl Relay {
     }
 
     /// Goes on alone, unless there is nothing to go on with.
-    async fn wait_for_control(&mut self) -> Next {
+    async fn wait_for_control(&mut self, heartbeat: &mut Heartbeat) -> Next {
         let Some(serving) = &self.serving else { return Next::Exit };
         let orphan = serving.context.rules().timeouts.orphan;
         if self.state == RelayState::Serving {
@@ -206,6 +219,7 @@ impl Relay {
                 taken_up = next_control(self.serving.as_ref()) => return Next::TakenUp(taken_up),
                 () = drained(self.serving.as_ref(), self.drain_deadline) => return Next::Exit,
                 why = task_ended(&mut self.tasks) => return Next::TaskEnded(why),
+                () = heartbeat.answer() => {}
                 () = lifeline_ended(lifeline(self.serving.as_ref())) => {
                     let Some(serving) = &mut self.serving else { return Next::Exit };
                     serving.lifeline = None;
@@ -214,7 +228,7 @@ impl Relay {
                     match on_stop {
                         OnStop::Stop => {
                             serving.close_ports();
-                            self.stop().await;
+                            heartbeat.during(self.stop()).await;
                             return Next::Exit;
                         }
                         OnStop::Drain => self.drain(),

@@ -7,7 +7,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use zone_channel::{ListenerInfo, RelayState};
 
@@ -84,7 +83,7 @@ impl Supervisor {
         }
         self.inner.borrow_mut().absent.push(Rc::clone(&absent));
         let supervisor = Rc::clone(self);
-        spawn_local(async move {
+        self.surroundings.tasks.spawn(async move {
             if let Some(found) = supervisor.await_answer(&absent).await {
                 supervisor.take_up(found).await;
             } else {

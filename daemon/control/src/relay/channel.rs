@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tokio::process::Child;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 use zone_channel::{
     Configure, FromRelay, LISTS_SESSIONS, ListenerInfo, Policy, Query, RelayState, Reply, Sender,
@@ -29,6 +28,7 @@ use super::notes;
 use super::process::Process;
 use super::sessions::Sessions;
 use crate::metrics::Metrics;
+use crate::tasks::Tasks;
 
 /// The most messages that wait for a relay to read them.
 const MAX_QUEUED: usize = 16;
@@ -44,6 +44,8 @@ pub(super) struct Surroundings {
     pub(super) ender: Rc<Ender>,
     /// What control counts.
     pub(super) metrics: Rc<Metrics>,
+    /// What this process can't do without.
+    pub(super) tasks: Rc<Tasks>,
 }
 
 /// A relay process that has said hello.
@@ -189,7 +191,7 @@ impl Relay {
         let (queue, outgoing) = mpsc::channel(MAX_QUEUED);
         let (end, ended) = watch::channel(None);
         let kill = Rc::new(Notify::new());
-        spawn_local(write(sender, outgoing, Rc::clone(&exchange)));
+        surroundings.tasks.spawn(write(sender, outgoing, Rc::clone(&exchange)));
         let life = Life {
             receiver,
             exchange: Rc::clone(&exchange),
@@ -198,7 +200,7 @@ impl Relay {
             kill: Rc::clone(&kill),
             ender: Rc::clone(&surroundings.ender),
         };
-        spawn_local(async move {
+        surroundings.tasks.spawn(async move {
             end.send_replace(Some(life.live().await));
         });
         let relay = Rc::new(Self {

@@ -5,8 +5,6 @@
 
 use std::rc::Rc;
 
-use tokio::task::spawn_local;
-
 use super::channel::Relay;
 use super::error::RelayError;
 use super::supervise::Supervisor;
@@ -25,7 +23,7 @@ impl Supervisor {
             to = build,
             "the relay is of another build: it is replaced"
         );
-        spawn_local(async move {
+        self.surroundings.tasks.spawn(async move {
             if let Err(error) = supervisor.renew(revision).await {
                 tracing::error!(generation, %error, "the relay can't be replaced, and the earlier build goes on");
             }

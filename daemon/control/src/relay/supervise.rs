@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 use tokio::sync::watch;
-use tokio::task::{JoinSet, spawn_local};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use zone_channel::{Configure, ListenerInfo, Policy, RelayState};
 
@@ -22,6 +22,7 @@ use super::sessions::Sessions;
 use super::start::{Started, Starter};
 use super::{notes, remembered, rendezvous};
 use crate::metrics::Metrics;
+use crate::tasks::Tasks;
 
 /// For a relay to say hello after its start, which a service manager may take a while for.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,10 +83,11 @@ impl Supervisor {
         ender: Ender,
         runtime_dir: PathBuf,
         metrics: Rc<Metrics>,
+        tasks: Rc<Tasks>,
         lifeline: Option<OwnedFd>,
     ) -> Rc<Self> {
         let changes = watch::Sender::new(0);
-        let surroundings = Surroundings { ender: Rc::new(ender), metrics: Rc::clone(&metrics) };
+        let surroundings = Surroundings { ender: Rc::new(ender), metrics: Rc::clone(&metrics), tasks };
         Rc::new(Self {
             starter,
             runtime_dir,
@@ -115,7 +117,7 @@ impl Supervisor {
     /// Starts a relay that serves what is wanted, and another one until one does.
     pub(super) fn ensure_one_serves(self: &Rc<Self>) {
         let revision = self.inner.borrow().revision;
-        spawn_local(Rc::clone(self).restart(revision, Duration::ZERO));
+        self.surroundings.tasks.spawn(Rc::clone(self).restart(revision, Duration::ZERO));
     }
 
     /// Starts a relay and makes it ready: it has everything and does not accept yet.
@@ -259,7 +261,7 @@ impl Supervisor {
             tracing::warn!(generation, %error, "a relay's process can't be noted for the next control");
         }
         let (supervisor, relay) = (Rc::clone(self), Rc::clone(relay));
-        spawn_local(async move {
+        self.surroundings.tasks.spawn(async move {
             let end = relay.ended().await;
             supervisor.inner.borrow_mut().all.retain(|own| !Rc::ptr_eq(own, &relay));
             if end.gone {
@@ -279,7 +281,7 @@ impl Supervisor {
     pub(super) fn drain(self: &Rc<Self>, relay: Option<Rc<Relay>>, closing: Vec<Listener>) {
         let Some(relay) = relay else { return };
         self.inner.borrow_mut().draining.push(Rc::clone(&relay));
-        spawn_local(async move {
+        self.surroundings.tasks.spawn(async move {
             if let Err(error) = relay.drain().await {
                 let generation = relay.generation();
                 tracing::warn!(generation, %error, "the replaced relay does not drain and is ended");
@@ -317,7 +319,7 @@ impl Supervisor {
         inner.trouble = Some(format!("the relay ended: {reason}"));
         self.metrics.relay_crashes.inc();
         tracing::error!(generation, pid, reason, again_in = ?delay, "the serving relay ended");
-        spawn_local(Rc::clone(self).restart(inner.revision, delay));
+        self.surroundings.tasks.spawn(Rc::clone(self).restart(inner.revision, delay));
     }
 
     async fn restart(self: Rc<Self>, revision: u64, mut wait: Duration) {

@@ -6,6 +6,7 @@
 mod attempts;
 mod injection;
 mod sockets;
+mod stillness;
 mod surroundings;
 mod system;
 
