@@ -1,5 +1,7 @@
 //! TLS on every port as OpenSSL finds it (acceptance 3, R-20 to R-22): four suites, one version, nothing else.
 
+mod roles;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
