@@ -42,11 +42,7 @@ impl Client {
 
     /// As whoever this certificate (chain and key, PEM) makes it, or nobody.
     pub fn by_certificate(host: &Host, zone: &Zone, own: Option<(&str, &str)>) -> io::Result<Self> {
-        let zone = zone.directory();
-        let anchors = [zone.anchor(Role::ZoneProxy).expect("the zone's authority")];
-        let expected =
-            Expectation::new(zone.name().clone(), Role::ZoneProxy, None, &anchors, Versions::Tls12);
-        Self::connect(host, expected.expect("an expectation"), own)
+        Self::connect(host, a_proxy_of(zone), own)
     }
 
     /// As the Module Server of the zone.
@@ -60,10 +56,19 @@ impl Client {
         expected: Arc<dyn ServerCertVerifier>,
         own: Option<(&str, &str)>,
     ) -> io::Result<Self> {
+        Self::connect_to(host, 17488, expected, own)
+    }
+
+    fn connect_to(
+        host: &Host,
+        port: u16,
+        expected: Arc<dyn ServerCertVerifier>,
+        own: Option<(&str, &str)>,
+    ) -> io::Result<Self> {
         let config = config::client(expected, own, Versions::Tls12).expect("a TLS configuration");
         let name = ServerName::IpAddress(std::net::IpAddr::from(host.address).into());
         let tls = ClientConnection::new(config, name).expect("a TLS client");
-        let tcp = TcpStream::connect_timeout(&host.port(17488), TEST_TIMEOUT)?;
+        let tcp = TcpStream::connect_timeout(&host.port(port), TEST_TIMEOUT)?;
         tcp.set_read_timeout(Some(TEST_TIMEOUT))?;
         let mut tls = StreamOwned::new(tls, tcp);
         while tls.conn.is_handshaking() {
@@ -163,6 +168,19 @@ impl Answer {
         assert!(self.head.contains("application/problem+json"), "{self:?}");
         problem
     }
+}
+
+/// Whether one of a host's ports completes a handshake with whoever has this certificate (chain and key, PEM).
+pub fn is_admitted(host: &Host, zone: &Zone, port: u16, own: (&str, &str)) -> bool {
+    Client::connect_to(host, port, a_proxy_of(zone), Some(own)).is_ok()
+}
+
+/// What a client expects of a proxy in a zone.
+fn a_proxy_of(zone: &Zone) -> Arc<dyn ServerCertVerifier> {
+    let zone = zone.directory();
+    let anchors = [zone.anchor(Role::ZoneProxy).expect("the zone's authority")];
+    let expected = Expectation::new(zone.name().clone(), Role::ZoneProxy, None, &anchors, Versions::Tls12);
+    expected.expect("an expectation")
 }
 
 impl Zone {

@@ -3,12 +3,14 @@
 //! Every test has loopback addresses of its own (`127.x.y.z`), because 17488 can't be another number.
 //! `ZONE_BIN_DIR` names the folder of the programs; without it, it is the one that the test was built into.
 //! `ZONE_OLD_BIN_DIR` names the folder of the programs of an earlier version, which `cargo xtask test` builds.
+//! `ZONE_SEEDS` says how many histories of each kind are tried, `ZONE_SEED` names one to try again.
 //! `ZONE_PARTS` names the folder of unpacked packages, `ZONE_SKIP_LOG` the file that collects what was skipped.
 
 pub mod control;
 pub mod host;
 pub mod manager;
 pub mod process;
+pub mod seeds;
 pub mod session;
 pub mod target;
 pub mod zone;

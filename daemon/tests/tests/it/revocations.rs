@@ -1,5 +1,7 @@
 //! Rights end when the command says so, whoever else changes the zone's trust at the same time.
 
+mod model;
+
 use std::process::Command;
 use std::thread;
 

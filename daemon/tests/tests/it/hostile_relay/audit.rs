@@ -11,11 +11,10 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use zone_tests::host::Host;
 use zone_tests::process::run;
+use zone_tests::seeds::{Random, seeds};
 use zone_tests::session::Session;
 use zone_tests::zone::{Service, Zone};
 use zone_tests::{target, until};
-
-use super::{Random, seeds};
 
 /// What happens to one host, one thing after the other.
 const STEPS: usize = 12;

@@ -14,10 +14,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zone_tests::host::Host;
 use zone_tests::process::{Process, run, succeed};
+use zone_tests::seeds::{Random, seeds};
 use zone_tests::zone::Zone;
 use zone_tests::{as_daemon, skip, until};
 
-use super::{Random, is_there, seeds, stop};
+use super::{is_there, stop};
 
 /// What happens to one host, one thing after the other.
 const STEPS: usize = 4;
