@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 /// The trust document says who changed it, until when a denial counts and which anchors are retired, and denials are
 /// merged and never dropped.
 pub const TRUST_MERGE: &str = "trust-merge";
+/// 17488 has an identity of its own, [`Role::ZoneControl`](crate::identity::Role::ZoneControl), by keys that no relay sees.
+pub const CONTROL_IDENTITY: &str = "control-identity";
 
 /// More names than any version has; those behind are not looked at.
 const MAX_FEATURES: usize = 32;
@@ -31,7 +33,7 @@ pub struct Features(Vec<String>);
 impl Features {
     /// Those of this version.
     pub fn own() -> Self {
-        Self(vec![TRUST_MERGE.to_owned()])
+        Self([TRUST_MERGE, CONTROL_IDENTITY].map(str::to_owned).to_vec())
     }
 
     /// From the value of the request field: names with commas between.
@@ -92,7 +94,7 @@ mod tests {
     fn what_is_no_name_is_passed_over_and_the_rest_is_read() {
         let long = "x".repeat(65);
         let field = format!(" ,A, a b,\u{fc},{long},trust-merge");
-        assert_eq!(Features::from_field(&field), Features::own());
+        assert_eq!(Features::from_field(&field), Features::from_field(TRUST_MERGE));
         let many = vec!["a"; 1_000].join(",");
         assert_eq!(Vec::from(Features::from_field(&many)).len(), MAX_FEATURES);
     }

@@ -104,7 +104,7 @@ pub enum Role {
     ModuleServer,
     /// The daemon in between.
     ZoneProxy,
-    /// 17488 of a proxy, by keys that no relay sees. To come.
+    /// 17488 of a proxy, by keys that no relay sees. The authority for proxies vouches for it.
     ZoneControl,
     /// A party that has no certificate of its own role yet. To come.
     Enrolment,
@@ -121,19 +121,12 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role that this version knows what to do with.
-    pub const ALL: [Self; 3] = [Self::Endpoint, Self::ModuleServer, Self::ZoneProxy];
+    /// Those of the first version of this protocol. Each has an authority of its own, and no other role has.
+    pub const FIRST_VERSION: [Self; 3] = [Self::Endpoint, Self::ModuleServer, Self::ZoneProxy];
     /// Roles of versions to come. Their names can be read, so that a port which they show themselves at can say
     /// whom it refuses. No port admits them before it names them.
-    pub const TO_COME: [Self; 7] = [
-        Self::ZoneControl,
-        Self::Enrolment,
-        Self::Monitor,
-        Self::Operator,
-        Self::Service,
-        Self::Authority,
-        Self::Satellite,
-    ];
+    pub const TO_COME: [Self; 6] =
+        [Self::Enrolment, Self::Monitor, Self::Operator, Self::Service, Self::Authority, Self::Satellite];
 
     /// The path segment that names the role in a SPIFFE id.
     pub fn as_str(self) -> &'static str {
@@ -162,8 +155,9 @@ impl FromStr for Role {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
+        Self::FIRST_VERSION
             .into_iter()
+            .chain([Self::ZoneControl])
             .chain(Self::TO_COME)
             .find(|role| role.as_str() == text)
             .ok_or_else(|| IdentityError::Spiffe(printable(text)))

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::features::Features;
-use crate::identity::{Label, Role};
+use crate::identity::{Identity, Label, Role};
 use crate::ports;
 use crate::token::Token;
 use crate::trust::Trust;
@@ -69,6 +69,10 @@ pub struct Offer {
     pub id: String,
     /// The requests that are to be signed.
     pub signing_requests: SigningRequests,
+    /// The same for the identity that 17488 shows, by keys that no relay sees. With
+    /// [`CONTROL_IDENTITY`](crate::features::CONTROL_IDENTITY) only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_signing_requests: Option<SigningRequests>,
     /// The host that the proxy runs on.
     pub host: HostFacts,
     /// The proxy's clock: certificates must be valid by it.
@@ -124,6 +128,9 @@ pub struct Provisioning {
     /// For the keys of the offer; left out, the proxy keeps what it has (re-provisioning only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Certificates>,
+    /// For the keys of the offer's `control_signing_requests`, where it has them; left out, 17488 keeps what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_certificates: Option<Certificates>,
     /// The trust document.
     pub trust: Trust,
     /// The port numbers of both relay ports.
@@ -191,6 +198,9 @@ pub struct NewIdentity {
     pub offer: String,
     /// Chains for the offer's keys.
     pub certificates: Certificates,
+    /// For the keys of the offer's `control_signing_requests`, where it has them; left out, 17488 keeps what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_certificates: Option<Certificates>,
 }
 
 /// Answer to `GET /v1/status`.
@@ -220,6 +230,9 @@ pub struct Status {
     /// What that document says, a digest as the protocol's description has it. Versions are compared with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_digest: Option<String>,
+    /// What 17488 shows, once provisioned: the proxy's own, or one that no relay holds the keys of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_identity: Option<Identity>,
     /// When the first of the proxy's certificates runs out.
     #[serde(default, with = "crate::timestamp::option")]
     pub certificate_expires_at: Option<OffsetDateTime>,
@@ -342,6 +355,19 @@ mod tests {
         let error =
             serde_json::from_str::<OfferRequest>(r#"{"zone":"z","module_server":"m","x":1}"#).unwrap_err();
         assert!(error.to_string().contains('x'), "{error}");
+    }
+
+    #[test]
+    fn what_belongs_to_the_identity_of_17488_is_left_out_where_it_is_not_there() {
+        let text = r#"{"offer":"1","certificates":{"rsa":"a","ec":"b"}}"#;
+        let new: NewIdentity = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            (new.control_certificates.is_none(), serde_json::to_string(&new).unwrap()),
+            (true, text.into())
+        );
+        let text = r#"{"offer":"1","certificates":{"rsa":"a","ec":"b"},"control_certificates":{"rsa":"c"}}"#;
+        let error = serde_json::from_str::<NewIdentity>(text).unwrap_err().to_string();
+        assert!(error.contains("missing field `ec`"), "{error}");
     }
 
     #[test]

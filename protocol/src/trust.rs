@@ -98,14 +98,14 @@ impl Trust {
         if features.has(TRUST_MERGE) { self.clone() } else { self.in_first_version() }
     }
 
-    /// In the words of the first version. Roles to come are no words of it, and whoever speaks it admits them nowhere.
+    /// In the words of the first version. Later roles are no words of it, and whoever speaks it admits them nowhere.
     #[must_use]
     pub fn in_first_version(&self) -> Self {
         let plain = |entry: &Denied| match entry {
             Denied::Certificate { issuer, serial, .. } => {
                 Some(Denied::Certificate { issuer: issuer.clone(), serial: serial.clone(), until: None })
             }
-            Denied::Identity { identity, .. } if Role::TO_COME.contains(&identity.role) => None,
+            Denied::Identity { identity, .. } if !Role::FIRST_VERSION.contains(&identity.role) => None,
             entry @ Denied::Identity { .. } => Some(entry.clone()),
         };
         Self::of(self.version, self.anchors.clone(), self.deny.iter().filter_map(plain).collect())
@@ -167,6 +167,7 @@ mod tests {
                     Denied::Certificate { issuer: "00".into(), serial: "1a".into(), until: Some(at) },
                     Denied::Identity { identity: identity("spiffe://z/endpoint/a"), not_before: at },
                     Denied::Identity { identity: identity("spiffe://z/monitor/a"), not_before: at },
+                    Denied::Identity { identity: identity("spiffe://z/zone-control/a"), not_before: at },
                 ],
             )
         }

@@ -28,5 +28,5 @@ pub(crate) fn first_state(config: &Config, time: &Time) -> Result<State, Bootstr
     let identity = keys::bootstrap(time.wall())?;
     let pin = state::pin(&identity)?;
     let token = IssuedToken::issue(pin, seconds(config.timeouts.token), time).ok_or(NoRandomness)?;
-    Ok(State { identity, membership: None, token: Some(token) })
+    Ok(State { identity, control_identity: None, membership: None, token: Some(token) })
 }

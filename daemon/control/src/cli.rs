@@ -13,6 +13,7 @@ use rustix::fs::Mode;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
+use zone_protocol::identity::Role;
 use zone_protocol::provisioning::Confinement;
 use zone_service_manager::ServiceManager;
 use zone_settings::PACKAGED_RELAY_MEMORY_BYTES;
@@ -280,6 +281,10 @@ fn describe(report: &Report) -> String {
     line("host", format!("{}, zone-proxy {}", status.host, status.version));
     if let (Some(zone), Some(name)) = (&status.zone, &status.name) {
         line("member", format!("{name} in zone {zone}, trust version {}", status.trust_version.unwrap_or(0)));
+    }
+    if let Some(identity) = &status.control_identity {
+        let shared = if identity.role == Role::ZoneControl { "" } else { ", as the relays do" };
+        line("17488 shows", format!("{identity}{shared}"));
     }
     if let Some(expiry) = status.certificate_expires_at {
         line("certificates", format!("until {expiry}"));

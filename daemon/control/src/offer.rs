@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use zone_protocol::identity::Label;
 
 use crate::keys::OfferedKeys;
@@ -26,23 +28,29 @@ pub(crate) struct OpenOffer {
     pub(crate) purpose: Purpose,
     /// Its keys; they leave memory only with the state that they become part of.
     pub(crate) keys: OfferedKeys,
+    /// Those for the identity of 17488, where the client can have them signed.
+    pub(crate) control_keys: Option<OfferedKeys>,
     /// When it lapses, by the clock since boot.
     pub(crate) lapses: Duration,
 }
 
 /// Holds at most one open offer: a newer one replaces it.
 #[derive(Debug, Default)]
-pub(crate) struct OfferSlot(RefCell<Option<Rc<OpenOffer>>>);
+pub(crate) struct OfferSlot {
+    slot: RefCell<Option<Rc<OpenOffer>>>,
+    /// Locked while keys for the next one are being made.
+    pub(crate) making: Arc<Mutex<()>>,
+}
 
 impl OfferSlot {
     /// Opens an offer in the place of an earlier one.
     pub(crate) fn open(&self, offer: OpenOffer) {
-        self.0.replace(Some(Rc::new(offer)));
+        self.slot.replace(Some(Rc::new(offer)));
     }
 
     /// The open offer, if it has this id and has not lapsed by now (time since boot).
     pub(crate) fn find(&self, id: &str, now: Duration) -> Option<Rc<OpenOffer>> {
-        let mut open = self.0.borrow_mut();
+        let mut open = self.slot.borrow_mut();
         if open.as_ref().is_some_and(|offer| offer.lapses <= now) {
             *open = None;
         }
@@ -51,6 +59,6 @@ impl OfferSlot {
 
     /// Forgets the open offer: it is completed, or its keys are good for nothing any more.
     pub(crate) fn close(&self) {
-        self.0.take();
+        self.slot.take();
     }
 }

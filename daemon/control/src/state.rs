@@ -9,6 +9,7 @@ mod token;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use zone_channel::Identity;
+use zone_protocol::identity::{Identity as SpiffeId, Role};
 use zone_protocol::provisioning::Provisioning;
 use zone_protocol::tls::TlsError;
 use zone_protocol::tls::certificate::{chain_from_pem, facts, spki};
@@ -20,8 +21,11 @@ pub use token::IssuedToken;
 /// One state, whole. It is never changed in place: the next one replaces it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
-    /// The keys that 17488 shows: bootstrap keys, or those of the zone.
+    /// The keys that the relays show: bootstrap keys, or those of the zone. 17488 shows them where it has none of its own.
     pub identity: Identity,
+    /// The keys that 17488 shows and no relay is given; `None` before provisioning, and where the Module Server that
+    /// provisioned the proxy does not know of them.
+    pub control_identity: Option<Identity>,
     /// What makes the proxy a member of a zone; `None` before provisioning.
     pub membership: Option<Membership>,
     /// The token that may be used now.
@@ -44,16 +48,30 @@ impl State {
         if self.membership.is_some() { "provisioned" } else { "unprovisioned" }
     }
 
-    /// The pin of the keys that are shown.
+    /// The keys that 17488 shows.
+    pub fn shown(&self) -> &Identity {
+        self.control_identity.as_ref().unwrap_or(&self.identity)
+    }
+
+    /// Whom the keys that 17488 shows belong to; `None` before provisioning.
+    pub fn shown_as(&self) -> Option<SpiffeId> {
+        let Provisioning { zone, name, .. } = &self.membership.as_ref()?.document;
+        let role = if self.control_identity.is_some() { Role::ZoneControl } else { Role::ZoneProxy };
+        Some(SpiffeId { zone: zone.clone(), role, name: name.clone() })
+    }
+
+    /// The pin of the keys that 17488 shows.
     pub fn pin(&self) -> Result<[u8; 32], TlsError> {
-        pin(&self.identity)
+        pin(self.shown())
     }
 
     /// When the first of a member's certificates runs out; bootstrap certificates don't count.
     pub fn certificate_expiry(&self) -> Option<OffsetDateTime> {
         self.membership.as_ref()?;
-        [&self.identity.rsa.chain, &self.identity.ec.chain]
+        [Some(&self.identity), self.control_identity.as_ref()]
             .into_iter()
+            .flatten()
+            .flat_map(|identity| [&identity.rsa.chain, &identity.ec.chain])
             .filter_map(|chain| {
                 let chain = chain_from_pem(chain, "certificate").ok()?;
                 Some(facts(chain.first()?, "certificate").ok()?.not_after)

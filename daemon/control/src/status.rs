@@ -42,6 +42,7 @@ impl Daemon {
             provisioning: membership.map(|own| own.id.clone()),
             trust_version: membership.map(|own| own.document.trust.version),
             trust_digest: membership.and_then(|own| digest(&own.document.trust).ok()),
+            control_identity: state.shown_as(),
             certificate_expires_at: state.certificate_expiry(),
             ports: self.ports(),
             relays,

@@ -31,6 +31,7 @@ pub(crate) struct TlsContext {
 impl TlsContext {
     /// For a state.
     ///
+    /// It shows the keys that no relay is given, where the state has some.
     /// While a token is outstanding both leaves are shown, so that its holder can check the pin, and nothing
     /// is resumed, so that every proof is bound to a handshake of its own.
     pub(crate) fn new(
@@ -39,7 +40,7 @@ impl TlsContext {
         versions: Versions,
         epoch: u64,
     ) -> Result<Self, TlsError> {
-        let leaves = leaves(&state.identity, versions)?;
+        let leaves = leaves(state.shown(), versions)?;
         let Some(membership) = &state.membership else {
             let config = server(leaves.showing_both(), None, None, versions)?;
             return Ok(Self { config, admission: None, epoch });

@@ -179,7 +179,8 @@ pub fn is_admitted(host: &Host, zone: &Zone, port: u16, own: (&str, &str)) -> bo
 fn a_proxy_of(zone: &Zone) -> Arc<dyn ServerCertVerifier> {
     let zone = zone.directory();
     let anchors = [zone.anchor(Role::ZoneProxy).expect("the zone's authority")];
-    let expected = Expectation::new(zone.name().clone(), Role::ZoneProxy, None, &anchors, Versions::Tls12);
+    let roles = [Role::ZoneProxy, Role::ZoneControl];
+    let expected = Expectation::one_of(zone.name().clone(), &roles, None, &anchors, Versions::Tls12);
     expected.expect("an expectation")
 }
 

@@ -13,17 +13,22 @@ use zone_protocol::proof::{Proof, Prover};
 use zone_protocol::provisioning::{NewIdentity, Offer, OfferRequest, Provisioned, Provisioning, Status};
 use zone_protocol::tls::config;
 use zone_protocol::tls::policy::Versions;
+use zone_protocol::tls::refusal::Refusal;
 use zone_protocol::tls::verifier::{Expectation, Pinned};
 use zone_protocol::token::Token;
 use zone_protocol::trust::Trust;
 
-use crate::dial::Dialer;
+use crate::dial::{Dialer, Link, peer};
 use crate::error::{Error, Result};
 use crate::http::{self, ANSWER_TIMEOUT, Answer, Content};
-use crate::zone::{Credentials, ProxyEntry};
+use crate::zone::{Credentials, ProxyEntry, Zone};
 
 /// How long a proxy may take to complete a provisioning: it starts a relay and opens the firewall meanwhile.
 const PROVISIONING_TIMEOUT: Duration = Duration::from_secs(90);
+/// The roles that a proxy may show itself in on 17488: once it was seen to have an identity there that no relay has...
+pub(crate) const NOTED: [Role; 1] = [Role::ZoneControl];
+/// ...and before.
+pub(crate) const UNKNOWN: [Role; 2] = [Role::ZoneProxy, Role::ZoneControl];
 /// How often something is asked for that changes nothing.
 const GET_ATTEMPTS: usize = 3;
 /// How long to wait before it is asked for again.
@@ -46,31 +51,51 @@ pub struct ControlClient {
     dialer: Dialer,
     /// Set before provisioning: every request carries a proof made with it, and so must every answer.
     token: Option<Token>,
+    /// Set afterwards.
+    known: Option<Known>,
+}
+
+/// By what a proxy of the zone is known.
+#[derive(Debug)]
+struct Known {
+    /// Where it is noted who was seen to show an identity of 17488 alone.
+    zone: Zone,
+    /// Its name; `None` for any proxy of the zone.
+    name: Option<Label>,
 }
 
 impl ControlClient {
     /// For a proxy that is not provisioned: known by the keys that `token` names, and no certificate of ours.
     pub fn by_token(hosts: Vec<String>, port: u16, token: Token) -> Result<Self> {
         let tls = config::client(Pinned::new(*token.pin()), None, Versions::Tls12)?;
-        Ok(Self { dialer: Dialer::new(hosts, port, tls), token: Some(token) })
+        Ok(Self { dialer: Dialer::new(hosts, port, tls), token: Some(token), known: None })
     }
 
-    /// For a proxy of the zone, by mutual TLS; any of its proxies where no name is given.
-    pub fn by_certificate(
-        hosts: Vec<String>,
-        port: u16,
+    /// For a proxy of the zone, by mutual TLS; any of its proxies where no name is given. `shows` are the roles that it may
+    /// show itself in.
+    pub(crate) fn by_certificate(
+        zone: &Zone,
+        (hosts, port): (Vec<String>, u16),
         own: &Credentials,
         name: Option<Label>,
+        shows: &[Role],
     ) -> Result<Self> {
-        let expected =
-            Expectation::new(own.zone.clone(), Role::ZoneProxy, name, &own.proxy_anchors, Versions::Tls12)?;
+        let (zone_name, anchors) = (own.zone.clone(), &own.proxy_anchors);
+        let expected = Expectation::one_of(zone_name, shows, name.clone(), anchors, Versions::Tls12)?;
         let tls = config::client(expected, Some((&own.certificate, &own.key)), Versions::Tls12)?;
-        Ok(Self { dialer: Dialer::new(hosts, port, tls), token: None })
+        Ok(Self {
+            dialer: Dialer::new(hosts, port, tls),
+            token: None,
+            known: Some(Known { zone: zone.clone(), name }),
+        })
     }
 
-    /// For a proxy that the zone directory knows.
-    pub fn of(proxy: &ProxyEntry, own: &Credentials) -> Result<Self> {
-        Self::by_certificate(proxy.addresses.clone(), proxy.control_port, own, Some(proxy.name.clone()))
+    /// For a proxy that the zone directory knows. Once that has shown an identity which no relay has, nothing less is
+    /// taken for it.
+    pub fn of(zone: &Zone, proxy: &ProxyEntry, own: &Credentials) -> Result<Self> {
+        let at = (proxy.addresses.clone(), proxy.control_port);
+        let noted = zone.has_control_identity(&proxy.name);
+        Self::by_certificate(zone, at, own, Some(proxy.name.clone()), if noted { &NOTED } else { &UNKNOWN })
     }
 
     /// `GET /v1/status`.
@@ -121,7 +146,8 @@ impl ControlClient {
         let body = encode(&trust.for_reader(features))?;
         let condition = vec![("If-Match", format!("\"{current}\"")), own_features()];
         let content = move |_: &_| Content { body, fields: condition };
-        let answer = http::exchange(&self.dialer, &Method::PUT, "/v1/trust", ANSWER_TIMEOUT, content).await?;
+        let link = self.dial().await?;
+        let answer = http::exchange_over(link, &Method::PUT, "/v1/trust", ANSWER_TIMEOUT, content).await?;
         match self::trust(&answer, "the trust document") {
             Ok(_) => Ok(Replaced::Done),
             Err(Error::Problem { problem, .. }) if problem.slug() == "busy" => Ok(Replaced::Busy),
@@ -173,7 +199,7 @@ impl ControlClient {
             let proof = proof.map(|proof| (fields::PROOF, proof));
             Content { body, fields: [own_features()].into_iter().chain(proof).collect() }
         };
-        let answer = http::exchange(&self.dialer, method, path, deadline, content).await?;
+        let answer = http::exchange_over(self.dial().await?, method, path, deadline, content).await?;
         if let Some(token) = &self.token
             && (200..300).contains(&answer.status)
         {
@@ -185,6 +211,36 @@ impl ControlClient {
             }
         }
         Ok(answer)
+    }
+
+    /// A connection to whom it should be: what the handshake let pass is looked at by what is noted now, and noted.
+    async fn dial(&self) -> Result<Link> {
+        let dialed = self.dialer.dial().await;
+        let Some(known) = &self.known else { return dialed };
+        let link = match dialed {
+            // The relay of another proxy says nothing of this one.
+            Err(Error::RelayIdentity { peer, shown: identity }) => {
+                return Err(match known.name.clone().filter(|wanted| *wanted != identity.name) {
+                    Some(wanted) => {
+                        Error::NotTrusted { peer, why: Refusal::WrongName { identity, wanted }.to_string() }
+                    }
+                    None => Error::RelayIdentity { peer, shown: identity },
+                });
+            }
+            dialed => dialed?,
+        };
+        let peer = peer(&link.address);
+        match link.identity() {
+            Some(shown) if shown.role == Role::ZoneControl => {
+                known.zone.note_control_identity(&shown.name)?;
+                Ok(link)
+            }
+            Some(shown) if known.zone.has_control_identity(&shown.name) => {
+                Err(Error::RelayIdentity { peer, shown })
+            }
+            Some(_) => Ok(link),
+            None => Err(Error::NotTrusted { peer, why: "it shows no certificate".into() }),
+        }
     }
 }
 

@@ -16,8 +16,10 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use zone_protocol::identity::{Identity, Role};
 use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
-use zone_protocol::tls::refusal::{capture, explain_alert};
+use zone_protocol::tls::certificate::Leaf;
+use zone_protocol::tls::refusal::{Refusal, capture, explain_alert};
 
 use crate::error::{Error, Result, legible};
 
@@ -50,6 +52,15 @@ pub(crate) struct Link {
     pub(crate) address: SocketAddr,
     /// What binds a proof to this connection.
     pub(crate) exported: Exported,
+}
+
+impl Link {
+    /// Who the other side is by its certificate; `None` where that is none of this protocol. A resumed connection has that
+    /// of the one before.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        let shown = self.stream.get_ref().1.peer_certificates()?.first()?;
+        Leaf::read(shown).ok().map(|leaf| leaf.identity)
+    }
 }
 
 impl Dialer {
@@ -138,6 +149,11 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     match timeout(HANDSHAKE_TIMEOUT, shaken).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(match refusal {
+            Some(Refusal::WrongRole { identity, wanted: Role::ZoneControl })
+                if identity.role == Role::ZoneProxy =>
+            {
+                Error::RelayIdentity { peer: peer.into(), shown: identity }
+            }
             Some(refusal) => Error::NotTrusted { peer: peer.into(), why: refusal.to_string() },
             None => handshake_error(peer, &error),
         }),

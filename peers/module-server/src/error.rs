@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use zone_protocol::identity::{IdentityError, Label, Target};
+use zone_protocol::identity::{Identity, IdentityError, Label, Role, Target};
 use zone_protocol::problem::Problem;
 use zone_protocol::tls::TlsError;
 
@@ -118,6 +118,17 @@ pub enum Error {
         peer: String,
         /// What its certificate says.
         why: String,
+    },
+    /// 17488 shows what the relays show, and was seen to show an identity that no relay has.
+    #[error(
+        "{peer} shows {shown}, whose keys a relay holds, and not {}, which this zone has seen there: whoever took over the relay could do so from another place, and was told nothing; if the proxy's package was downgraded or its state restored, run 'zone-proxy token new' on its host and 'zone-module provision --name {}' with what that prints",
+        Identity { role: Role::ZoneControl, ..shown.clone() }, shown.name
+    )]
+    RelayIdentity {
+        /// The peer that was dialed.
+        peer: String,
+        /// What its certificate says.
+        shown: Identity,
     },
     /// The keys shown are not those of the token.
     #[error("{peer} does not hold the keys that the token names")]

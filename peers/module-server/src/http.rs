@@ -52,7 +52,18 @@ pub(crate) async fn exchange(
     deadline: Duration,
     content: impl FnOnce(&Exported) -> Content,
 ) -> Result<Answer> {
-    let mut connection = Connection::over(dialer.dial().await?).await?;
+    exchange_over(dialer.dial().await?, method, path, deadline, content).await
+}
+
+/// The same over a connection that was dialed before.
+pub(crate) async fn exchange_over(
+    link: Link,
+    method: &Method,
+    path: &str,
+    deadline: Duration,
+    content: impl FnOnce(&Exported) -> Content,
+) -> Result<Answer> {
+    let mut connection = Connection::over(link).await?;
     let content = content(&connection.exported);
     match timeout(deadline, connection.exchange(method, path, content)).await {
         Ok(answer) => {

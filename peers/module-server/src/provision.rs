@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use time::{Duration, OffsetDateTime};
-use zone_protocol::identity::{Label, Role, printable};
+use zone_protocol::identity::{Identity, Label, Role, printable};
 use zone_protocol::ports;
 use zone_protocol::provisioning::{
     Certificates, NewIdentity, Offer, OfferRequest, Payload, Provisioned, Provisioning,
@@ -12,7 +12,7 @@ use zone_protocol::provisioning::{
 use zone_protocol::tls::certificate::{chain_from_pem, facts};
 use zone_protocol::token::{Token, TokenError};
 
-use crate::control::ControlClient;
+use crate::control::{ControlClient, NOTED, UNKNOWN};
 use crate::error::{Error, Result};
 pub use crate::rfc3339::rfc3339;
 use crate::trust;
@@ -85,23 +85,32 @@ pub async fn provision(zone: &Zone, request: &Request, report: &mut dyn FnMut(St
     let asked = OfferRequest { zone: zone.name().clone(), module_server: own.name.clone() };
     let offer = match proxy.request_offer(&asked).await {
         Err(Error::NotPinned { peer }) => {
-            let done = already_done(zone, request).await?.ok_or(Error::TokenSpent { peer })?;
+            let done = already_done(zone, request, &UNKNOWN).await?.ok_or(Error::TokenSpent { peer })?;
             return found_done(zone, request, done, report);
         }
         offer => offer?,
     };
     let hosts = crate::zone::host_names(&request.hosts, &request.settings);
     let document = fill_offer(zone, &request.name, &request.settings, &hosts, &offer, report)?;
+    let own_keys = document.control_certificates.is_some();
+    if !own_keys {
+        // The proxy's own word, proved by its token: its program knows of no such identity, so it shows none.
+        zone.forget_control_identity(&request.name)?;
+    }
     report(Step::Completing);
     match proxy.complete(&offer.id, &document).await {
         Ok(done) => {
+            if own_keys {
+                zone.note_control_identity(&request.name)?;
+            }
             remember(zone, request, &done)?;
             report(Step::Done(Box::new(done.clone())));
             Ok(done)
         }
         Err(lost) if lost.is_lost_answer() => {
             report(Step::AnswerLost(lost.to_string()));
-            match already_done(zone, request).await {
+            let shows: &[Role] = if own_keys { &NOTED } else { &UNKNOWN };
+            match already_done(zone, request, shows).await {
                 Ok(Some(done)) if done.id == offer.id => found_done(zone, request, done, report),
                 _ => Err(lost),
             }
@@ -126,13 +135,16 @@ pub async fn provision_again(
     )));
     // What another copy of the zone directory has denied there is learned first.
     trust::push_only(zone, known.clone()).await?;
-    let proxy = ControlClient::of(&known, &own)?;
+    let proxy = ControlClient::of(zone, &known, &own)?;
     let asked = OfferRequest { zone: zone.name().clone(), module_server: own.name.clone() };
     let offer = proxy.request_offer(&asked).await?;
     let hosts = crate::zone::host_names(&known.addresses, &settings);
     let document = fill_offer(zone, name, &settings, &hosts, &offer, report)?;
     report(Step::Completing);
     let done = proxy.complete(&offer.id, &document).await?;
+    if document.control_certificates.is_some() {
+        zone.note_control_identity(name)?;
+    }
     zone.remember_proxy(ProxyEntry::new(known.addresses, known.control_port, settings, &done))?;
     report(Step::Done(Box::new(done.clone())));
     Ok(done)
@@ -141,17 +153,23 @@ pub async fn provision_again(
 /// Gives a member of the zone new keys and certificates.
 pub async fn rotate(zone: &Zone, name: &Label, report: &mut dyn FnMut(Step)) -> Result<Provisioned> {
     let known = zone.proxy(name)?;
-    let proxy = ControlClient::of(&known, &zone.credentials()?)?;
+    let proxy = ControlClient::of(zone, &known, &zone.credentials()?)?;
     let offer = proxy.request_identity().await?;
     report_clocks(&offer, report)?;
-    let certificates = sign(zone, name, &known.certificate_hosts(), &offer, report)?;
-    proxy.replace_identity(&NewIdentity { offer: offer.id, certificates }).await
+    let (certificates, control_certificates) = sign(zone, name, &known.certificate_hosts(), &offer, report)?;
+    let own_keys = control_certificates.is_some();
+    let new = NewIdentity { offer: offer.id, certificates, control_certificates };
+    let done = proxy.replace_identity(&new).await?;
+    if own_keys {
+        zone.note_control_identity(name)?;
+    }
+    Ok(done)
 }
 
 /// Un-provisions a member of the zone and forgets it.
 pub async fn unprovision(zone: &Zone, name: &Label) -> Result<()> {
     let known = zone.proxy(name)?;
-    ControlClient::of(&known, &zone.credentials()?)?.unprovision().await?;
+    ControlClient::of(zone, &known, &zone.credentials()?)?.unprovision().await?;
     zone.forget_proxy(name)
 }
 
@@ -201,11 +219,12 @@ fn name_is_free(zone: &Zone, request: &Request) -> Result<()> {
     }
 }
 
-/// What an earlier run achieved, asked by mutual TLS; `None` where the proxy is none of this zone's.
-async fn already_done(zone: &Zone, request: &Request) -> Result<Option<Provisioned>> {
+/// What an earlier run achieved, asked by mutual TLS; `None` where the proxy is none of this zone's. `shows` are the roles
+/// that it may show itself in.
+async fn already_done(zone: &Zone, request: &Request, shows: &[Role]) -> Result<Option<Provisioned>> {
     let own = zone.credentials()?;
-    let (hosts, port) = (request.hosts.clone(), request.control_port);
-    match ControlClient::by_certificate(hosts, port, &own, None)?.provisioned().await {
+    let at = (request.hosts.clone(), request.control_port);
+    match ControlClient::by_certificate(zone, at, &own, None, shows)?.provisioned().await {
         Ok(done) => Ok(Some(done)),
         Err(Error::NotTrusted { .. } | Error::NotPinned { .. } | Error::Handshake { .. }) => Ok(None),
         Err(error) => Err(error),
@@ -243,11 +262,12 @@ fn fill_offer(
     let host = format!("{} ({})", printable(&offer.host.host), printable(&offer.host.os));
     report(Step::Proved { host, version: printable(&offer.host.version) });
     report_clocks(offer, report)?;
-    let certificates = sign(zone, name, hosts, offer, report)?;
+    let (certificates, control_certificates) = sign(zone, name, hosts, offer, report)?;
     Ok(Provisioning {
         zone: zone.name().clone(),
         name: name.clone(),
         certificates: Some(certificates),
+        control_certificates,
         trust: zone.trust()?.for_reader(&offer.features),
         ports: settings.ports.clone(),
         listen: settings.listen.clone(),
@@ -271,24 +291,37 @@ fn report_clocks(offer: &Offer, report: &mut dyn FnMut(Step)) -> Result<()> {
     Err(Error::Clocks { peer: printable(&offer.host.host), theirs, ours })
 }
 
+/// Certificates for all keys of an offer: the proxy's, and those of 17488 alone where it has some.
 fn sign(
     zone: &Zone,
     name: &Label,
     hosts: &[HostName],
     offer: &Offer,
     report: &mut dyn FnMut(Step),
-) -> Result<Certificates> {
+) -> Result<(Certificates, Option<Certificates>)> {
     let validity = Validity::at(OffsetDateTime::now_utc());
     let certificates = zone.sign_proxy(name, &offer.signing_requests, hosts, validity)?;
-    let identity = zone.identity(Role::ZoneProxy, name).to_string();
+    report_signed(&zone.identity(Role::ZoneProxy, name), &certificates, validity, report)?;
+    let Some(requests) = &offer.control_signing_requests else { return Ok((certificates, None)) };
+    let control_certificates = zone.sign_control(name, requests, hosts, validity)?;
+    report_signed(&zone.identity(Role::ZoneControl, name), &control_certificates, validity, report)?;
+    Ok((certificates, Some(control_certificates)))
+}
+
+fn report_signed(
+    identity: &Identity,
+    certificates: &Certificates,
+    validity: Validity,
+    report: &mut dyn FnMut(Step),
+) -> Result<()> {
     let chain = chain_from_pem(&certificates.rsa, "certificate")?;
     let until = chain
         .first()
         .map_or(Ok(validity.not_after), |leaf| facts(leaf, "certificate").map(|facts| facts.not_after))?;
     // Certificates hold whole seconds.
     let cut = until + Duration::SECOND < validity.not_after;
-    report(Step::Signed { identity, until: rfc3339(until), cut });
-    Ok(certificates)
+    report(Step::Signed { identity: identity.to_string(), until: rfc3339(until), cut });
+    Ok(())
 }
 
 impl fmt::Display for Step {

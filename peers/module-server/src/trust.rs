@@ -125,7 +125,7 @@ async fn push_to(zone: &Zone, proxies: Vec<ProxyEntry>) -> Result<Vec<(Label, Ou
 
 async fn push_one(zone: &Zone, proxy: &ProxyEntry, own: &Credentials) -> Contact {
     let pushed = async {
-        let control = ControlClient::of(proxy, own)?;
+        let control = ControlClient::of(zone, proxy, own)?;
         let deadline = Instant::now() + PUSH_TIMEOUT;
         let status = patiently(deadline, proxy, || control.status()).await?;
         converge(zone, &control, proxy, &status, deadline).await

@@ -7,12 +7,14 @@
 //! trust.json           the trust document in force, in the words of its first version
 //! trust-<digest>.json  the whole of it; counts beside the trust.json of this digest alone
 //! proxies.json         the zone's proxies, and which trust version each was last sent
+//! control-<name>.json  this proxy was seen to show an identity on 17488 that no relay has
 //! issued.jsonl         every certificate that was ever signed
 //! ```
 
 mod authority;
 mod bundle;
 mod certificates;
+mod control_identity;
 mod directory;
 mod expiry;
 mod files;

@@ -198,7 +198,7 @@ impl Route {
             Self::OpenOffer => {
                 let request: OfferRequest = parse(body)?;
                 audit_offer(&actor, peer.address, &request);
-                let offer = daemon.open_offer(Purpose::Provisioning(request.zone))?;
+                let offer = daemon.open_offer(Purpose::Provisioning(request.zone), &features(head)).await?;
                 Ok(Answer::json(StatusCode::CREATED, &offer))
             }
             Self::Provision(id) => {
@@ -219,7 +219,8 @@ impl Route {
             }
             Self::OfferIdentity => {
                 daemon.provisioned().ok_or_else(problems::not_provisioned)?;
-                Ok(Answer::json(StatusCode::CREATED, &daemon.open_offer(Purpose::Identity)?))
+                let offer = daemon.open_offer(Purpose::Identity, &features(head)).await?;
+                Ok(Answer::json(StatusCode::CREATED, &offer))
             }
             Self::SetIdentity => {
                 let new: NewIdentity = parse(body)?;

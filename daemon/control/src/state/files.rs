@@ -20,10 +20,16 @@ const STATE: &str = "state.json";
 /// carry it into the next state: so it names the `state.json` that it belongs to, and counts beside no other.
 const TRUST: &str = "trust.json";
 const TOKEN: &str = "token.json";
-const RSA_KEY: &str = "rsa.key";
-const RSA_CHAIN: &str = "rsa.crt";
-const EC_KEY: &str = "ec.key";
-const EC_CHAIN: &str = "ec.crt";
+const RELAY_PAIRS: PairNames =
+    PairNames { rsa_chain: "rsa.crt", rsa_key: "rsa.key", ec_chain: "ec.crt", ec_key: "ec.key" };
+/// What 17488 shows and no relay is given. Programs of the first version don't look at these files, and don't carry them
+/// into the next state: 17488 shows the relays' pairs then.
+const CONTROL_PAIRS: PairNames = PairNames {
+    rsa_chain: "control-rsa.crt",
+    rsa_key: "control-rsa.key",
+    ec_chain: "control-ec.crt",
+    ec_key: "control-ec.key",
+};
 
 /// Writes a state into a new directory, every file and the directory itself down to the disk.
 pub(super) fn write(state: &State, directory: &Path) -> Result<(), StateError> {
@@ -40,11 +46,10 @@ pub(super) fn write(state: &State, directory: &Path) -> Result<(), StateError> {
         let whole = WholeTrust { state: fingerprint(text.as_bytes()), trust };
         write_file(directory, TRUST, json(&whole).as_bytes())?;
     }
-    let Identity { rsa, ec } = &state.identity;
-    write_file(directory, RSA_KEY, rsa.key.as_bytes())?;
-    write_file(directory, RSA_CHAIN, rsa.chain.as_bytes())?;
-    write_file(directory, EC_KEY, ec.key.as_bytes())?;
-    write_file(directory, EC_CHAIN, ec.chain.as_bytes())?;
+    RELAY_PAIRS.write(directory, &state.identity)?;
+    if let Some(identity) = &state.control_identity {
+        CONTROL_PAIRS.write(directory, identity)?;
+    }
     if let Some(token) = &state.token {
         write_file(directory, TOKEN, json(token).as_bytes())?;
     }
@@ -69,25 +74,59 @@ pub(super) fn read(directory: &Path) -> Result<State, StateError> {
     {
         membership.document.trust = trust;
     }
-    let text = |name| read_file(&directory.join(name));
-    let identity = Identity {
-        rsa: KeyPair { chain: text(RSA_CHAIN)?, key: text(RSA_KEY)? },
-        ec: KeyPair { chain: text(EC_CHAIN)?, key: text(EC_KEY)? },
-    };
-    for (chain, pair) in [(RSA_CHAIN, &identity.rsa), (EC_CHAIN, &identity.ec)] {
-        let pair = (pair.chain.as_str(), pair.key.as_str());
-        Leaves::from_pem(pair, pair, &Versions::Tls12.provider()).map_err(|error| StateError::Broken {
-            file: directory.join(chain),
-            why: format!("it and its key are of no use: {error}"),
-        })?;
-    }
+    let identity = RELAY_PAIRS.read(directory)?;
+    // One that is not whole is not passed over: whoever has seen it takes nothing less.
+    let control_identity = (document.kind == Kind::Provisioned && CONTROL_PAIRS.any_in(directory))
+        .then(|| CONTROL_PAIRS.read(directory))
+        .transpose()?;
     let file = directory.join(TOKEN);
     let token: Option<IssuedToken> = match read_file(&file) {
         Ok(text) => Some(parse(&file, &text)?),
         Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    Ok(State { identity, membership: document.provisioning, token })
+    Ok(State { identity, control_identity, membership: document.provisioning, token })
+}
+
+/// The files of two certificates and their keys.
+struct PairNames {
+    rsa_chain: &'static str,
+    rsa_key: &'static str,
+    ec_chain: &'static str,
+    ec_key: &'static str,
+}
+
+impl PairNames {
+    fn any_in(&self, directory: &Path) -> bool {
+        [self.rsa_chain, self.rsa_key, self.ec_chain, self.ec_key]
+            .into_iter()
+            .any(|name| directory.join(name).symlink_metadata().is_ok())
+    }
+
+    fn write(&self, directory: &Path, Identity { rsa, ec }: &Identity) -> Result<(), StateError> {
+        write_file(directory, self.rsa_key, rsa.key.as_bytes())?;
+        write_file(directory, self.rsa_chain, rsa.chain.as_bytes())?;
+        write_file(directory, self.ec_key, ec.key.as_bytes())?;
+        write_file(directory, self.ec_chain, ec.chain.as_bytes())
+    }
+
+    fn read(&self, directory: &Path) -> Result<Identity, StateError> {
+        let text = |name| read_file(&directory.join(name));
+        let identity = Identity {
+            rsa: KeyPair { chain: text(self.rsa_chain)?, key: text(self.rsa_key)? },
+            ec: KeyPair { chain: text(self.ec_chain)?, key: text(self.ec_key)? },
+        };
+        for (chain, pair) in [(self.rsa_chain, &identity.rsa), (self.ec_chain, &identity.ec)] {
+            let pair = (pair.chain.as_str(), pair.key.as_str());
+            Leaves::from_pem(pair, pair, &Versions::Tls12.provider()).map_err(|error| {
+                StateError::Broken {
+                    file: directory.join(chain),
+                    why: format!("it and its key are of no use: {error}"),
+                }
+            })?;
+        }
+        Ok(identity)
+    }
 }
 
 /// The trust document in all its words, where the file is there and belongs to this state.
@@ -178,7 +217,40 @@ mod tests {
         let until = OffsetDateTime::UNIX_EPOCH;
         document.trust.retired = vec![Retired { fingerprint: "ab".repeat(32), until }];
         let identity = keys::bootstrap(OffsetDateTime::now_utc()).unwrap();
-        State { identity, membership: Some(Membership { id: "1".into(), document }), token: None }
+        let membership = Some(Membership { id: "1".into(), document });
+        State { identity, control_identity: None, membership, token: None }
+    }
+
+    #[test]
+    fn the_identity_of_17488_lies_beside_the_relays_and_is_never_taken_in_part() {
+        let scratch = TempDir::new().unwrap();
+        let (directory, plain) = (scratch.path().join("1"), member());
+        let own = keys::bootstrap(OffsetDateTime::now_utc()).unwrap();
+        let state = State { control_identity: Some(own), ..plain.clone() };
+        write(&state, &directory).unwrap();
+        assert_eq!(read(&directory).unwrap(), state);
+
+        let names = ["control-rsa.crt", "control-rsa.key", "control-ec.crt", "control-ec.key"];
+        for name in names {
+            let file = directory.join(name);
+            let whole = fs::read(&file).unwrap();
+            fs::remove_file(&file).unwrap();
+            let error = read(&directory).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("zone-proxy reset"), "{error}");
+            for forged in [&whole[..20], &fs::read(directory.join("rsa.key")).unwrap(), b""] {
+                fs::write(&file, forged).unwrap();
+                let error = read(&directory).unwrap_err().to_string();
+                assert!(error.contains("control-") && error.contains("zone-proxy reset"), "{error}");
+            }
+            fs::write(&file, whole).unwrap();
+        }
+        assert_eq!(read(&directory).unwrap(), state);
+
+        // As a program of the first version leaves it.
+        for name in names {
+            fs::remove_file(directory.join(name)).unwrap();
+        }
+        assert_eq!(read(&directory).unwrap(), plain);
     }
 
     #[test]

@@ -248,7 +248,7 @@ mod tests {
 
     fn state() -> State {
         let identity = keys::bootstrap(OffsetDateTime::now_utc()).unwrap();
-        State { identity, membership: None, token: None }
+        State { identity, control_identity: None, membership: None, token: None }
     }
 
     fn files_below(path: &Path) -> Vec<PathBuf> {

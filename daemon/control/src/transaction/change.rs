@@ -9,7 +9,7 @@ use zone_protocol::tls::certificate::hex;
 
 use super::error::{ChangeError, Step, StepError};
 use crate::daemon::Daemon;
-use crate::state::State;
+use crate::state::{State, pin};
 use crate::tls::PortTicketKeys;
 
 /// Who wants a change, for the audit log.
@@ -42,16 +42,19 @@ impl Change {
 }
 
 fn summary(state: &State) -> String {
+    let short = |keys| pin(keys).map(|pin| hex(&pin[..4])).unwrap_or_default();
     let token = if state.token.is_some() { " token=outstanding" } else { "" };
+    let control = state.control_identity.as_ref();
+    let control = control.map(|keys| format!(" control-keys={}", short(keys))).unwrap_or_default();
     match &state.membership {
         None => format!("unprovisioned{token}"),
         Some(own) => format!(
-            "zone={} name={} provisioning={} trust={} keys={}{token}",
+            "zone={} name={} provisioning={} trust={} keys={}{control}{token}",
             own.document.zone,
             own.document.name,
             own.id,
             own.document.trust.version,
-            state.pin().map(|pin| hex(&pin[..4])).unwrap_or_default()
+            short(&state.identity)
         ),
     }
 }

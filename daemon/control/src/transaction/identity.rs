@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use zone_protocol::identity::Role;
 use zone_protocol::provisioning::{NewIdentity, Provisioned};
 
 use super::change::{Actor, Change};
@@ -25,17 +26,17 @@ impl Daemon {
             if offer.purpose != Purpose::Identity {
                 return Err(ChangeError::OfferUnknown(new.offer));
             }
-            let identity = offer.keys.with(new.certificates);
-            let (rsa, ec) = offer.keys.public_keys();
-            let document = &membership.document;
-            validate::identity(
-                &identity,
-                Some((&rsa, &ec)),
-                (&document.zone, &document.name),
-                daemon.time.wall(),
-            )?;
+            let (document, now) = (&membership.document, daemon.time.wall());
+            let member = (&document.zone, &document.name);
+            let identity = validate::signed(&offer.keys, new.certificates, Role::ZoneProxy, member, now)?;
+            let control_identity = match new.control_certificates {
+                Some(certificates) => {
+                    Some(validate::control_signed(offer.control_keys.as_ref(), certificates, member, now)?)
+                }
+                None => before.control_identity.clone(),
+            };
             // A token pins the keys that were shown when it was issued: with them it goes.
-            let next = State { identity, token: None, ..State::clone(&before) };
+            let next = State { identity, control_identity, token: None, ..State::clone(&before) };
             let change = Change::between(&before, &next);
             daemon.put_in_force(next).await?;
             daemon.offer.close();

@@ -35,7 +35,7 @@ impl Daemon {
             let next = validate::provisioning(
                 &daemon.config(),
                 &before,
-                (&id, zone, &offer.keys),
+                (zone, &offer),
                 document,
                 daemon.time.wall(),
             )?;

@@ -8,10 +8,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zone_channel::Identity;
+use zone_protocol::features::CONTROL_IDENTITY;
 use zone_protocol::identity::{Identity as SpiffeId, Label, Role, printable};
 use zone_protocol::merge::{MAX_VERSION, takes_back, with_denials};
 use zone_protocol::ports;
-use zone_protocol::provisioning::{PerPort, Provisioning};
+use zone_protocol::provisioning::{Certificates, PerPort, Provisioning};
 use zone_protocol::tls::certificate::{Facts, KeyKind, Leaf, chain_from_pem, facts};
 use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::verifier::Admission;
@@ -20,6 +21,7 @@ use zone_protocol::trust::{Denied, Trust};
 use super::error::{ChangeError, StepError};
 use crate::config::Config;
 use crate::keys::OfferedKeys;
+use crate::offer::OpenOffer;
 use crate::state::{Membership, State};
 use crate::tls::leaves;
 
@@ -36,7 +38,7 @@ const MAX_CHANGE_BYTES: usize = 500;
 pub(super) fn provisioning(
     config: &Config,
     current: &State,
-    (id, offered_to, keys): (&str, &Label, &OfferedKeys),
+    (offered_to, offer): (&Label, &OpenOffer),
     mut document: Provisioning,
     now: OffsetDateTime,
 ) -> Result<State, StepError> {
@@ -46,17 +48,24 @@ pub(super) fn provisioning(
     }
     let member = (&document.zone, &document.name);
     let own = match document.certificates.take() {
-        Some(certificates) => {
-            let own = keys.with(certificates);
-            let (rsa, ec) = keys.public_keys();
-            identity(&own, Some((&rsa, &ec)), member, now)?;
-            own
-        }
+        Some(certificates) => signed(&offer.keys, certificates, Role::ZoneProxy, member, now)?,
         None if current.membership.is_some() => {
-            identity(&current.identity, None, member, now)?;
+            identity(&current.identity, None, Role::ZoneProxy, member, now)?;
             current.identity.clone()
         }
         None => return Err(StepError::invalid("certificates are missing: the proxy has none of a zone yet")),
+    };
+    let stays =
+        current.membership.as_ref().is_some_and(|now| (&now.document.zone, &now.document.name) == member);
+    let control_identity = match (document.control_certificates.take(), &current.control_identity) {
+        (Some(certificates), _) => {
+            Some(control_signed(offer.control_keys.as_ref(), certificates, member, now)?)
+        }
+        (None, Some(present)) if stays => {
+            identity(present, None, Role::ZoneControl, member, now)?;
+            Some(present.clone())
+        }
+        (None, _) => None,
     };
     trust(&document.trust, now)?;
     not_older(&document, current)?;
@@ -79,21 +88,53 @@ pub(super) fn provisioning(
             return Err(StepError::invalid(why));
         }
     }
-    Ok(State { identity: own, membership: Some(Membership { id: id.to_owned(), document }), token: None })
+    let membership = Some(Membership { id: offer.id.clone(), document });
+    Ok(State { identity: own, control_identity, membership, token: None })
 }
 
-/// Checks both certificates of a member: for its keys, in its name, valid now. `keys` are the public keys that
+/// The identity that 17488 is to show, of the keys that were offered for it.
+pub(super) fn control_signed(
+    keys: Option<&OfferedKeys>,
+    certificates: Certificates,
+    member: (&Label, &Label),
+    now: OffsetDateTime,
+) -> Result<Identity, StepError> {
+    let keys = keys.ok_or_else(|| {
+        StepError::invalid("control_certificates: this offer has no control_signing_requests")
+            .help(format!("leave them out, or name {CONTROL_IDENTITY} in Zone-Features and open a new offer"))
+    })?;
+    signed(keys, certificates, Role::ZoneControl, member, now)
+}
+
+/// The identity of the keys that were offered, with the certificates that were sent for them.
+pub(super) fn signed(
+    keys: &OfferedKeys,
+    certificates: Certificates,
+    role: Role,
+    member: (&Label, &Label),
+    now: OffsetDateTime,
+) -> Result<Identity, StepError> {
+    let own = keys.with(certificates);
+    let (rsa, ec) = keys.public_keys();
+    identity(&own, Some((&rsa, &ec)), role, member, now)?;
+    Ok(own)
+}
+
+/// Checks both certificates of a member: for its keys, in its role and name, valid now. `keys` are the public keys that
 /// they must be for; without them, those of the identity itself count.
-pub(super) fn identity(
+fn identity(
     own: &Identity,
     keys: Option<(&[u8], &[u8])>,
+    role: Role,
     (zone, name): (&Label, &Label),
     now: OffsetDateTime,
 ) -> Result<(), StepError> {
-    let wanted = SpiffeId { zone: zone.clone(), role: Role::ZoneProxy, name: name.clone() };
+    let wanted = SpiffeId { zone: zone.clone(), role, name: name.clone() };
+    let whose = if role == Role::ZoneControl { "17488's own " } else { "" };
     let rsa = ("RSA certificate", &own.rsa, KeyKind::Rsa(2048), keys.map(|keys| keys.0));
     let ec = ("P-256 certificate", &own.ec, KeyKind::P256, keys.map(|keys| keys.1));
     for (what, pair, kind, key) in [rsa, ec] {
+        let what = &format!("{whose}{what}");
         let chain = chain_from_pem(&pair.chain, what).map_err(StepError::invalid)?;
         let Some(leaf) = chain.first() else {
             return Err(StepError::invalid(format!("{what}: no certificate in it")));

@@ -6,7 +6,7 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 use zone_protocol::identity::Role;
-use zone_protocol::provisioning::{Certificates, Offer, PerPort, Provisioning};
+use zone_protocol::provisioning::{Certificates, Offer, PerPort, Provisioning, SigningRequests};
 use zone_protocol::trust::{Anchors, Trust};
 
 /// One authority for each role of a zone.
@@ -68,14 +68,24 @@ impl Zone {
         }
     }
 
+    /// What is good for 17488 of a proxy of this name.
+    pub(crate) fn control_leaf(&self, name: &str) -> Leaf {
+        Leaf { uri: format!("spiffe://{}/{}/{name}", self.name, Role::ZoneControl), ..self.leaf(name) }
+    }
+
     /// Certificates for both keys of an offer.
     pub(crate) fn sign(&self, offer: &Offer, leaf: &Leaf) -> Certificates {
+        self.sign_requests(&offer.signing_requests, leaf)
+    }
+
+    /// Certificates for two keys.
+    pub(crate) fn sign_requests(&self, requests: &SigningRequests, leaf: &Leaf) -> Certificates {
         let sign = |request: &str| {
             let mut request = CertificateSigningRequestParams::from_pem(request).unwrap();
             fill(&mut request.params, leaf);
             request.signed_by(&self.proxies.issuer).unwrap().pem()
         };
-        Certificates { rsa: sign(&offer.signing_requests.rsa), ec: sign(&offer.signing_requests.ec) }
+        Certificates { rsa: sign(&requests.rsa), ec: sign(&requests.ec) }
     }
 
     pub(crate) fn trust(&self, version: u64) -> Trust {
@@ -97,6 +107,7 @@ impl Zone {
             zone: self.name.parse().unwrap(),
             name: name.parse().unwrap(),
             certificates: Some(self.sign(offer, &self.leaf(name))),
+            control_certificates: None,
             trust: self.trust(1),
             ports: PerPort { endpoint: 17486, module_server: 17487 },
             listen: PerPort { endpoint: vec![address], module_server: vec![address] },

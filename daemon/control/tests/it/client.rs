@@ -84,8 +84,9 @@ pub(crate) async fn without_certificate(address: IpAddr, zone: &Zone) -> Result<
 /// What a Module Server dials with.
 pub(crate) fn member_config(zone: &Zone, party: Option<&Party>) -> Arc<ClientConfig> {
     let zone_name = zone.name.parse().unwrap();
+    let roles = [Role::ZoneProxy, Role::ZoneControl];
     let expectation =
-        Expectation::new(zone_name, Role::ZoneProxy, None, &zone.proxy_anchors(), Versions::Tls12).unwrap();
+        Expectation::one_of(zone_name, &roles, None, &zone.proxy_anchors(), Versions::Tls12).unwrap();
     let own = party.map(|party| (party.chain.as_str(), party.key.as_str()));
     config::client(expectation, own, Versions::Tls12).unwrap()
 }

@@ -3,6 +3,7 @@
 mod authority;
 mod client;
 mod commands;
+mod control_identity;
 mod firewall;
 mod harness;
 mod processes;

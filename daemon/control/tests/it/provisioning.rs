@@ -328,11 +328,14 @@ fn a_new_identity_is_shown_at_once_and_told_to_the_relay() {
         let before = proxy.daemon.state();
         let mut member = proxy.member(&zone, &party).await;
         let offer: Offer = member.send(Method::POST, "/v1/identity", &[], Vec::new()).await.unwrap().json();
-        let wrong =
-            NewIdentity { offer: offer.id.clone(), certificates: zone.sign(&offer, &zone.leaf("p2")) };
+        let wrong = NewIdentity {
+            offer: offer.id.clone(),
+            certificates: zone.sign(&offer, &zone.leaf("p2")),
+            control_certificates: None,
+        };
         assert_eq!(member.put("/v1/identity", &wrong).await.refusal().2, "validate");
         let certificates = zone.sign(&offer, &zone.leaf("p1"));
-        let new = NewIdentity { offer: offer.id, certificates };
+        let new = NewIdentity { offer: offer.id, certificates, control_certificates: None };
         assert_eq!(member.put("/v1/identity", &new).await.status, 200);
         let after = proxy.daemon.state();
         assert_ne!(before.identity, after.identity);

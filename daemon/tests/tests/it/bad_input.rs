@@ -72,6 +72,7 @@ fn document(zone: &Zone, offer: &Offer, host: &Host) -> Provisioning {
         zone: directory.name().clone(),
         name: label("p1"),
         certificates: Some(certificates(zone, "p1", offer)),
+        control_certificates: None,
         trust: directory.trust().expect("the trust document"),
         ports: PerPort { endpoint: 17486, module_server: 17487 },
         listen: PerPort { endpoint: listen.clone(), module_server: listen },

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use zone_protocol::features::{Features, TRUST_MERGE};
+use zone_protocol::features::{CONTROL_IDENTITY, Features, TRUST_MERGE};
 use zone_protocol::fields;
 use zone_protocol::identity::Role;
 use zone_protocol::trust::{Changed, Denied, Retired, Trust};
 use zone_tests::control::Client;
 use zone_tests::host::Host;
-use zone_tests::process::{Process, succeed};
+use zone_tests::process::{Process, fail, succeed};
 use zone_tests::session::Session;
 use zone_tests::zone::{Service, Zone, start_endpoint_by};
 use zone_tests::{earlier_programs, programs, skip, target, until};
@@ -131,12 +131,88 @@ fn a_package_that_is_upgraded_downgraded_and_upgraded_again_keeps_its_zone_and_e
     assert!(session.ends().0.success());
 }
 
+/// The earlier program does not look at the files of 17488's own keys, and drops them with the next state that it writes.
+#[test]
+fn new_keys_bring_17488_its_identity_after_an_upgrade_and_a_downgrade_is_refused_until_a_token_says_so() {
+    let test =
+        "new_keys_bring_17488_its_identity_after_an_upgrade_and_a_downgrade_is_refused_until_a_token_says_so";
+    let Some(earlier) = earlier(test) else { return };
+    let (own, shared) = ("spiffe://plant/zone-control/p1", "spiffe://plant/zone-proxy/p1");
+    let mut host = Host::start_of(&earlier, "[timeouts]\nrelease = 0.2\n", |command| command);
+    let mut zone = Zone::init_of(&earlier);
+    zone.provision(&host);
+    let _endpoint = endpoint(&zone, &host, "e0", &earlier);
+    let mut session = Session::connect(&zone, "e0:echo");
+    session.exchanges(b"before");
+    let shows = |zone: &Zone, identity: &str| {
+        let told = succeed(&mut zone.cli(&["status", "p1"]), b"");
+        assert!(told.contains(&format!("17488 shows {identity}\n")), "{told}");
+        assert_eq!(told.contains("'zone-module rotate p1' gives it"), identity == shared, "{told}");
+    };
+    let is_refused = |zone: &Zone| {
+        let told = fail(&mut zone.cli(&["trust", "push"]), b"");
+        assert!(told.contains("whose keys a relay holds") && told.contains("zone-proxy token new"), "{told}");
+    };
+
+    host.install(&programs());
+    zone.install(&programs());
+    shows(&zone, shared);
+    succeed(&mut zone.cli(&["rotate", "p1"]), b"");
+    shows(&zone, own);
+    session.exchanges(b"rotated");
+    host.restart();
+    shows(&zone, own);
+
+    // A Module Server that was not upgraded before.
+    zone.install(&earlier);
+    let told = fail(&mut zone.cli(&["status", "p1"]), b"");
+    assert!(told.contains("is not whom it should be"), "{told}");
+    session.exchanges(b"17487 is as it was");
+    zone.install(&programs());
+
+    // As long as the earlier program has stored nothing, nothing is lost.
+    host.install(&earlier);
+    assert_eq!(host.status()["state"], "provisioned");
+    is_refused(&zone);
+    host.install(&programs());
+    shows(&zone, own);
+
+    host.install(&earlier);
+    succeed(&mut host.cli(&["token", "new"]), b"");
+    is_refused(&zone);
+    let told = zone.provision(&host);
+    assert!(told.contains("provisioned as p1") && !told.contains("zone-control"), "{told}");
+    let features = status(&zone);
+    assert!(
+        features.get("features").is_none_or(Value::is_null) || features["features"] == json!([]),
+        "{features}"
+    );
+    session.exchanges(b"downgraded");
+
+    host.install(&programs());
+    shows(&zone, shared);
+    succeed(&mut zone.cli(&["provision", "--name", "p1", "--again"]), b"");
+    shows(&zone, own);
+
+    // The same where the package was upgraded again before anybody noticed.
+    host.install(&earlier);
+    succeed(&mut host.cli(&["token", "new"]), b"");
+    host.install(&programs());
+    is_refused(&zone);
+    succeed(&mut host.cli(&["token", "new"]), b"");
+    zone.provision(&host);
+    shows(&zone, own);
+    session.exchanges(b"upgraded again");
+    session.end();
+    assert!(session.ends().0.success());
+}
+
 /// Documents refuse keys that they do not know: each side writes what the other has named, and no more.
 #[test]
 fn a_proxy_says_what_it_can_do_and_tells_a_client_only_what_that_has_named() {
     let host = Host::start("");
     let zone = Zone::with(&host);
-    assert_eq!(host.status()["features"], json!([TRUST_MERGE]));
+    assert_eq!(host.status()["features"], json!([TRUST_MERGE, CONTROL_IDENTITY]));
     retire(&host, &zone);
     let get = |fields: &[(&str, &str)]| -> Value {
         Client::member(&host, &zone).ask("GET", "/v1/trust", fields, b"").document()

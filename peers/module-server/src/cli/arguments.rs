@@ -85,7 +85,10 @@ pub(super) enum Command {
     /// Issue certificates.
     #[command(subcommand)]
     Issue(Issue),
-    /// Give a proxy new keys and certificates.
+    /// Give a proxy new keys and certificates, also to its port 17488, which no relay has the keys of from then on.
+    ///
+    /// A proxy of a version that knows of no identity of 17488 gets new ones for all its ports. A Module Server of such a version
+    /// refuses a proxy whose 17488 has one: upgrade all of them first.
     Rotate {
         /// The proxy.
         name: Label,

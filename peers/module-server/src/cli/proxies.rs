@@ -13,7 +13,8 @@ use zone_module::trust::{self, Contact, Outcome};
 use zone_module::zone::{Credentials, ProxyEntry, Settings, Zone};
 use zone_module::{Error, Result, join_host_port};
 use zone_protocol::expiry;
-use zone_protocol::identity::Label;
+use zone_protocol::features::CONTROL_IDENTITY;
+use zone_protocol::identity::{Identity, Label, Role};
 use zone_protocol::provisioning::{PerPort, Status};
 
 use super::arguments::Provision;
@@ -108,6 +109,9 @@ struct Report {
     trust_version: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy_trust_version: Option<u64>,
+    /// What its port 17488 has shown at this contact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control_identity: Option<Identity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// What somebody should look at, one line each.
@@ -187,13 +191,25 @@ async fn ask(zone: &Zone, proxy: &ProxyEntry, own: &Credentials) -> (Report, Opt
         status: None,
         trust_version: 0,
         proxy_trust_version: None,
+        control_identity: None,
         error: None,
         warnings: Vec::new(),
     };
     let asked = async {
-        let control = ControlClient::of(proxy, own)?;
+        let control = ControlClient::of(zone, proxy, own)?;
         let status = report.status.insert(control.status().await?);
         report.proxy_trust_version = status.trust_version;
+        // Whom this directory has seen there, and not what the proxy says of itself.
+        let noted = zone.has_control_identity(&proxy.name);
+        let role = if noted { Role::ZoneControl } else { Role::ZoneProxy };
+        report.control_identity = Some(zone.identity(role, &proxy.name));
+        if !noted && status.features.has(CONTROL_IDENTITY) {
+            report.warnings.push(format!(
+                "17488 shows keys that its relay holds as well; 'zone-module rotate {}' gives it an identity of its own, \
+                 which Module Servers of earlier versions refuse",
+                proxy.name
+            ));
+        }
         let todo = format!("'zone-module rotate {}' gives it new ones", proxy.name);
         if let Some(end) = status.certificate_expires_at {
             let now = OffsetDateTime::now_utc();
@@ -229,6 +245,9 @@ fn print(report: &Report) -> Result<()> {
         rfc3339(status.clock)
     ))?;
     line(format_args!("    trust version {theirs}, the zone's is {}", report.trust_version))?;
+    if let Some(identity) = &report.control_identity {
+        line(format_args!("    17488 shows {identity}"))?;
+    }
     if let Some(time) = status.certificate_expires_at {
         line(format_args!("    certificates good until {}", rfc3339(time)))?;
     }

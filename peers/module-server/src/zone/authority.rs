@@ -167,7 +167,7 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match identity.role {
-            Role::ZoneProxy => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Role::ZoneProxy | Role::ZoneControl => vec![ExtendedKeyUsagePurpose::ServerAuth],
             Role::ModuleServer => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Role::Endpoint => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
             role => {

@@ -21,7 +21,7 @@ impl Zone {
     /// missed by anybody. Proxies tell of their own.
     pub fn expiry_warnings(&self, now: OffsetDateTime) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
-        for role in Role::ALL {
+        for role in Role::FIRST_VERSION {
             let end = facts(&authority::first(&self.anchor(role)?)?, "authority")?.not_after;
             let todo = "put a new one beside it in time: nothing that it signed is good any longer then";
             warnings.extend(warning(&format!("the authority for {role}"), end, now, todo));
@@ -32,7 +32,7 @@ impl Zone {
         for entry in self.audit()? {
             let AuditEntry { identity, not_before, not_after, .. } = entry;
             // Ours is renewed by itself, and what is denied is meant to be of no use.
-            let missed = identity.role != Role::ZoneProxy
+            let missed = !matches!(identity.role, Role::ZoneProxy | Role::ZoneControl)
                 && identity != own
                 && not_after + WARNING_PERIOD > now
                 && denied.get(&identity).is_none_or(|time| not_before >= *time);

@@ -40,7 +40,7 @@ impl Zone {
 
     fn fill(&self, now: OffsetDateTime) -> Result<()> {
         files::make_directory(&self.path("ca"))?;
-        for role in Role::ALL {
+        for role in Role::FIRST_VERSION {
             let authority = Authority::create(&self.names.zone, role, now)?;
             let (key, certificate) = self.authority_paths(role);
             files::create(&key, authority.key.as_bytes(), Mode::Secret)?;

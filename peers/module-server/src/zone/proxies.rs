@@ -154,7 +154,8 @@ impl Zone {
 
     /// Forgets a proxy. Its certificates stay good until they run out.
     pub fn forget_proxy(&self, name: &Label) -> Result<()> {
-        self.change_proxies(|proxies| proxies.retain(|known| known.name != *name))
+        self.change_proxies(|proxies| proxies.retain(|known| known.name != *name))?;
+        self.forget_control_identity(name)
     }
 
     /// Notes which trust version a proxy has.

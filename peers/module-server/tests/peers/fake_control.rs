@@ -239,6 +239,7 @@ impl State {
         let offer = Offer {
             id: OFFER.into(),
             signing_requests: self.keys.requests(),
+            control_signing_requests: None,
             host: HostFacts { host: "dmz-1".into(), version: "0.1.0".into(), os: "Debian 12".into() },
             clock,
             expires_at: clock + Duration::minutes(10),
@@ -309,6 +310,7 @@ impl State {
             provisioning: Some(OFFER.into()),
             trust_version: Some(document.trust.version),
             trust_digest: Some(zone_protocol::merge::digest(&document.trust).unwrap()),
+            control_identity: None,
             certificate_expires_at: None,
             ports: self.ports(),
             relays: Vec::new(),

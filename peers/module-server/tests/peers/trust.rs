@@ -87,9 +87,10 @@ async fn our_own_revoked_certificate_is_refused_and_the_new_one_is_not() {
     scratch.zone.revoke(Role::ModuleServer, &label("module-1")).unwrap();
     push(&scratch.zone).await.unwrap();
     let known = scratch.zone.proxy(&label("p1")).unwrap();
-    let refused = ControlClient::of(&known, &old).unwrap().status().await.unwrap_err().to_string();
+    let refused =
+        ControlClient::of(&scratch.zone, &known, &old).unwrap().status().await.unwrap_err().to_string();
     assert!(refused.contains("revoked"), "{refused}");
-    ControlClient::of(&known, &scratch.own()).unwrap().status().await.unwrap();
+    ControlClient::of(&scratch.zone, &known, &scratch.own()).unwrap().status().await.unwrap();
 }
 
 /// A captured proxy may say what it likes. What it says goes back to it and nowhere else, but for denials.

@@ -34,7 +34,7 @@ fn words(result: Result<(), Refusal>) -> String {
 fn each_port_admits_the_role_it_is_for_and_names_every_other_it_knows() {
     let zone = Zone::new();
     for port in PORTS {
-        for role in Role::ALL {
+        for role in Role::FIRST_VERSION {
             let uri = format!("spiffe://plant-7/{role}/a");
             let certificate = zone.authority(role).sign(&Draft::of(&uri));
             let expected = match role {

@@ -56,6 +56,33 @@ fn another_role_and_another_zone_are_refused_before_the_name_is_looked_at() {
     }
 }
 
+/// 17488 with and without an identity of its own: the authority for proxies vouches for both, and the role tells them apart.
+#[test]
+fn a_client_takes_each_of_the_roles_it_names_and_may_insist_on_one_of_them() {
+    let zone = Zone::new();
+    let (control, relay) = (Role::ZoneControl, Role::ZoneProxy);
+    let said = |roles: &[Role], shows: Role, name: &str| {
+        let anchors = [zone.proxies.pem()];
+        let expected = Some(label("p1"));
+        let verifier =
+            Expectation::one_of(label("plant-7"), roles, expected, &anchors, Versions::Tls12).unwrap();
+        let certificate = zone.proxies.sign(&Draft::of(&format!("spiffe://plant-7/{shows}/{name}")));
+        shown(&*verifier, &[certificate], NOW).map_err(|refusal| refusal.expect("the reason").label())
+    };
+    for (roles, shows, expected) in [
+        (&[control, relay][..], control, Ok(())),
+        (&[control, relay], relay, Ok(())),
+        (&[control, relay], Role::Endpoint, Err("wrong_role")),
+        (&[control], control, Ok(())),
+        (&[control], relay, Err("wrong_role")),
+        (&[relay], control, Err("wrong_role")),
+    ] {
+        assert_eq!(said(roles, shows, "p1"), expected, "{roles:?} shown {shows}");
+        let other = if expected.is_ok() { Err("wrong_name") } else { expected };
+        assert_eq!(said(roles, shows, "p2"), other, "{roles:?} shown {shows}");
+    }
+}
+
 #[test]
 fn a_server_certificate_is_good_from_its_first_second_to_its_last() {
     let zone = Zone::new();

@@ -1,4 +1,5 @@
-//! Roles of versions to come: refused on every port and by every client, whoever vouches for them, by name.
+//! Roles that no port is for: those of versions to come, and 17488's own. They are refused on every port, and by every client
+//! that did not ask for them, whoever vouches for them, by name.
 
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{IpAddr, Ipv4Addr, ServerName};
@@ -10,10 +11,14 @@ use crate::tls::policy::Versions;
 use crate::tls::refusal::{Refusal, capture};
 use crate::tls::verifier::Expectation;
 
+fn no_port_is_for() -> impl Iterator<Item = Role> {
+    Role::TO_COME.into_iter().chain([Role::ZoneControl])
+}
+
 #[test]
-fn no_port_admits_a_role_to_come_and_says_which_it_was() {
+fn no_port_admits_a_role_that_none_is_for_and_says_which_it_was() {
     let zone = Zone::new();
-    for role in Role::TO_COME {
+    for role in no_port_is_for() {
         let uri = format!("spiffe://plant-7/{role}/x");
         assert_eq!(identity(&uri).role, role);
         for port in [Role::Endpoint, Role::ModuleServer] {
@@ -33,10 +38,10 @@ fn no_port_admits_a_role_to_come_and_says_which_it_was() {
 }
 
 #[test]
-fn no_client_takes_a_role_to_come_for_the_one_it_dialed() {
+fn no_client_takes_such_a_role_for_the_one_it_dialed() {
     let zone = Zone::new();
     for (role, wanted) in
-        Role::TO_COME.iter().flat_map(|role| [Role::ZoneProxy, Role::Endpoint].map(|wanted| (role, wanted)))
+        no_port_is_for().flat_map(|role| [Role::ZoneProxy, Role::Endpoint].map(|wanted| (role, wanted)))
     {
         let uri = format!("spiffe://plant-7/{role}/x");
         let authority = zone.authority(wanted);

@@ -20,7 +20,7 @@ use crate::tls::refusal::Refusal;
 #[derive(Debug)]
 pub struct Expectation {
     zone: Label,
-    role: Role,
+    roles: Vec<Role>,
     name: Option<Label>,
     anchors: RootCertStore,
     signatures: SignatureVerifier,
@@ -35,9 +35,21 @@ impl Expectation {
         anchors: &[String],
         versions: Versions,
     ) -> Result<Arc<Self>, TlsError> {
-        let anchors = anchors_from_pem(anchors, &format!("trust anchors for {role}"))?;
+        Self::one_of(zone, &[role], name, anchors, versions)
+    }
+
+    /// The same for a party of any of these roles, of which a refusal names the first. `anchors` vouch for all of them.
+    pub fn one_of(
+        zone: Label,
+        roles: &[Role],
+        name: Option<Label>,
+        anchors: &[String],
+        versions: Versions,
+    ) -> Result<Arc<Self>, TlsError> {
+        let what = roles.first().map_or_else(String::new, |role| format!(" for {role}"));
+        let anchors = anchors_from_pem(anchors, &format!("trust anchors{what}"))?;
         let signatures = SignatureVerifier::new(&versions.provider());
-        Ok(Arc::new(Self { zone, role, name, anchors, signatures }))
+        Ok(Arc::new(Self { zone, roles: roles.to_vec(), name, anchors, signatures }))
     }
 }
 
@@ -69,8 +81,10 @@ impl ServerCertVerifier for Expectation {
         let identity = leaf.identity;
         let refusal = if identity.zone != self.zone {
             Refusal::WrongZone { identity, zone: self.zone.clone() }
-        } else if identity.role != self.role {
-            Refusal::WrongRole { identity, wanted: self.role }
+        } else if let Some(wanted) = self.roles.first()
+            && !self.roles.contains(&identity.role)
+        {
+            Refusal::WrongRole { identity, wanted: *wanted }
         } else {
             match &self.name {
                 Some(wanted) if *wanted != identity.name => {

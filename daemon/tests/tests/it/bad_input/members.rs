@@ -152,8 +152,8 @@ fn new_certificates_that_do_not_fit_their_offer_change_nothing() {
     let older: Offer = answer.document();
     let newer: Offer = client.ask("POST", "/v1/identity", &[], b"").document();
     let mut put = |offer: &str, of: &Offer| {
-        let identity =
-            NewIdentity { offer: offer.to_owned(), certificates: super::certificates(&zone, "p1", of) };
+        let certificates = super::certificates(&zone, "p1", of);
+        let identity = NewIdentity { offer: offer.to_owned(), certificates, control_certificates: None };
         client.ask("PUT", "/v1/identity", &[], &json(&identity))
     };
     put(&older.id, &older).problem(404, "offer-unknown");
