@@ -18,6 +18,8 @@ use zone_tests::process::Process;
 use zone_tests::until;
 use zone_tests::zone::{Service, Zone};
 
+pub(crate) use secrecy::holds;
+
 /// A new relay lets calls wait for endpoints that it has not seen yet; this one only for a moment.
 const SETTLED: &str = "[timeouts]\nsettle = 0.001\n";
 

@@ -21,7 +21,7 @@ use zone_tests::zone::Zone;
 use zone_tests::{program, skip, until};
 
 /// What changes files and directories.
-const FILES: &str = "mkdir,mkdirat,openat,write,pwrite64,ftruncate,fsync,fdatasync,link,linkat,symlink,\
+pub(crate) const FILES: &str = "mkdir,mkdirat,openat,write,pwrite64,ftruncate,fsync,fdatasync,link,linkat,symlink,\
                      symlinkat,rename,renameat,renameat2,unlink,unlinkat,rmdir,chmod,fchmod,fchmodat";
 /// What changes sockets and processes, or tells another process something.
 const SOCKETS: &str = "socket,socketpair,setsockopt,bind,listen,connect,sendto,sendmsg,writev,shutdown,clone,\
@@ -284,8 +284,10 @@ impl Victim {
         let only = names(&state.join("states"));
         assert_eq!(only.len(), 1, "{only:?}");
         assert_eq!(current, Path::new("states").join(&only[0]));
-        let mut files = vec!["ec.crt", "ec.key", "rsa.crt", "rsa.key", "state.json"];
-        files.push(if member { "trust.json" } else { "token.json" });
+        let pairs = ["ec.crt", "ec.key", "rsa.crt", "rsa.key"].map(str::to_owned);
+        let own = pairs.iter().filter(|_| member).map(|file| format!("control-{file}")).collect::<Vec<_>>();
+        let last = if member { "trust.json" } else { "token.json" };
+        let files = [&own[..], &pairs, &["state.json", last].map(str::to_owned)].concat();
         assert_eq!(names(&state.join(current)), files);
         until("what control keeps of the relay, if there is one, and of no other", || {
             let found = names(&self.host.runtime());
@@ -303,7 +305,7 @@ impl Victim {
 }
 
 /// `strace` on a process, not on its children.
-struct Trace {
+pub(crate) struct Trace {
     strace: Process,
     log: PathBuf,
     _folder: TempDir,
@@ -311,7 +313,7 @@ struct Trace {
 
 impl Trace {
     /// `None` where it can't attach.
-    fn start(traced: &Process, expressions: &[&str]) -> Option<Self> {
+    pub(crate) fn start(traced: &Process, expressions: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("trace");
         let mut command = Command::new("strace");
@@ -323,12 +325,12 @@ impl Trace {
     }
 
     /// Lets go of a process that goes on.
-    fn detach(self) -> Vec<Call> {
+    pub(crate) fn detach(self) -> Vec<Call> {
         self.strace.signal(Signal::SIGINT);
         self.ended()
     }
 
-    fn ended(mut self) -> Vec<Call> {
+    pub(crate) fn ended(mut self) -> Vec<Call> {
         self.strace.ends();
         let log = std::fs::read(&self.log).expect("what strace wrote");
         String::from_utf8_lossy(&log).lines().filter_map(Call::read).collect()
@@ -337,12 +339,12 @@ impl Trace {
 
 /// A system call as strace writes it down.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Call {
-    name: String,
+pub(crate) struct Call {
+    pub(crate) name: String,
     /// The file or the port that it is about, where there is one.
     about: String,
     /// Whether it changes anything that outlives the process, or that another process sees.
-    changes: bool,
+    pub(crate) changes: bool,
 }
 
 impl Call {

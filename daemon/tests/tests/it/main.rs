@@ -3,6 +3,7 @@
 mod bad_input;
 mod captured;
 mod clients;
+mod control_identity;
 mod crash;
 mod firewall;
 mod hostile_relay;

@@ -20,7 +20,8 @@ fn a_state_that_was_cut_or_garbled_is_named_and_never_guessed_at() {
     let current = fs::canonicalize(host.state().join("current")).expect("a state");
     let start = || fail(&mut host.cli(&["run"]), b"");
     let advice = "restore the state directory from a backup, or start over with `zone-proxy reset`";
-    for name in ["state.json", "rsa.key", "ec.key", "rsa.crt", "ec.crt"] {
+    for name in ["state.json", "rsa.key", "ec.key", "rsa.crt", "ec.crt", "control-rsa.key", "control-ec.crt"]
+    {
         let file = current.join(name);
         let whole = fs::read(&file).expect("a file of the state");
         let cut = &whole[..whole.len() / 2];

@@ -50,7 +50,7 @@ fn fill(session: &mut Session, marker: &[u8]) {
 }
 
 /// Whether these bytes are in a process' writable memory; `None` where that can't be read.
-fn holds(process: Pid, wanted: &[u8]) -> Option<bool> {
+pub(crate) fn holds(process: Pid, wanted: &[u8]) -> Option<bool> {
     let memory = File::open(format!("/proc/{process}/mem")).ok()?;
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
     let writable =
