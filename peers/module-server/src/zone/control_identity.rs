@@ -59,3 +59,48 @@ impl Zone {
 fn control_note(name: &Label) -> String {
     format!("control-{name}.json")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::zone::DEFAULT_MODULE_SERVER;
+
+    fn zone(folder: &TempDir) -> Zone {
+        let label = |text: &str| text.parse().unwrap();
+        Zone::init(&folder.path().join("zone"), label("plant"), label(DEFAULT_MODULE_SERVER)).unwrap()
+    }
+
+    #[test]
+    fn what_was_seen_is_noted_once_for_each_proxy_and_forgotten_with_it() {
+        let folder = TempDir::new().unwrap();
+        let (zone, one, other) = (zone(&folder), "p1".parse().unwrap(), "p2".parse().unwrap());
+        assert!(!zone.has_control_identity(&one));
+        zone.note_control_identity(&one).unwrap();
+        let first = fs::read_to_string(zone.control_note(&one)).unwrap();
+        assert!(first.contains("spiffe://plant/zone-control/p1"), "{first}");
+        zone.note_control_identity(&one).unwrap();
+        assert_eq!(fs::read_to_string(zone.control_note(&one)).unwrap(), first, "the first time stays");
+        assert!(zone.has_control_identity(&one) && !zone.has_control_identity(&other));
+        zone.forget_proxy(&one).unwrap();
+        zone.forget_proxy(&one).unwrap();
+        assert!(!zone.has_control_identity(&one));
+    }
+
+    #[test]
+    fn a_note_that_says_nothing_or_leads_nowhere_counts_all_the_same() {
+        let folder = TempDir::new().unwrap();
+        let (zone, name) = (zone(&folder), "p1".parse().unwrap());
+        fs::write(zone.control_note(&name), b"").unwrap();
+        assert!(zone.has_control_identity(&name));
+        zone.forget_control_identity(&name).unwrap();
+        symlink("nowhere", zone.control_note(&name)).unwrap();
+        assert!(zone.has_control_identity(&name));
+        zone.note_control_identity(&name).unwrap();
+        zone.forget_control_identity(&name).unwrap();
+        assert!(!zone.has_control_identity(&name));
+    }
+}
