@@ -185,6 +185,31 @@ fn a_new_token_provisions_a_proxy_with_an_identity_of_its_own_and_pins_what_1748
     zone.provision(&host);
 }
 
+/// What is documented: where nothing was seen and the relay may be captured already, a token brings the identity safely.
+#[test]
+fn the_relays_keys_can_not_have_their_own_signed_by_a_provisioning_with_a_token() {
+    let mut host = Host::start("");
+    let zone = Zone::with(&host);
+    take_away(&mut host, &zone);
+    succeed(&mut host.cli(&["token", "new"]), b"");
+    let (token, payload) = (host.token().reveal(), host.payload());
+    let poser = Poser::start(&host, 17488, "");
+    let at = poser.address().to_string();
+    let signed = || fs::read(zone.path().join("issued.jsonl")).expect("the record");
+    let before = signed();
+    dial(&zone, poser.address());
+    let told = fail(&mut zone.cli(&["provision", "--name", "p1", "--address", &at]), token.as_bytes());
+    assert!(told.contains("does not prove that its sender knows the token's secret"), "{told}");
+    assert_eq!((poser.requests(), signed() == before), (1, true), "something was signed");
+    assert!(!noted(&zone));
+
+    dial(&zone, host.address.into());
+    succeed(&mut zone.provision_command(&host), payload.as_bytes());
+    assert!(noted(&zone));
+    dial(&zone, poser.address());
+    assert!(fail(&mut zone.cli(&["status", "p1"]), b"").contains("whose keys a relay holds"));
+}
+
 /// One thread serves 17488, and an RSA key takes long.
 #[test]
 fn status_is_answered_at_once_while_keys_are_made() {
@@ -219,6 +244,16 @@ fn dial(zone: &Zone, at: std::net::IpAddr) {
     let mut proxies = proxies(zone);
     proxies[0]["addresses"] = serde_json::json!([at.to_string()]);
     fs::write(zone.path().join("proxies.json"), proxies.to_string()).expect("written");
+}
+
+/// Takes the identity of 17488 away on both sides, as the programs of the version before do.
+fn take_away(host: &mut Host, zone: &Zone) {
+    host.control.kill();
+    for kind in ["ec.crt", "ec.key", "rsa.crt", "rsa.key"] {
+        let _ = fs::remove_file(host.state().join(format!("current/control-{kind}")));
+    }
+    let _ = fs::remove_file(note(zone));
+    host.restart();
 }
 
 fn proxies(zone: &Zone) -> serde_json::Value {

@@ -2,7 +2,6 @@
 //! reached, and a repeated rotation ends with the identity in force and noted.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use zone_tests::process::{run, succeed};
 use zone_tests::zone::Zone;
 use zone_tests::{skip, until};
 
-use super::{note, noted};
+use super::{noted, take_away};
 use crate::crash::{Call, FILES, Trace};
 
 /// What `zone-module` does to files, to the proxy, and while it waits for that.
@@ -114,12 +113,7 @@ impl Scene {
 
     /// Takes the identity of 17488 away on both sides, as the programs of the version before do.
     fn reset(&mut self) {
-        self.host.control.kill();
-        for kind in ["ec.crt", "ec.key", "rsa.crt", "rsa.key"] {
-            let _ = fs::remove_file(self.host.state().join(format!("current/control-{kind}")));
-        }
-        let _ = fs::remove_file(note(&self.zone));
-        self.host.restart();
+        take_away(&mut self.host, &self.zone);
         assert!(!self.shows_its_own() && !noted(&self.zone));
     }
 

@@ -21,8 +21,8 @@ use zone_tests::zone::Zone;
 /// What it says of itself.
 pub(super) const HOST_NAME: &str = "the-captured-relay";
 
-/// It listens on an address of its own, asks for a Module Server's certificate as the proxy does, and answers every request
-/// with a status. It ends with the test.
+/// It listens on an address of its own, asks for a Module Server's certificate and shows both leaves, as the proxy does while a
+/// token is outstanding, and answers every request with a status. It ends with the test.
 pub(super) struct Poser {
     address: IpAddr,
     requests: Arc<AtomicUsize>,
@@ -91,8 +91,10 @@ fn server(host: &Host, prefix: &str) -> Arc<ServerConfig> {
     let state: serde_json::Value = serde_json::from_str(&file(host, "state.json")).expect("JSON");
     let trust = serde_json::from_value(state["provisioning"]["document"]["trust"].clone()).expect("trust");
     let zone = "plant".parse().expect("a label");
-    let admission = Admission::new(zone, Role::ModuleServer, &trust, true, Versions::Tls12).expect("anchors");
-    config::server(leaves.expect("pairs"), Some(admission), None, Versions::Tls12).expect("a server")
+    let admission =
+        Admission::new(zone, Role::ModuleServer, &trust, false, Versions::Tls12).expect("anchors");
+    config::server(leaves.expect("pairs").showing_both(), Some(admission), None, Versions::Tls12)
+        .expect("a server")
 }
 
 fn digest(host: &Host) -> serde_json::Value {
