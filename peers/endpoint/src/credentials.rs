@@ -11,7 +11,7 @@ use zone_protocol::tls::certificate::{Leaf, chain_from_pem};
 use zone_protocol::tls::config::{client, end_to_end_server};
 use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::verifier::{Admission, Expectation};
-use zone_protocol::trust::{Anchors, Trust};
+use zone_protocol::trust::{Anchors, Trust, fingerprint};
 
 use crate::config::Config;
 
@@ -85,6 +85,13 @@ impl Credentials {
             ),
             leaf,
         })
+    }
+
+    /// A digest of all texts, to tell whether they have changed.
+    pub(crate) fn digest(&self) -> String {
+        let texts = [&self.chain, &self.key, &self.proxy_anchors.1, &self.module_server_anchors.1];
+        let each: String = texts.iter().map(|text| fingerprint(text.as_bytes())).collect();
+        fingerprint(each.as_bytes())
     }
 
     /// The endpoint's own certificate.

@@ -98,7 +98,6 @@ pub(crate) struct Connection {
 
 /// Dials proxies for one endpoint.
 pub(crate) struct Dialer {
-    pub(crate) tls: Arc<ClientConfig>,
     pub(crate) source: Option<IpAddr>,
     pub(crate) instance: Instance,
     /// For everything from the name to the 101.
@@ -107,11 +106,15 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     /// Parks one connection at `proxy`, a `host:port`.
-    pub(crate) async fn park(&self, proxy: &Arc<str>) -> Result<Connection, DialError> {
-        self.try_park(proxy).await.map_err(|cause| DialError { proxy: Arc::clone(proxy), cause })
+    pub(crate) async fn park(
+        &self,
+        proxy: &Arc<str>,
+        tls: Arc<ClientConfig>,
+    ) -> Result<Connection, DialError> {
+        self.try_park(proxy, tls).await.map_err(|cause| DialError { proxy: Arc::clone(proxy), cause })
     }
 
-    async fn try_park(&self, proxy: &Arc<str>) -> Result<Connection, DialCause> {
+    async fn try_park(&self, proxy: &Arc<str>, tls: Arc<ClientConfig>) -> Result<Connection, DialCause> {
         let deadline = Instant::now() + self.limit;
         let late = |step| move |_| DialCause::Late { step, limit: self.limit };
 
@@ -124,7 +127,7 @@ impl Dialer {
 
         // The verifier knows proxies by role and zone; the name only finds the tickets of this address.
         let name = ServerName::IpAddress(remote.ip().into());
-        let handshake = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).into_fallible();
+        let handshake = TlsConnector::from(tls).connect(name, tcp).into_fallible();
         let tls = timeout_at(deadline, shake_hands(handshake))
             .await
             .map_err(late("the TLS handshake"))?

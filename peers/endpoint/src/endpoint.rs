@@ -5,23 +5,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{error, info, warn};
 use zone_protocol::identity::Label;
+use zone_protocol::tls::certificate::Leaf;
 
 use crate::config::{Config, DEFAULT_MAX_SESSIONS, DEFAULT_PARKS, EndToEnd};
-use crate::credentials::{Credentials, CredentialsError};
+use crate::credentials::CredentialsError;
 use crate::events::Observer;
+use crate::life::Phase;
 use crate::local::LocalTcp;
 use crate::park;
+use crate::renewal::{CurrentTls, Renewal};
 use crate::service::{Entry, Protection, Service};
-use crate::shared::{Phase, Shared};
+use crate::shared::Shared;
 use crate::timing::Timing;
 
 /// Sessions that were cut have this long to close their sockets.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two looks at the files of certificates where nothing else asks for one.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why an endpoint can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +40,22 @@ pub enum SetupError {
     Service(String),
 }
 
+/// The certificates of an endpoint that runs, as they are on disk.
+#[derive(Clone)]
+pub struct Certificates(Arc<CurrentTls>);
+
+impl Certificates {
+    /// Reads them again, and has parks made with them where they have changed. Sessions go on.
+    pub fn look(&self) -> Renewal {
+        self.0.look()
+    }
+
+    /// The endpoint's own certificate, where it comes from a file.
+    pub fn leaf(&self) -> Option<Leaf> {
+        self.0.leaf()
+    }
+}
+
 /// An endpoint that can be run.
 pub struct Endpoint {
     shared: Shared,
@@ -42,17 +64,17 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// What a configuration describes: services are local TCP targets.
+    /// What a configuration describes: services are local TCP targets. Certificates, key and anchors are read again
+    /// while it runs, and used as soon as they have changed.
     pub fn from_config(config: &Config) -> Result<Self, SetupError> {
-        let credentials = Credentials::read(config)?;
-        let mut endpoint = Self::new(config.id.clone(), &config.proxies, credentials.client()?)
+        let tls = CurrentTls::of_files(config)?;
+        let mut endpoint = Self::with_tls(config.id.clone(), &config.proxies, tls)
             .with_parks(config.parks)
             .with_max_sessions(config.max_sessions)
             .with_timing(config.timing());
-        let end_to_end = Protection::EndToEnd(credentials.end_to_end_server()?);
         for service in &config.service {
             let protection = match service.end_to_end {
-                EndToEnd::Required => end_to_end.clone(),
+                EndToEnd::Required => Protection::EndToEndByFiles,
                 EndToEnd::Off => Protection::Off,
             };
             let target = LocalTcp::new(&service.target);
@@ -64,11 +86,20 @@ impl Endpoint {
     /// An endpoint without services yet. `proxies` are `host:port` in order of preference, `tls` shows its
     /// certificate and verifies that the other side is a proxy of its zone.
     pub fn new(id: Label, proxies: &[String], tls: Arc<ClientConfig>) -> Self {
+        Self::with_tls(id, proxies, CurrentTls::fixed(tls))
+    }
+
+    fn with_tls(id: Label, proxies: &[String], tls: CurrentTls) -> Self {
         Self {
             shared: Shared::new(id, proxies, tls),
             parks: DEFAULT_PARKS,
             max_sessions: DEFAULT_MAX_SESSIONS,
         }
+    }
+
+    /// Its certificates, to ask for a look at their files while it runs.
+    pub fn certificates(&self) -> Certificates {
+        Certificates(Arc::clone(&self.shared.tls))
     }
 
     /// Lets sessions reach a service by its name and, for callers that know only numbers, by `port`.
@@ -79,6 +110,11 @@ impl Endpoint {
         protection: Protection,
         service: Arc<dyn Service>,
     ) -> Result<Self, SetupError> {
+        if matches!(protection, Protection::EndToEndByFiles) && !self.shared.tls.has_files() {
+            let why =
+                format!("service {name}: this endpoint has no files of certificates for TLS end to end");
+            return Err(SetupError::Service(why));
+        }
         let entry = Entry { name, port, protection, service };
         self.shared.services.add(entry).map_err(SetupError::Service)?;
         Ok(self)
@@ -125,28 +161,41 @@ impl Endpoint {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { parks: count, max_sessions, .. } = self;
         let shared = self.into_shared();
-        let (phase, watched) = watch::channel(Phase::Serving);
+        let mut life = shared.life.subscribe();
         let mut parks = JoinSet::new();
-        for _ in 0..count {
-            parks.spawn(park::maintain(Arc::clone(&shared), watched.clone()));
-        }
+        let mut number = shared.tls.current().number;
+        let maintain = |parks: &mut JoinSet<()>, number| {
+            parks.spawn(park::maintain(Arc::clone(&shared), shared.life.subscribe(), number));
+        };
+        (0..count).for_each(|_| maintain(&mut parks, number));
+        let mut look = interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(ended) = parks.join_next() => {
-                    error!(?ended, "a park's task ended by itself and is started again");
-                    parks.spawn(park::maintain(Arc::clone(&shared), watched.clone()));
+                // The sender lives as long as `shared`.
+                Ok(renewed) = life.wait_for(|life| life.renewed > number) => {
+                    number = renewed.renewed;
+                    drop(renewed);
+                    (0..count).for_each(|_| maintain(&mut parks, number));
+                }
+                Some(ended) = parks.join_next() => if let Err(failure) = ended {
+                    error!(%failure, "a park's task broke off and is started again");
+                    maintain(&mut parks, number);
+                },
+                _ = look.tick() => {
+                    shared.tls.look();
                 }
             }
         }
-        phase.send_replace(Phase::Draining);
+        shared.life.send_modify(|life| life.phase = Phase::Draining);
         while parks.join_next().await.is_some() {}
         let ended = || shared.sessions.acquire_many(max_sessions);
         if timeout(shared.timing.shutdown_grace, ended()).await.is_err() {
             let left = max_sessions as usize - shared.sessions.available_permits();
             info!(left, "sessions did not end in time and are cut");
-            phase.send_replace(Phase::Aborting);
+            shared.life.send_modify(|life| life.phase = Phase::Aborting);
             if timeout(ABORT_TIMEOUT, ended()).await.is_err() {
                 warn!("sessions did not let go of their sockets in time");
             }

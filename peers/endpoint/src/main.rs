@@ -8,12 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
 use time::OffsetDateTime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, interval_at};
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
-use zone_endpoint::{Config, ConfigError, Credentials, CredentialsError, EndToEnd, Endpoint, SetupError};
+use zone_endpoint::{
+    Certificates, Config, ConfigError, Credentials, CredentialsError, EndToEnd, Endpoint, Renewal, SetupError,
+};
 use zone_protocol::expiry::{self, WARNING_INTERVAL};
 use zone_protocol::tls::certificate::Leaf;
 
@@ -29,7 +31,7 @@ struct Arguments {
 enum Verb {
     /// Check a configuration and the certificates that it names, and print what it would do.
     CheckConfig(ConfigFile),
-    /// Park and serve until SIGTERM or SIGINT. RUST_LOG sets what is logged to standard error.
+    /// Park and serve until SIGTERM or SIGINT; SIGHUP has certificates, key and anchors read again. RUST_LOG sets what is logged to standard error.
     Run(ConfigFile),
 }
 
@@ -104,7 +106,9 @@ fn run(path: &Path) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Start)?;
-        tokio::spawn(warn_daily(config.clone(), credentials.leaf().clone()));
+        let hang_up = signal(SignalKind::hangup()).map_err(Failure::Start)?;
+        tokio::spawn(read_again(endpoint.certificates(), hang_up));
+        tokio::spawn(warn_daily(config.clone(), endpoint.certificates()));
         info!(id = %config.id, zone = %config.zone, parks = config.parks, "the endpoint starts");
         endpoint
             .run(async {
@@ -118,6 +122,15 @@ fn run(path: &Path) -> Result<(), Failure> {
         info!("the endpoint has stopped");
         Ok(())
     })
+}
+
+/// Reads the certificates again upon each SIGHUP.
+async fn read_again(certificates: Certificates, mut hang_up: Signal) {
+    while hang_up.recv().await.is_some() {
+        if certificates.look() == Renewal::Unchanged {
+            info!("SIGHUP: certificate, key and anchors are those in use");
+        }
+    }
 }
 
 /// What works, or may work later, and should be looked at.
@@ -144,18 +157,19 @@ fn warnings(config: &Config, credentials: &Credentials) -> Vec<String> {
 fn expiry_warning(config: &Config, leaf: &Leaf) -> Option<String> {
     let end = OffsetDateTime::from_unix_timestamp(leaf.not_after).ok()?;
     let todo = format!(
-        "have 'zone-module issue endpoint {} --out DIR' run, put its files here and start the endpoint again",
+        "have 'zone-module issue endpoint {} --out DIR' run, put its files here: they are taken up while it runs",
         config.id
     );
     expiry::warning(&config.certificate.display().to_string(), end, OffsetDateTime::now_utc(), &todo)
 }
 
 /// Says it again every day. A certificate that has run out is said to be so at every dial as well.
-async fn warn_daily(config: Config, leaf: Leaf) {
+async fn warn_daily(config: Config, certificates: Certificates) {
     let mut interval = interval_at(Instant::now() + WARNING_INTERVAL, WARNING_INTERVAL);
     loop {
         interval.tick().await;
-        if let Some(warning) = expiry_warning(&config, &leaf) {
+        let leaf = certificates.leaf();
+        if let Some(warning) = leaf.and_then(|leaf| expiry_warning(&config, &leaf)) {
             tracing::warn!("{warning}");
         }
     }

@@ -17,9 +17,10 @@ use crate::back_off::BackOff;
 use crate::dial::Connection;
 use crate::events::Event;
 use crate::handshake::alert;
+use crate::life::{Life, Phase};
 use crate::requests::{Request, RequestDecoder, SessionRequest};
 use crate::session;
-use crate::shared::{Phase, Shared};
+use crate::shared::Shared;
 use crate::stream::{ProxyTls, drain};
 
 /// The proxy calls a park dead when a ping's answer takes longer.
@@ -34,22 +35,23 @@ const MIN_STABLE_TIME: Duration = Duration::from_secs(5);
 /// Pings and a CONNECT are read in pieces of this size, from the stack: an idle park owns no buffer.
 const MAX_READ_BYTES: usize = 1024;
 
-/// Maintains one park until the endpoint drains.
-pub(crate) async fn maintain(shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
+/// Maintains one park until the endpoint drains, or until parks that are made with newer certificates than those of this
+/// `number` take its place.
+pub(crate) async fn maintain(shared: Arc<Shared>, mut life: watch::Receiver<Life>, number: u64) {
     let mut back_off = BackOff::new(shared.timing.back_off_first, shared.timing.back_off_longest);
-    loop {
+    while life.borrow().renewed <= number {
         // The stages are boxed so that an idle park doesn't hold the room of a handshake.
         let dialed = tokio::select! {
-            () = draining(&mut phase) => return,
-            dialed = Box::pin(dial(&shared)) => dialed,
+            () = draining(&mut life) => return,
+            dialed = Box::pin(dial(&shared, number)) => dialed,
         };
         let pause = match dialed {
             None => back_off.after_failure(&mut rand::rng()),
-            Some(connection) => match Box::pin(hold(connection, &shared, &mut phase)).await {
-                ParkEnd::Draining => return,
+            Some(connection) => match Box::pin(hold(connection, &shared, &mut life, number)).await {
+                ParkEnd::LetGo => return,
                 ParkEnd::Taken(connection, request) => {
                     back_off.reset();
-                    Box::pin(session::take(connection, request, &shared, &phase)).await;
+                    Box::pin(session::take(connection, request, &shared, &life)).await;
                     continue;
                 }
                 ParkEnd::Lost { clean: true, .. } => BackOff::after_clean_close(&mut rand::rng()),
@@ -64,23 +66,38 @@ pub(crate) async fn maintain(shared: Arc<Shared>, mut phase: watch::Receiver<Pha
         debug!(?pause, "the endpoint waits before it dials again");
         shared.emit(&Event::Waiting { pause });
         tokio::select! {
-            () = draining(&mut phase) => return,
+            () = superseded(&mut life, number) => return,
             () = sleep(pause) => {}
         }
     }
 }
 
 /// Completes when the endpoint no longer wants parks.
-async fn draining(phase: &mut watch::Receiver<Phase>) {
+async fn draining(life: &mut watch::Receiver<Life>) {
     // An error means that the endpoint is gone altogether.
-    let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+    let _ = life.wait_for(|life| life.phase != Phase::Serving).await;
 }
 
-/// Tries each proxy once, from the one that was good last.
-async fn dial(shared: &Shared) -> Option<Connection> {
+/// Completes when no park is to be dialed with these certificates any more.
+async fn superseded(life: &mut watch::Receiver<Life>, number: u64) {
+    let _ = life.wait_for(|life| life.phase != Phase::Serving || life.renewed > number).await;
+}
+
+/// Completes when a park that was made with these certificates is to go.
+async fn let_go(life: &mut watch::Receiver<Life>, number: u64) {
+    let _ = life.wait_for(|life| life.phase != Phase::Serving || life.accepted > number).await;
+}
+
+/// Tries each proxy once, from the one that was good last; none where there are newer certificates.
+async fn dial(shared: &Shared, number: u64) -> Option<Connection> {
     for proxy in shared.proxies.in_order() {
-        match shared.dialer.park(&proxy.address).await {
+        let tls = shared.tls();
+        if tls.number != number {
+            return None;
+        }
+        match shared.dialer.park(&proxy.address, tls.client).await {
             Ok(connection) => {
+                shared.accepted(number);
                 shared.proxies.mark_good(proxy);
                 info!(proxy = %connection.proxy, "the endpoint is parked");
                 shared.emit(&Event::Parked { proxy: Arc::clone(&connection.proxy), local: connection.local });
@@ -102,12 +119,17 @@ enum ParkEnd {
     Taken(Connection, SessionRequest),
     /// The connection is gone; `proved` is one that worked for a while.
     Lost { clean: bool, proved: bool },
-    /// The endpoint drains.
-    Draining,
+    /// The endpoint wants it no longer.
+    LetGo,
 }
 
 /// Answers pings until a CONNECT comes or the connection ends.
-async fn hold(mut connection: Connection, shared: &Shared, phase: &mut watch::Receiver<Phase>) -> ParkEnd {
+async fn hold(
+    mut connection: Connection,
+    shared: &Shared,
+    life: &mut watch::Receiver<Life>,
+    number: u64,
+) -> ParkEnd {
     let since = Instant::now();
     let received = std::mem::take(&mut connection.received);
     let mut decoder = RequestDecoder::new(shared.id.clone(), Arc::clone(&connection.proxy), received);
@@ -127,9 +149,9 @@ async fn hold(mut connection: Connection, shared: &Shared, phase: &mut watch::Re
         }
         let silence = shared.timing.silence;
         let read = tokio::select! {
-            () = draining(phase) => {
+            () = let_go(life, number) => {
                 close(&mut connection.tls).await;
-                return ParkEnd::Draining;
+                return ParkEnd::LetGo;
             }
             read = timeout(silence, receive(&mut connection.tls, &mut decoder)) => read,
         };
@@ -198,6 +220,7 @@ mod tests {
     use zone_protocol::tls::policy::Versions;
 
     use super::*;
+    use crate::renewal::CurrentTls;
 
     /// The size of the future that a function gives, without calling it.
     fn future_size<A, F>(_: &impl FnOnce(A) -> F) -> usize {
@@ -211,10 +234,11 @@ mod tests {
             .unwrap()
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
-        let shared = Arc::new(Shared::new("host-7".parse().unwrap(), &[], Arc::new(tls)));
-        let (_phase, mut watched) = watch::channel(Phase::Serving);
-        let keeping = size_of_val(&maintain(Arc::clone(&shared), watched.clone()));
-        let holding = future_size(&|connection| hold(connection, &shared, &mut watched));
+        let tls = CurrentTls::fixed(Arc::new(tls));
+        let shared = Arc::new(Shared::new("host-7".parse().unwrap(), &[], tls));
+        let mut watched = shared.life.subscribe();
+        let keeping = size_of_val(&maintain(Arc::clone(&shared), watched.clone(), 0));
+        let holding = future_size(&|connection| hold(connection, &shared, &mut watched, 0));
         assert!(keeping <= 704, "keeping takes {keeping} bytes");
         assert!(holding <= 768, "holding takes {holding} bytes");
     }

@@ -76,6 +76,9 @@ impl Decline {
 pub enum Protection {
     /// It does, with the endpoint as its server; this configuration decides which Module Servers come in.
     EndToEnd(Arc<ServerConfig>),
+    /// It does, with the certificates that the endpoint's configuration names, as they are when a session begins. For
+    /// endpoints that were made by [`Endpoint::from_config`](crate::Endpoint::from_config).
+    EndToEndByFiles,
     /// It does not: the service brings its own security, or needs none.
     Off,
 }
@@ -84,7 +87,7 @@ impl Protection {
     /// The value of the field `Zone-End-To-End`.
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
-            Self::EndToEnd(_) => "required",
+            Self::EndToEnd(_) | Self::EndToEndByFiles => "required",
             Self::Off => "off",
         }
     }

@@ -19,9 +19,10 @@ use zone_protocol::tls::certificate::Leaf;
 use crate::dial::Connection;
 use crate::events::Event;
 use crate::handshake::shake_hands;
+use crate::life::{Life, Phase};
 use crate::requests::SessionRequest;
 use crate::service::{Decline, Entry, Protection, Serve};
-use crate::shared::{Phase, Shared};
+use crate::shared::Shared;
 use crate::stream::{Meter, ProxyTls, SessionStream, drain};
 
 /// An answer to a CONNECT must be taken by the network within this time.
@@ -33,7 +34,7 @@ pub(crate) async fn take(
     connection: Connection,
     request: SessionRequest,
     shared: &Arc<Shared>,
-    phase: &watch::Receiver<Phase>,
+    life: &watch::Receiver<Life>,
 ) {
     let Some(entry) = shared.services.find(&request.service) else {
         return refuse(connection.tls, &request, shared, &Decline::NO_SUCH_SERVICE).await;
@@ -41,7 +42,7 @@ pub(crate) async fn take(
     let Ok(permit) = Arc::clone(&shared.sessions).try_acquire_owned() else {
         return refuse(connection.tls, &request, shared, &Decline::TOO_MANY_SESSIONS).await;
     };
-    tokio::spawn(carry(connection.tls, request, entry, Arc::clone(shared), permit, phase.clone()));
+    tokio::spawn(carry(connection.tls, request, entry, Arc::clone(shared), permit, life.clone()));
 }
 
 /// Carries one session; `permit` counts it until it is over.
@@ -51,11 +52,11 @@ async fn carry(
     entry: Arc<Entry>,
     shared: Arc<Shared>,
     permit: OwnedSemaphorePermit,
-    mut phase: watch::Receiver<Phase>,
+    mut life: watch::Receiver<Life>,
 ) {
     let aborted = async {
         // An error means that the endpoint is gone altogether.
-        let _ = phase.wait_for(|phase| *phase == Phase::Aborting).await;
+        let _ = life.wait_for(|life| life.phase == Phase::Aborting).await;
     };
     let setup = Box::pin(set_up(tls, &request, &entry, &shared));
     tokio::pin!(aborted);
@@ -116,10 +117,21 @@ async fn set_up(
         return None;
     }
     let meter = Arc::new(Meter::default());
-    let (stream, module_server) = match &entry.protection {
-        Protection::Off => (SessionStream::plain(tls, Arc::clone(&meter)), None),
-        Protection::EndToEnd(config) => {
-            let inner = shake_hands_end_to_end(tls, config, shared.timing.end_to_end, &meter).await;
+    let config = match &entry.protection {
+        Protection::Off => None,
+        Protection::EndToEnd(config) => Some(Arc::clone(config)),
+        Protection::EndToEndByFiles => match shared.tls().end_to_end {
+            None => {
+                refused(request, shared, "end-to-end TLS: this endpoint has no files for it".to_owned());
+                return None;
+            }
+            config => config,
+        },
+    };
+    let (stream, module_server) = match config {
+        None => (SessionStream::plain(tls, Arc::clone(&meter)), None),
+        Some(config) => {
+            let inner = shake_hands_end_to_end(tls, &config, shared.timing.end_to_end, &meter).await;
             match inner {
                 Ok((stream, identity)) => (stream, Some(identity)),
                 Err(reason) => {

@@ -2,32 +2,24 @@
 
 use std::sync::Arc;
 
-use rustls::ClientConfig;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use zone_protocol::identity::Label;
 use zone_protocol::instance::Instance;
 
 use crate::dial::Dialer;
 use crate::events::{Event, Observer};
+use crate::life::Life;
 use crate::proxies::Proxies;
+use crate::renewal::{CurrentTls, Tls};
 use crate::service::AllowList;
 use crate::timing::Timing;
-
-/// How far an endpoint is from start to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// It keeps parks and takes sessions.
-    Serving,
-    /// It lets go of its parks; sessions go on.
-    Draining,
-    /// Sessions are cut too.
-    Aborting,
-}
 
 /// What the tasks of one endpoint have in common.
 pub(crate) struct Shared {
     pub(crate) id: Label,
     pub(crate) proxies: Proxies,
+    pub(crate) tls: Arc<CurrentTls>,
+    pub(crate) life: watch::Sender<Life>,
     pub(crate) dialer: Dialer,
     pub(crate) services: AllowList,
     pub(crate) timing: Timing,
@@ -38,18 +30,35 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Of an endpoint without services that may not carry a session yet.
-    pub(crate) fn new(id: Label, proxies: &[String], tls: Arc<ClientConfig>) -> Self {
+    pub(crate) fn new(id: Label, proxies: &[String], tls: CurrentTls) -> Self {
         let timing = Timing::default();
         let instance = Instance(rand::random());
         Self {
             id,
             proxies: Proxies::new(proxies),
-            dialer: Dialer { tls, source: None, instance, limit: timing.dial },
+            life: tls.life().clone(),
+            tls: Arc::new(tls),
+            dialer: Dialer { source: None, instance, limit: timing.dial },
             services: AllowList::default(),
             timing,
             observer: None,
             sessions: Arc::new(Semaphore::new(0)),
         }
+    }
+
+    /// What connections and sessions are made with, after another look at the files.
+    pub(crate) fn tls(&self) -> Tls {
+        self.tls.look();
+        self.tls.current()
+    }
+
+    /// Notes that a proxy has taken a park with the certificates of this number.
+    pub(crate) fn accepted(&self, number: u64) {
+        self.life.send_if_modified(|life| {
+            let newer = life.accepted < number;
+            life.accepted = life.accepted.max(number);
+            newer
+        });
     }
 
     pub(crate) fn emit(&self, event: &Event) {

@@ -5,6 +5,7 @@ mod example;
 mod parks;
 mod program;
 mod proxy;
+mod renewal;
 mod sessions;
 mod zone;
 

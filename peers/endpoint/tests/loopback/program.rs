@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::proxy::Proxy;
 use crate::soon;
-use crate::zone::Zone;
+use crate::zone::{Zone, issue};
 
 fn program(verb: &str, config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zone-endpoint"));
@@ -55,6 +55,36 @@ async fn check_config_says_in_one_line_what_is_wrong() {
     let words = "issued for spiffe://plant-7/endpoint/host-7, but this is spiffe://plant-7/endpoint/host-8";
     assert!(stranger.contains(words), "{stranger}");
     assert_eq!(stranger.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn sighup_has_the_certificates_read_again_and_ends_nothing() {
+    let zone = Zone::new();
+    let proxy = Proxy::start(&zone).await;
+    let config = zone.config_file(&[&proxy.address], "parks = 1\n");
+    let child = program("run", &config).stderr(Stdio::piped()).spawn().unwrap();
+    let mut park = proxy.park().await;
+    let pid = child.id().unwrap().to_string();
+    let signal = async |name: &str| {
+        assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
+    };
+    signal("-HUP").await;
+    assert_eq!(park.ping().await.status, 200);
+    let renewed = issue(&zone.endpoints, "spiffe://plant-7/endpoint/host-7");
+    std::fs::write(zone.file("endpoint.crt"), &renewed.chain).unwrap();
+    signal("-HUP").await;
+    signal("-HUP").await;
+    assert_eq!(park.ping().await.status, 200);
+    std::fs::write(zone.file("endpoint.key"), &renewed.key).unwrap();
+    signal("-HUP").await;
+    let _renewed = proxy.park().await;
+    assert_eq!(soon("close_notify", park.tls.read(&mut [0; 1])).await.unwrap(), 0);
+    signal("-TERM").await;
+    let output = soon("the program to end", child.wait_with_output()).await.unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    assert_eq!(log.matches("can't be used").count(), 1, "{log}");
+    assert_eq!(log.matches("new certificates were found").count(), 1, "{log}");
 }
 
 #[tokio::test]

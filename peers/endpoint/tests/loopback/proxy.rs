@@ -47,9 +47,14 @@ impl Proxy {
 
     /// The next connection, parked.
     pub(crate) async fn park(&self) -> Park {
+        self.try_park().await.expect("a connection that is let in")
+    }
+
+    /// The same; none where the next connection is not let in.
+    pub(crate) async fn try_park(&self) -> Option<Park> {
         soon("a park", async {
             let (tcp, _) = self.listener.accept().await.unwrap();
-            let mut tls = self.acceptor.accept(tcp).await.unwrap();
+            let mut tls = self.acceptor.accept(tcp).await.ok()?;
             let request = read_request(&mut tls).await;
             let answer = write_response(
                 101,
@@ -57,7 +62,7 @@ impl Proxy {
                 &[("Connection", "Upgrade"), ("Upgrade", "ptth/1")],
             );
             tls.write_all(answer.as_bytes()).await.unwrap();
-            Park { tls, request }
+            Some(Park { tls, request })
         })
         .await
     }
