@@ -100,7 +100,12 @@ impl Content {
         let certificates = self
             .certificates
             .into_iter()
-            .map(|((issuer, serial), until)| Denied::Certificate { issuer, serial, until });
+            // Zeros don't count, but a document is refused whose issuer is no whole SHA-256.
+            .map(|((issuer, serial), until)| Denied::Certificate {
+                issuer: format!("{issuer:0>64}"),
+                serial: format!("{serial:0>1}"),
+                until,
+            });
         let identities = self
             .identities
             .into_iter()

@@ -378,3 +378,13 @@ fn a_document_that_takes_something_back_is_told_what() {
     let told = lines(&next, time + Duration::days(8));
     assert_eq!(told.len(), 2, "{told:?}");
 }
+
+#[test]
+fn an_issuer_keeps_the_zeros_that_it_begins_with() {
+    let world = World::new();
+    let issuer = format!("00{}", "ab".repeat(31));
+    let denied = Denied::Certificate { issuer: issuer.clone(), serial: "000".into(), until: None };
+    let document = Trust { deny: vec![denied], ..world.first() };
+    let merged = merge(&document, &world.first(), moment(NOW)).unwrap();
+    assert_eq!(merged.deny, [Denied::Certificate { issuer, serial: "0".into(), until: None }]);
+}
