@@ -19,7 +19,7 @@ pub mod socket;
 
 pub use message::{
     Configure, FromRelay, Identity, KeyPair, LISTS_SESSIONS, ListenerInfo, Message, OnStop, OpenSession,
-    Policy, Query, RelayState, Reply, TAKES_NOTES, ToRelay,
+    Policy, Query, READS_RETIRED, RelayState, Reply, TAKES_NOTES, ToRelay,
 };
 pub use note::Note;
 pub use socket::{ChannelError, Receiver, Sender, SenderProcess, pair, show_senders};

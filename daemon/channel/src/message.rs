@@ -183,6 +183,10 @@ pub const LISTS_SESSIONS: &str = "sessions";
 /// [`Note`](crate::Note).
 pub const TAKES_NOTES: &str = "notes";
 
+/// The feature of a relay that reads the whole of a trust document in [`Policy::trust`], and goes by what it retires. Any
+/// other is sent the words of the first version.
+pub const READS_RETIRED: &str = "retired";
+
 /// A session that is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenSession {

@@ -19,8 +19,7 @@ pub(crate) fn policy(config: &Config, state: &State, tickets: &PortTicketKeys) -
         zone: document.zone.clone(),
         name: document.name.clone(),
         identity: state.identity.clone(),
-        // A relay may be of the package before this one, and needs no more.
-        trust: document.trust.in_first_version(),
+        trust: document.trust.clone(),
         tickets: tickets.relay.clone(),
         tls13: config.tls.tls13,
         allowed_networks: document.allowed_networks.clone(),

@@ -43,6 +43,10 @@ pub(crate) async fn connect(
     head: &RequestHead,
     mut early: Vec<u8>,
 ) -> Result<Connected, RequestError> {
+    // From here on the call goes on beyond the end of the caller's certificate.
+    if !admitted.registered.begin_session() {
+        return Err(RequestError::ConnectionEnded);
+    }
     let rules = context.rules();
     let target = head
         .connect_target()

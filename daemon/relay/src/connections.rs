@@ -5,7 +5,8 @@
 //!
 //! A certificate's time is judged by the wall clock once, in the handshake. From then on a clock that can't be set counts
 //! down to its end: a wall clock that is put back or forward ends nobody, and a connection that no session uses ends
-//! with its certificate.
+//! with its certificate. So does one whose authority is retired; where the authority is denied as well, its session ends
+//! too, also if that comes later.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use zone_protocol::identity::Label;
-use zone_protocol::tls::certificate::{Leaf, NameHash};
+use zone_protocol::tls::certificate::{Issued, Leaf, NameHash};
 
 use crate::lock::lock;
 use crate::rules::{Port, Rules};
@@ -30,6 +31,8 @@ pub(crate) enum TerminationReason {
     NotAdmitted,
     /// Its certificate has ended, and no session uses it.
     Expired,
+    /// Its authority was retired, and no session uses it. Its owner may have another certificate by now.
+    Retired,
     /// The relay stops, or its time to drain is up.
     Stopping,
 }
@@ -39,7 +42,8 @@ pub(crate) enum TerminationReason {
 pub(crate) struct Termination {
     reason: OnceLock<TerminationReason>,
     wake: Notify,
-    /// Whether the connection is one of a session's, which goes on beyond the end of its certificate.
+    /// Whether a session uses the connection or is about to, which goes on beyond the end of its certificate. Changed
+    /// under the lock on all entries.
     in_session: AtomicBool,
 }
 
@@ -48,6 +52,15 @@ impl Termination {
     pub(crate) fn terminate(&self, reason: TerminationReason) {
         let _ = self.reason.set(reason);
         self.wake.notify_waiters();
+    }
+
+    /// Ends it unless a session uses it, or it is ended already; whether it did.
+    fn terminate_idle(&self, reason: TerminationReason) -> bool {
+        let idle = !self.in_session.load(Ordering::Acquire) && self.reason.get().is_none();
+        if idle {
+            self.terminate(reason);
+        }
+        idle
     }
 
     /// Waits until it is to end. Can be cancelled.
@@ -70,6 +83,8 @@ struct Entry {
     issuers: Box<[NameHash]>,
     /// When its certificate ends.
     expires: Instant,
+    /// The authorities of its chain that were retired since.
+    retired: Vec<Issued>,
     termination: Arc<Termination>,
 }
 
@@ -98,27 +113,42 @@ impl Connections {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (leaf, termination) = (Arc::new(leaf), Arc::new(Termination::default()));
         let expires = end_of(&leaf, OffsetDateTime::now_utc(), Instant::now());
-        let entry =
-            Entry { port, leaf: Arc::clone(&leaf), issuers, expires, termination: Arc::clone(&termination) };
+        let entry = Entry {
+            port,
+            leaf: Arc::clone(&leaf),
+            issuers,
+            expires,
+            retired: Vec::new(),
+            termination: Arc::clone(&termination),
+        };
         lock(&self.entries).insert(number, entry);
         Registered { connections: Arc::clone(self), number, leaf, termination }
     }
 
     /// Ends every connection that these rules no longer admit; returns how many, and the endpoints that have none
-    /// left. Those whom an anchor vouched for that the rules `before` had, and these have not, go as well.
+    /// left. Those whom an anchor vouched for that the rules `before` had, and these have not, go as well, but for
+    /// sessions where the anchor is retired.
     pub(crate) fn enforce(&self, rules: &Rules, before: &Rules) -> (usize, Vec<Label>) {
         let removed = |port| rules.removed_anchors(before, port);
         let (for_endpoints, for_callers) = (removed(Port::Endpoint), removed(Port::ModuleServer));
-        let entries = lock(&self.entries);
+        let mut entries = lock(&self.entries);
         let mut ended = 0;
         let (mut terminated, mut kept) = (HashSet::new(), HashSet::new());
-        for entry in entries.values() {
+        for entry in entries.values_mut() {
             let removed = if entry.port == Port::Endpoint { &for_endpoints } else { &for_callers };
-            let admitted = rules.port(entry.port).admission.allows(&entry.leaf).is_ok()
-                && !entry.issuers.iter().any(|issuer| removed.contains(issuer));
+            let admission = &rules.port(entry.port).admission;
+            let admitted = admission.allows(&entry.leaf).is_ok()
+                && !removed.end(&entry.issuers)
+                && !entry.retired.iter().any(|authority| admission.denies(authority));
+            let retired = entry.retired.len();
+            entry.retired.extend(removed.retired_among(&entry.issuers).map(|a| a.certificate.clone()));
             if !admitted {
                 ended += 1;
                 entry.termination.terminate(TerminationReason::NotAdmitted);
+            } else if entry.retired.len() > retired
+                && entry.termination.terminate_idle(TerminationReason::Retired)
+            {
+                ended += 1;
             }
             if entry.port == Port::Endpoint {
                 let endpoints = if admitted { &mut kept } else { &mut terminated };
@@ -132,13 +162,8 @@ impl Connections {
     pub(crate) fn end_expired(&self, now: Instant) -> usize {
         let mut ended = 0;
         for entry in lock(&self.entries).values() {
-            let termination = &entry.termination;
-            if entry.expires <= now
-                && !termination.in_session.load(Ordering::Acquire)
-                && termination.reason.get().is_none()
-            {
+            if entry.expires <= now && entry.termination.terminate_idle(TerminationReason::Expired) {
                 ended += 1;
-                termination.terminate(TerminationReason::Expired);
             }
         }
         ended
@@ -169,9 +194,13 @@ impl Connections {
 }
 
 impl Registered {
-    /// A session uses the connection from now on, and ends with it.
-    pub(crate) fn begin_session(&self) {
+    /// A session uses the connection from now on, or is about to, and ends with it. False where the connection was ended
+    /// before: then there is no session.
+    pub(crate) fn begin_session(&self) -> bool {
+        // Whoever ends idle connections holds the lock, so it is either before this or after it.
+        let _entries = lock(&self.connections.entries);
         self.termination.in_session.store(true, Ordering::Release);
+        self.termination.reason.get().is_none()
     }
 }
 
@@ -215,13 +244,14 @@ mod tests {
         let connections: Arc<Connections> = Arc::default();
         let register = || connections.register(Port::Endpoint, leaf(wall - 9, wall + 5), Box::default());
         let (park, leg) = (register(), register());
-        leg.begin_session();
+        assert!(leg.begin_session());
         let now = Instant::now();
         assert_eq!(connections.end_expired(now + Duration::from_secs(4)), 0);
         assert_eq!(connections.end_expired(now + Duration::from_secs(7)), 1);
         assert_eq!(connections.end_expired(now + Duration::from_secs(8)), 0, "once is enough");
         assert_eq!(park.termination.reason.get(), Some(&TerminationReason::Expired));
         assert_eq!(leg.termination.reason.get(), None);
+        assert!(!park.begin_session(), "a session on a connection that was ended");
     }
 
     #[test]

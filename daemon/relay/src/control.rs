@@ -16,8 +16,8 @@ use rustix::net::sockopt::socket_peercred;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zone_channel::{
-    ChannelError, Configure, FromRelay, LISTS_SESSIONS, OnStop, Policy, Query, Receiver, RelayState, Reply,
-    Sender, TAKES_NOTES, ToRelay,
+    ChannelError, Configure, FromRelay, LISTS_SESSIONS, OnStop, Policy, Query, READS_RETIRED, Receiver,
+    RelayState, Reply, Sender, TAKES_NOTES, ToRelay,
 };
 use zone_protocol::provisioning::ProcessStatus;
 use zone_service_manager::ServiceManager;
@@ -258,7 +258,7 @@ impl Relay {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: self.build.clone(),
             process: Some(self.privileges.clone()),
-            features: vec![LISTS_SESSIONS.to_owned(), TAKES_NOTES.to_owned()],
+            features: [LISTS_SESSIONS, TAKES_NOTES, READS_RETIRED].map(str::to_owned).to_vec(),
             state: self.state,
             generation: serving.map_or(0, |s| s.generation),
             serves: serving.map(|s| s.name.clone()).unwrap_or_default(),

@@ -29,11 +29,8 @@ pub(crate) fn authorise(
     before: &Rules,
 ) -> Result<(), HandshakeError> {
     rules.port(port).admission.still_admits(leaf, OffsetDateTime::now_utc())?;
-    if rules.anchors != before.anchors {
-        let removed = rules.removed_anchors(before, port);
-        if issuers.iter().any(|issuer| removed.contains(issuer)) {
-            return Err(Refusal::UnknownAuthority(leaf.identity.clone()).into());
-        }
+    if rules.anchors != before.anchors && rules.removed_anchors(before, port).refuse(issuers) {
+        return Err(Refusal::UnknownAuthority(leaf.identity.clone()).into());
     }
     Ok(())
 }

@@ -143,8 +143,13 @@ async fn wait(context: Arc<Context>, admitted: Box<AdmittedConnection>, instance
             }
         }
         End::Terminated(reason) => {
-            if reason == TerminationReason::NotAdmitted {
-                tracing::info!(endpoint = %name, %peer, park = park.0, "a park was ended: its certificate is not admitted any more");
+            match reason {
+                TerminationReason::NotAdmitted => {
+                    tracing::info!(endpoint = %name, %peer, park = park.0, "a park was ended: its certificate is not admitted any more");
+                }
+                // A clean close brings the endpoint back at once, with the certificate that it has by now.
+                TerminationReason::Retired => close(&mut stream).await,
+                TerminationReason::Expired | TerminationReason::Stopping => {}
             }
         }
         End::Left => close(&mut stream).await,
@@ -197,6 +202,10 @@ impl Parked {
                         }
                         Command::Assign => {
                             if let Some(request) = self.context.switchboard.take_up(self.park) {
+                                // The call has begun: it does not end with the certificate any more.
+                                if !self.admitted.registered.begin_session() {
+                                    continue;
+                                }
                                 return Ok(request);
                             }
                         }
@@ -261,7 +270,6 @@ impl Parked {
 
     fn join(self, answer: &ResponseHead, early: Vec<u8>) {
         let AdmittedConnection { stream, peer, registered, permits } = *self.admitted;
-        registered.begin_session();
         let leg = EndpointLeg {
             park: self.park,
             stream,

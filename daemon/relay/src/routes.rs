@@ -9,6 +9,7 @@ use zone_protocol::proxy_status::Reason;
 use crate::admission::AdmittedConnection;
 use crate::connect::connect;
 use crate::connection::{close, write_in_time};
+use crate::connections::TerminationReason;
 use crate::context::Context;
 use crate::event_stream::stream_events;
 use crate::head_io::{ReadError, read_request};
@@ -56,7 +57,12 @@ async fn next_request(
     let termination = Arc::clone(&admitted.registered.termination);
     let read = tokio::select! {
         biased;
-        _ = termination.terminated() => return Err(RequestError::ConnectionEnded),
+        reason = termination.terminated() => {
+            if reason == TerminationReason::Retired {
+                close(&mut admitted.stream).await;
+            }
+            return Err(RequestError::ConnectionEnded);
+        }
         read = read_request(&mut admitted.stream, bytes, rules.head, idle, head) => read,
         () = context.drained() => {
             close(&mut admitted.stream).await;

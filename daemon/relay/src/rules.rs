@@ -12,12 +12,12 @@ use zone_channel::Policy;
 use zone_protocol::head::HeadLimits;
 use zone_protocol::identity::{Label, Role};
 use zone_protocol::tls::TlsError;
-use zone_protocol::tls::certificate::{NameHash, removed_anchors};
+use zone_protocol::tls::certificate::{Anchor, NameHash, removed_anchors};
 use zone_protocol::tls::config::{Leaves, server};
 use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::tickets::{PortTickets, TicketKeys};
 use zone_protocol::tls::verifier::Admission;
-use zone_protocol::trust::Anchors;
+use zone_protocol::trust::{Anchors, Retired};
 use zone_settings::{Limits, seconds};
 
 /// What one port goes by.
@@ -38,6 +38,8 @@ pub(crate) struct Rules {
     pub(crate) name: Label,
     /// Who vouches for whom, to tell a change of it.
     pub(crate) anchors: Anchors,
+    /// Anchors that were taken out and are to come back nowhere.
+    retired: Vec<Retired>,
     /// For 17486.
     pub(crate) endpoint: PortRules,
     /// For 17487.
@@ -89,6 +91,7 @@ impl Rules {
         Ok(Self {
             name: policy.name.clone(),
             anchors: policy.trust.anchors.clone(),
+            retired: policy.trust.retired.clone(),
             endpoint: port(Role::Endpoint, &networks.endpoint, &keys.endpoint)?,
             module_server: port(Role::ModuleServer, &networks.module_server, &keys.module_server)?,
             balancers: policy.balancers.clone(),
@@ -118,12 +121,23 @@ impl Rules {
     }
 
     /// Who vouched for this port's callers under the rules `before` and does no more.
-    pub(crate) fn removed_anchors(&self, before: &Self, port: Port) -> HashSet<NameHash> {
+    pub(crate) fn removed_anchors(&self, before: &Self, port: Port) -> RemovedAnchors {
         let of = |anchors: &Anchors| match port {
             Port::Endpoint => anchors.endpoint.clone(),
             Port::ModuleServer => anchors.module_server.clone(),
         };
-        removed_anchors(&of(&before.anchors), &of(&self.anchors))
+        let admission = &self.port(port).admission;
+        let mut removed = RemovedAnchors::default();
+        for anchor in removed_anchors(&of(&before.anchors), &of(&self.anchors)) {
+            let retired =
+                self.retired.iter().any(|r| r.fingerprint.eq_ignore_ascii_case(&anchor.fingerprint));
+            if retired && !admission.denies(&anchor.certificate) {
+                removed.retired.push(anchor);
+            } else {
+                removed.cut.insert(anchor.subject);
+            }
+        }
+        removed
     }
 
     /// Whether this address may connect to this port at all.
@@ -154,6 +168,32 @@ impl Rules {
             remember_endpoint: seconds(timeouts.remember_endpoint),
             settle: seconds(timeouts.settle),
         }
+    }
+}
+
+/// Anchors that were taken out. Nobody whom they vouch for is let in any more.
+#[derive(Debug, Default)]
+pub(crate) struct RemovedAnchors {
+    /// The subjects of those whose sessions end as well.
+    cut: HashSet<NameHash>,
+    /// Those that are retired in an orderly way: a session that has begun goes on.
+    retired: Vec<Anchor>,
+}
+
+impl RemovedAnchors {
+    /// Whether a chain with these issuers may not come in any more.
+    pub(crate) fn refuse(&self, issuers: &[NameHash]) -> bool {
+        self.end(issuers) || self.retired_among(issuers).next().is_some()
+    }
+
+    /// Whether whoever showed a chain with these issuers is to go, sessions and all.
+    pub(crate) fn end(&self, issuers: &[NameHash]) -> bool {
+        issuers.iter().any(|issuer| self.cut.contains(issuer))
+    }
+
+    /// Those among these issuers after which a connection takes no further session.
+    pub(crate) fn retired_among(&self, issuers: &[NameHash]) -> impl Iterator<Item = &Anchor> {
+        self.retired.iter().filter(|anchor| issuers.contains(&anchor.subject))
     }
 }
 

@@ -30,7 +30,6 @@ pub(crate) fn spawn(context: Arc<Context>, caller: AdmittedConnection, connected
 
 /// Tells the caller that it is connected, and carries the session to its end.
 async fn run(context: Arc<Context>, mut caller: AdmittedConnection, connected: Connected) {
-    caller.registered.begin_session();
     let _end = SessionEnd { context: &context, park: connected.leg.park };
     // The permit lives to the end.
     let Connected { request, leg, early, permit: _permit, .. } = connected;
@@ -133,8 +132,10 @@ impl Drop for Session<'_> {
 
 fn terminated(reason: TerminationReason, not_admitted: &'static str) -> &'static str {
     match reason {
-        // A session does not end with a certificate: that came before it began.
-        TerminationReason::NotAdmitted | TerminationReason::Expired => not_admitted,
+        // A session does not end with a certificate, nor with an authority that is retired.
+        TerminationReason::NotAdmitted | TerminationReason::Expired | TerminationReason::Retired => {
+            not_admitted
+        }
         TerminationReason::Stopping => "stopping",
     }
 }

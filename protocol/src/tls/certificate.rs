@@ -17,6 +17,7 @@ use x509_parser::public_key::PublicKey;
 
 use super::error::TlsError;
 use crate::identity::Identity;
+use crate::trust::fingerprint;
 
 /// How many certificates a peer may show behind its leaf. A zone's authorities sign leaves themselves; this leaves room for
 /// a hierarchy of one's own, and bounds what a stranger can have a verifier try.
@@ -151,17 +152,40 @@ pub fn issuers(chain: &[CertificateDer<'_>]) -> Result<Box<[NameHash]>, TlsError
     chain.iter().map(|der| Ok(Sha256::digest(parse(der, "certificate")?.issuer().as_raw()).into())).collect()
 }
 
-/// The subjects of those anchors (PEM) of `old` that are not in `new`. An anchor that can't be read vouches for
-/// nobody, so it is passed over.
-pub fn removed_anchors(old: &[String], new: &[String]) -> HashSet<NameHash> {
+/// An authority's certificate, by what certificates, deny-lists and trust documents name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// The common name of its subject, for people; empty where it has none.
+    pub name: String,
+    /// Its subject: what certificates name as their issuer.
+    pub subject: NameHash,
+    /// Itself, as a deny-list names it.
+    pub certificate: Issued,
+    /// SHA-256 over it (DER) in lower-case hex, as a trust document retires it.
+    pub fingerprint: String,
+}
+
+impl Anchor {
+    /// Reads an authority's certificate.
+    pub fn read(der: &[u8]) -> Result<Self, TlsError> {
+        let certificate = parse(der, "trust anchor")?;
+        let name = certificate.subject().iter_common_name().find_map(|name| name.as_str().ok());
+        Ok(Self {
+            name: name.unwrap_or_default().to_owned(),
+            subject: Sha256::digest(certificate.subject().as_raw()).into(),
+            certificate: Issued::of(&certificate),
+            fingerprint: fingerprint(der),
+        })
+    }
+}
+
+/// Those anchors (PEM) of `old` that are not in `new`. One that can't be read vouches for nobody, so it is passed over.
+pub fn removed_anchors(old: &[String], new: &[String]) -> Vec<Anchor> {
     let certificates = |pems: &[String]| -> HashSet<CertificateDer<'static>> {
         pems.iter().filter_map(|pem| chain_from_pem(pem, "trust anchor").ok()).flatten().collect()
     };
     let (old, new) = (certificates(old), certificates(new));
-    old.difference(&new)
-        .filter_map(|der| parse(der, "trust anchor").ok())
-        .map(|anchor| Sha256::digest(anchor.subject().as_raw()).into())
-        .collect()
+    old.difference(&new).filter_map(|der| Anchor::read(der).ok()).collect()
 }
 
 /// The curve P-384 among the parameters of a key (RFC 5480, section 2.1.1.1).

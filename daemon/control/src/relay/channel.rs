@@ -13,8 +13,8 @@ use tokio::process::Child;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use zone_channel::{
-    Configure, FromRelay, LISTS_SESSIONS, ListenerInfo, Policy, Query, RelayState, Reply, Sender,
-    TAKES_NOTES, ToRelay, pair,
+    Configure, FromRelay, LISTS_SESSIONS, ListenerInfo, Policy, Query, READS_RETIRED, RelayState, Reply,
+    Sender, TAKES_NOTES, ToRelay, pair,
 };
 use zone_protocol::provisioning::ProcessStatus;
 
@@ -62,6 +62,8 @@ pub(crate) struct Relay {
     /// Its open sessions.
     pub(super) sessions: Rc<Sessions>,
     generation: u64,
+    /// Whether it reads the whole of a trust document: it may be of the package before this one.
+    reads_retired: bool,
     /// Whether it was told to end, and so has no purpose any more.
     ending: Cell<bool>,
     /// Whether it was told to accept, by this control or one before.
@@ -138,6 +140,7 @@ impl Relay {
             }
         };
         let refused = |error: String| RelayError::Failed { step: "hello".into(), error };
+        let mut reads_retired = false;
         let named = match said {
             Ok(Ok((
                 FromRelay::Hello {
@@ -154,6 +157,7 @@ impl Relay {
                 fds,
             ))) => {
                 let pid = process.pid();
+                reads_retired = features.iter().any(|feature| feature == READS_RETIRED);
                 tracing::debug!(pid, version, named, ?state, "a relay said hello");
                 let hello = Hello {
                     serves,
@@ -210,6 +214,7 @@ impl Relay {
             since: Instant::now(),
             sessions,
             generation,
+            reads_retired,
             ending: Cell::default(),
             accepted: Cell::new(state != RelayState::Fresh),
             queue,
@@ -249,10 +254,11 @@ impl Relay {
     /// Hands over everything that the relay needs; it is ready afterwards, and does not accept yet.
     pub(super) async fn configure(
         &self,
-        configure: Configure,
+        mut configure: Configure,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), RelayError> {
         self.expect_records(&configure.policy);
+        configure.policy = self.readable(configure.policy);
         let message = ToRelay::Configure(Box::new(configure));
         self.command("configure", message, descriptors, RelayState::Ready).await
     }
@@ -266,8 +272,16 @@ impl Relay {
     /// The rules that it goes by from now on.
     pub(super) async fn set_policy(&self, policy: &Policy) -> Result<(), RelayError> {
         self.expect_records(policy);
-        let message = ToRelay::Policy(Box::new(policy.clone()));
+        let message = ToRelay::Policy(Box::new(self.readable(policy.clone())));
         self.command_any("policy", message, Vec::new()).await.map(drop)
+    }
+
+    /// A policy in words that this relay knows.
+    fn readable(&self, mut policy: Policy) -> Policy {
+        if !self.reads_retired {
+            policy.trust = policy.trust.in_first_version();
+        }
+        policy
     }
 
     fn expect_records(&self, policy: &Policy) {

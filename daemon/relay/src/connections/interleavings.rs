@@ -1,16 +1,18 @@
 //! Interleavings of connections that come and rules that change: whatever the order of their steps, nobody stays
-//! connected whom the newest rules do not admit, and nobody is ended whom all rules since its handshake admit.
+//! connected whom the newest rules do not admit, and nobody is ended whom all rules since its handshake admit. Under an
+//! authority that is retired the sessions go on, and no session begins.
 //!
 //! The model is a table of who is admitted under which rules. The steps are those of `admission.rs` (look at the
-//! rules, shake hands, register, look at the rules again, authorise) and of `Context::set_rules` (replace, enforce).
+//! rules, shake hands, register, look at the rules again, authorise), of a call (begin a session) and of
+//! `Context::set_rules` (replace, enforce).
 
 use std::collections::BTreeSet;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustls::pki_types::CertificateDer;
-use zone_protocol::tls::certificate::issuers;
-use zone_protocol::trust::Denied;
+use zone_protocol::tls::certificate::{Anchor, chain_from_pem, hex, issuers};
+use zone_protocol::trust::{Denied, Retired};
 
 use super::*;
 use crate::fixtures::{Authority, policy};
@@ -21,11 +23,35 @@ const SEEDS: u64 = 2_000;
 /// The certificates: the first two by an authority that is taken out and put back, the third by one that stays.
 const LEAVES: usize = 3;
 
-/// Who is admitted under which rules: all; all but 1; only 2; all but 0; all again.
-const ADMITTED: [[bool; LEAVES]; 5] =
-    [[true, true, true], [true, false, true], [false, false, true], [false, true, true], [true, true, true]];
+/// What rules say of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It is admitted.
+    In,
+    /// Its authority is retired: sessions go on.
+    SessionsOnly,
+    /// It is not admitted.
+    Out,
+}
 
-/// The rules of [`ADMITTED`] and the certificates.
+use Verdict::{In, Out, SessionsOnly};
+
+/// Who is admitted under which rules: all; all but 1; only 2; all but 0; all again; only 2, the authority of the others
+/// being retired; the same, and it is denied.
+const VERDICTS: [[Verdict; LEAVES]; 7] = [
+    [In, In, In],
+    [In, Out, In],
+    [Out, Out, In],
+    [Out, In, In],
+    [In, In, In],
+    [SessionsOnly, SessionsOnly, In],
+    [Out, Out, In],
+];
+
+/// The rules that retire an authority, and others that have forgotten it. No document forgets what it has retired.
+const FORGETFUL: [usize; 2] = [5, 2];
+
+/// The rules of [`VERDICTS`] and the certificates.
 struct Zone {
     rules: Vec<Arc<Rules>>,
     leaves: Vec<(Leaf, Box<[NameHash]>)>,
@@ -41,17 +67,29 @@ impl Zone {
             identity: uri(leaf).parse().unwrap(),
             not_before: OffsetDateTime::now_utc(),
         };
+        let anchor = Anchor::read(&chain_from_pem(&leaving.pem, "anchor").unwrap()[0]).unwrap();
+        let authority = Denied::Certificate {
+            issuer: hex(&anchor.certificate.issuer),
+            serial: hex(&anchor.certificate.serial),
+            until: None,
+        };
+        let until = OffsetDateTime::now_utc() + time::Duration::days(1);
+        let retired = vec![Retired { fingerprint: anchor.fingerprint, until }];
         let all = policy.trust.anchors.endpoint.clone();
+        let one = vec![staying.pem.clone()];
         let rules = [
-            (all.clone(), None),
-            (all.clone(), Some(denied(1))),
-            (vec![staying.pem.clone()], None),
-            (all.clone(), Some(denied(0))),
-            (all, None),
+            (all.clone(), None, Vec::new()),
+            (all.clone(), Some(denied(1)), Vec::new()),
+            (one.clone(), None, Vec::new()),
+            (all.clone(), Some(denied(0)), Vec::new()),
+            (all, None, Vec::new()),
+            (one.clone(), None, retired.clone()),
+            (one, Some(authority), retired),
         ];
-        let rules = rules.map(|(anchors, denied)| {
+        let rules = rules.map(|(anchors, denied, retired)| {
             policy.trust.anchors.endpoint = anchors;
             policy.trust.deny = denied.into_iter().collect();
+            policy.trust.retired = retired;
             Arc::new(Rules::new(&policy).unwrap())
         });
         let leaf = |der: &CertificateDer<'_>| {
@@ -75,19 +113,23 @@ struct Coming {
     asked: usize,
     registered: Option<Registered>,
     refused: bool,
+    /// It carries a session in the end.
+    session: bool,
+    /// Whether that session began.
+    began: bool,
     /// It leaves by itself in the end.
     leaves: bool,
 }
 
 impl Coming {
-    const STEPS: usize = 5;
+    const STEPS: usize = 6;
 
     fn take_step(&mut self, zone: &Zone, connections: &Arc<Connections>, current: usize) {
         let (leaf, issuers) = &zone.leaves[self.leaf];
         match self.step {
             0 => self.before = current,
             // The handshake, by the rules from before, and the registration after it.
-            1 if !ADMITTED[self.before][self.leaf] => self.refused = true,
+            1 if VERDICTS[self.before][self.leaf] != In => self.refused = true,
             1 => self.registered = Some(connections.register(Port::Endpoint, leaf.clone(), issuers.clone())),
             2 => self.asked = current,
             3 => {
@@ -99,7 +141,11 @@ impl Coming {
                     }
                 }
             }
-            _ if self.leaves => self.registered = None,
+            4 => {
+                let begins = self.registered.as_ref().is_some_and(|r| self.session && r.begin_session());
+                self.began = begins;
+            }
+            _ if self.leaves => (self.registered, self.began) = (None, false),
             _ => {}
         }
         self.step += 1;
@@ -127,7 +173,7 @@ impl Changes {
             let (_, gone) = connections.enforce(rules, before);
             for endpoint in gone {
                 let leaf: usize = endpoint.as_str().trim_start_matches("host-").parse().unwrap();
-                assert!(!ADMITTED[self.current][leaf], "{endpoint} is gone, and the rules admit it");
+                assert_eq!(VERDICTS[self.current][leaf], Out, "{endpoint} is gone, and the rules admit it");
             }
         }
         self.step += 1;
@@ -142,10 +188,17 @@ enum Turn {
 }
 
 /// Runs one order of steps and checks it against the model.
-fn run(zone: &Zone, leaves: &[(usize, bool)], versions: &[usize], order: &[Turn]) -> Result<(), String> {
+fn run(
+    zone: &Zone,
+    leaves: &[(usize, bool, bool)],
+    versions: &[usize],
+    order: &[Turn],
+) -> Result<(), String> {
     let connections: Arc<Connections> = Arc::default();
-    let mut coming: Vec<_> =
-        leaves.iter().map(|&(leaf, leaves)| Coming { leaf, leaves, ..Coming::default() }).collect();
+    let mut coming: Vec<_> = leaves
+        .iter()
+        .map(|&(leaf, session, leaves)| Coming { leaf, session, leaves, ..Coming::default() })
+        .collect();
     let mut changes = Changes { versions: versions.to_vec(), step: 0, current: 0, before: 0 };
     // The rules that were in force at some moment from a connection's handshake on.
     let mut lived: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); coming.len()];
@@ -160,13 +213,18 @@ fn run(zone: &Zone, leaves: &[(usize, bool)], versions: &[usize], order: &[Turn]
     }
     for (number, (one, lived)) in coming.iter().zip(&lived).enumerate() {
         let connected = one.registered.is_some() && !one.terminated();
-        let admitted = ADMITTED[changes.current][one.leaf];
+        let verdict = VERDICTS[changes.current][one.leaf];
+        let admitted = verdict == In || (verdict == SessionsOnly && one.began);
         if connected && !admitted {
             return Err(format!("connection {number} stays, and the newest rules do not admit it"));
         }
-        let always = lived.iter().all(|version| ADMITTED[*version][one.leaf]);
+        let verdicts: Vec<_> = lived.iter().map(|version| VERDICTS[*version][one.leaf]).collect();
+        let always = verdicts.iter().all(|verdict| *verdict == In);
         if always && (one.refused || one.terminated()) {
             return Err(format!("connection {number} was ended, and all rules admit it"));
+        }
+        if one.began && one.terminated() && !verdicts.contains(&Out) {
+            return Err(format!("session {number} was ended, and no rules forbid it to go on"));
         }
     }
     if connections.count(Port::Endpoint) != coming.iter().filter(|one| one.registered.is_some()).count() {
@@ -188,16 +246,19 @@ fn nobody_slips_in_between_a_change_of_rules_and_its_enforcement_in_any_order() 
         let order: Vec<_> = (0..length)
             .map(|at| if chosen & 1 << at == 0 { Turn::Connection(0) } else { Turn::Rules })
             .collect();
-        for versions in (0..ADMITTED.len()).flat_map(|a| (0..ADMITTED.len()).map(move |b| [a, b])) {
-            for leaf in 0..LEAVES {
-                if let Err(failure) = run(&zone, &[(leaf, false)], &versions, &order) {
-                    panic!("leaf {leaf}, rules {versions:?}: {failure}\n{order:?}");
+        for versions in (0..VERDICTS.len()).flat_map(|a| (0..VERDICTS.len()).map(move |b| [a, b])) {
+            for (leaf, session) in (0..LEAVES).flat_map(|leaf| [(leaf, false), (leaf, true)]) {
+                if versions == FORGETFUL {
+                    continue;
+                }
+                if let Err(failure) = run(&zone, &[(leaf, session, false)], &versions, &order) {
+                    panic!("leaf {leaf}, session {session}, rules {versions:?}: {failure}\n{order:?}");
                 }
                 runs += 1;
             }
         }
     }
-    assert_eq!(runs, 126 * 25 * LEAVES);
+    assert_eq!(runs, 210 * 48 * 2 * LEAVES);
 }
 
 /// Several connections, some of one endpoint, some of which leave again, and a row of changes.
@@ -207,10 +268,13 @@ fn nobody_whom_the_newest_rules_do_not_admit_stays_connected_in_random_orders() 
     for seed in 0..SEEDS {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let leaves: Vec<_> = (0..rng.random_range(1..6))
-            .map(|_| (rng.random_range(0..LEAVES), rng.random_bool(0.2)))
+            .map(|_| (rng.random_range(0..LEAVES), rng.random_bool(0.5), rng.random_bool(0.2)))
             .collect();
-        let versions: Vec<_> =
-            (0..rng.random_range(0..5)).map(|_| rng.random_range(0..ADMITTED.len())).collect();
+        let mut versions: Vec<_> =
+            (0..rng.random_range(0..5)).map(|_| rng.random_range(0..VERDICTS.len())).collect();
+        while let Some(at) = versions.windows(2).position(|two| two == FORGETFUL) {
+            versions.remove(at);
+        }
         let mut order: Vec<_> =
             (0..leaves.len()).flat_map(|number| vec![Turn::Connection(number); Coming::STEPS]).collect();
         order.extend(vec![Turn::Rules; 2 * versions.len()]);

@@ -12,7 +12,7 @@ use super::deny_list::DenyList;
 use super::signatures::{SignatureVerifier, check_signatures_by};
 use super::validity;
 use crate::identity::{Label, Role};
-use crate::tls::certificate::{Leaf, anchors_from_pem, one_of_each_subject};
+use crate::tls::certificate::{Issued, Leaf, anchors_from_pem, one_of_each_subject};
 use crate::tls::error::TlsError;
 use crate::tls::policy::Versions;
 use crate::tls::refusal::Refusal;
@@ -95,6 +95,11 @@ impl Admission {
             return Err(Refusal::Revoked(identity));
         }
         Ok(())
+    }
+
+    /// Whether the deny-list names this certificate, be it an authority's.
+    pub fn denies(&self, certificate: &Issued) -> bool {
+        self.deny.names(certificate)
     }
 
     /// Finds the words for a chain that this role's anchors don't vouch for.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::identity::Identity;
-use crate::tls::certificate::{Leaf, NameHash, hex};
+use crate::tls::certificate::{Issued, Leaf, NameHash, hex};
 use crate::trust::{Denied, plain_hex};
 
 const NANOSECONDS: i128 = 1_000_000_000;
@@ -41,6 +41,11 @@ impl DenyList {
         self.identities.get(&leaf.identity).is_some_and(|time| not_before < *time)
             || self.denies_certificate(&leaf.issuer, &leaf.serial)
             || leaf.shown_with.iter().any(|other| self.denies_certificate(&other.issuer, &other.serial))
+    }
+
+    /// Whether this certificate itself is denied, be it an authority's.
+    pub fn names(&self, certificate: &Issued) -> bool {
+        self.denies_certificate(&certificate.issuer, &certificate.serial)
     }
 
     fn denies_certificate(&self, issuer: &NameHash, serial: &[u8]) -> bool {
