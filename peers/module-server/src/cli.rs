@@ -1,6 +1,7 @@
 //! The command line: which part of the library does what is typed.
 
 mod arguments;
+mod authority;
 mod endpoints;
 mod output;
 mod proxies;
@@ -13,7 +14,8 @@ use zone_module::Result;
 use zone_module::zone::Zone;
 
 pub(crate) use arguments::Arguments;
-use arguments::{Command, Trust};
+use arguments::{Authority, Command, Trust};
+use zone_module::authority::Retirement;
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let open = || Zone::open(&arguments.zone);
@@ -31,6 +33,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Issue(what) => zone::issue(&open()?, &what),
         Command::Rotate { name } => proxies::rotate(&open()?, &name).await,
         Command::Revoke(whom) => zone::revoke(&open()?, whom).await,
+        Command::Authority(Authority::Status) => authority::status(&open()?),
+        Command::Authority(Authority::Renew { role, out }) => {
+            authority::renew(&open()?, role, out.as_deref()).await
+        }
+        Command::Authority(Authority::Retire { role, cut, anyway, out }) => {
+            authority::retire(&open()?, role, Retirement { cut, anyway }, out.as_deref()).await
+        }
         Command::Trust(Trust::Push) => zone::push_trust(&open()?).await,
     }
 }

@@ -45,13 +45,31 @@ pub enum Error {
     Identity(#[from] IdentityError),
     /// An authority whose time is over vouches for nobody.
     #[error(
-        "{what}: this authority ended at {at}, so nobody would accept what it signs: put a new one in its place, and its certificate among the anchors of every party"
+        "{what}: this authority ended at {at}, so nobody would accept what it signs: 'zone-module authority renew ROLE' makes a new one"
     )]
     AuthorityEnded {
         /// The file of its key.
         what: String,
         /// Its last second, RFC 3339.
         at: String,
+    },
+    /// There is nothing to retire.
+    #[error(
+        "the authority for {role} is not being replaced: 'zone-module authority renew {role}' makes a new one"
+    )]
+    NotReplaced {
+        /// Whom it vouches for.
+        role: Role,
+    },
+    /// Parties would lose their certificate with the old authority.
+    #[error(
+        "these have no certificate of the new authority for {role} and would be shut out: {}; 'zone-module authority renew {role} --out DIR' writes new ones, --anyway goes on without", names(.parties)
+    )]
+    WithoutNew {
+        /// Whom the authority vouches for.
+        role: Role,
+        /// Those without a certificate of the new one.
+        parties: Vec<Identity>,
     },
     /// A certificate could not be made.
     #[error("{what}: can't be signed: {why}")]
@@ -286,6 +304,16 @@ pub(crate) fn legible(text: &str) -> String {
             escaped.into_iter().flatten().chain(plain)
         })
         .collect()
+}
+
+/// The first of many, and how many more.
+fn names(parties: &[Identity]) -> String {
+    const MAX_NAMED: usize = 20;
+    let named: Vec<_> = parties.iter().take(MAX_NAMED).map(|party| party.name.to_string()).collect();
+    match parties.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 fn join(errors: &[Error]) -> String {

@@ -3,6 +3,7 @@
 //! - [`zone::Zone`] is the zone directory: authorities, trust document, proxies.
 //! - [`provision`] turns a fresh proxy into a member of the zone; [`control::ControlClient`] speaks with it on
 //!   17488 afterwards, and [`trust`] keeps its trust document up to date.
+//! - [`authority`] replaces one of the zone's authorities while everything runs.
 //! - [`proxy::ProxyClient`] reaches endpoints through 17487; [`proxies`] picks the proxy where one is parked.
 //! - [`session::Session`] is the byte stream that results; [`copy`] joins it to local streams.
 //!
@@ -28,6 +29,7 @@
 //! # }
 //! ```
 
+pub mod authority;
 pub mod control;
 pub mod copy;
 mod dial;

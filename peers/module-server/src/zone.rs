@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! zone.toml            the zone's name and this Module Server's
-//! ca/<role>.{key,crt}  one authority per role
+//! ca/<role>.{key,crt}  the authority of a role that signs; older ones for proxies that still count follow it
+//! ca/<role>.next.{key,crt}  a new one that does not sign yet
 //! own.{key,crt}        this Module Server's certificate
 //! trust.json           the trust document in force, in the words of its first version
 //! trust-<digest>.json  the whole of it; counts beside the trust.json of this digest alone
@@ -20,6 +21,8 @@ mod expiry;
 mod files;
 mod init;
 mod proxies;
+mod renewal;
+mod replacement;
 
 pub use authority::{AuditEntry, BACKDATING, HostName, Issued, LEAF_LIFETIME, Validity};
 pub use certificates::Credentials;
@@ -27,6 +30,8 @@ pub use directory::Zone;
 pub use init::DEFAULT_MODULE_SERVER;
 pub(crate) use proxies::host_names;
 pub use proxies::{ProxyEntry, Settings};
+pub use renewal::{Bundle, Need};
+pub use replacement::{AuthorityFacts, Replacement};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The whole product, seen from outside: the real programs, real clients, and everything that can go wrong.
 
+mod authority;
 mod bad_input;
 mod captured;
 mod clients;

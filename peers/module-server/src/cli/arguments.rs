@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use zone_module::session::EndToEnd;
 use zone_module::zone::DEFAULT_MODULE_SERVER;
-use zone_protocol::identity::{Label, Target};
+use zone_protocol::identity::{Label, Role, Target};
 
 /// The inside peer of a zone: its authorities, its proxies, and sessions to its endpoints.
 #[derive(Debug, Parser)]
@@ -99,6 +99,9 @@ pub(super) enum Command {
     /// The trust document.
     #[command(subcommand)]
     Trust(Trust),
+    /// Replace one of the zone's authorities while everything runs.
+    #[command(subcommand)]
+    Authority(Authority),
 }
 
 #[derive(Debug, Args)]
@@ -182,10 +185,49 @@ pub(super) enum Trust {
     Push,
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum Authority {
+    /// Show which authorities vouch for whom, until when, and what is to be done next.
+    Status,
+    /// Put a new authority beside the old one, at every proxy, and name who needs a new certificate or the new anchor.
+    ///
+    /// It can be run again at any time, and goes on where it broke off. Exit status 1: a proxy does not have it yet.
+    Renew {
+        /// Whom it vouches for: endpoint, module-server or zone-proxy.
+        #[arg(value_parser = role)]
+        role: Role,
+        /// Where to write what each party needs.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Take the old authority out of trust. What the new one has brought must be at its place by now.
+    ///
+    /// It can be run again at any time, and goes on where it broke off. Exit status 1: a proxy does not have it yet.
+    Retire {
+        /// Whom it vouches for: endpoint, module-server or zone-proxy.
+        #[arg(value_parser = role)]
+        role: Role,
+        /// End the sessions of whoever was signed by it as well: somebody else has its key.
+        #[arg(long)]
+        cut: bool,
+        /// Go on although parties have no certificate of the new one, or a proxy does not answer: they are shut out.
+        #[arg(long)]
+        anyway: bool,
+        /// Where to write the anchors without it, for each party that goes by them.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
 fn limit(text: &str) -> Result<(String, u64), String> {
     let (name, number) = text.split_once('=').ok_or("NAME=N is expected")?;
     let number = number.parse().map_err(|_| format!("'{number}' is not a whole number"))?;
     Ok((name.to_owned(), number))
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let role = Role::ALL.into_iter().find(|role| role.as_str() == text);
+    role.ok_or_else(|| "endpoint, module-server or zone-proxy is expected".into())
 }
 
 fn sessions_at_a_time(text: &str) -> Result<usize, String> {

@@ -92,19 +92,27 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, zone.as_str());
-        params.distinguished_name.push(DnType::CommonName, format!("{role} authority"));
+        // Deny-lists and proxies tell issuers apart by name, so each authority of a role has its own.
+        let serial = serial()?;
+        let short = hex(serial.as_ref().get(..4).unwrap_or_default());
+        let name = format!("{role} authority {}-{short}", now.year());
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.serial_number = Some(serial()?);
+        params.serial_number = Some(serial);
         params.not_before = now - BACKDATING;
         params.not_after = now + AUTHORITY_LIFETIME;
         let certificate = params.self_signed(&key).map_err(wrong)?;
         Ok(Issued { certificate: certificate.pem(), key: Zeroizing::new(key.serialize_pem()) })
     }
 
-    /// From what [`Authority::create`] made.
+    /// From what [`Authority::create`] made. `key` must be the certificate's.
     pub(crate) fn from_pem(certificate: &str, key: &str, what: &str) -> Result<Self> {
         let wrong = |e: rcgen::Error| Error::Signing { what: what.to_owned(), why: e.to_string() };
+        if !is_key_of(key, certificate)? {
+            let why = "it is not the key of the authority's certificate".into();
+            return Err(Error::Signing { what: what.to_owned(), why });
+        }
         let key = KeyPair::from_pem(key).map_err(wrong)?;
         let not_after = facts(&first(certificate)?, what)?.not_after;
         let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(wrong)?;
@@ -221,6 +229,12 @@ impl AuditEntry {
             not_after: facts.not_after,
         })
     }
+}
+
+/// Whether a key (PEM) is that of the first certificate of a PEM text.
+pub(crate) fn is_key_of(key: &str, certificate: &str) -> Result<bool> {
+    let spki = facts(&first(certificate)?, "authority")?.spki;
+    Ok(KeyPair::from_pem(key).is_ok_and(|key| key.subject_public_key_info() == spki))
 }
 
 /// The first certificate of a PEM text, DER.

@@ -60,7 +60,7 @@ impl Zone {
         Ok(hosts.collect())
     }
 
-    fn write_anchor(&self, role: Role, out: &Path) -> Result<()> {
+    pub(super) fn write_anchor(&self, role: Role, out: &Path) -> Result<()> {
         files::replace(
             &out.join(format!("{role}-ca.crt")),
             self.anchors(role)?.concat().as_bytes(),

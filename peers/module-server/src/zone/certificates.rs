@@ -166,12 +166,12 @@ impl Zone {
         Ok(more)
     }
 
-    fn change(&self, what: String) -> Changed {
+    pub(super) fn change(&self, what: String) -> Changed {
         let by = self.identity(Role::ModuleServer, &self.names.module_server);
         Changed { at: OffsetDateTime::now_utc(), by, what }
     }
 
-    fn own_leaf(&self) -> Result<Leaf> {
+    pub(super) fn own_leaf(&self) -> Result<Leaf> {
         Ok(Leaf::read(&authority::first(&files::read(&self.path("own.crt"))?)?)?)
     }
 
@@ -185,7 +185,7 @@ impl Zone {
         Ok(time.replace_nanosecond(0).unwrap_or(time))
     }
 
-    fn validity(&self, identity: &Identity, wanted: Option<Validity>) -> Result<Validity> {
+    pub(super) fn validity(&self, identity: &Identity, wanted: Option<Validity>) -> Result<Validity> {
         if let Some(wanted) = wanted {
             return Ok(wanted);
         }
@@ -201,7 +201,7 @@ impl Zone {
     }
 
     /// Our own certificate, unless it soon runs out or, after a crash between two writes, does not fit its key.
-    fn read_own(&self) -> Result<Option<Issued>> {
+    pub(super) fn read_own(&self) -> Result<Option<Issued>> {
         let certificate = files::read(&self.path("own.crt"))?;
         let key = Zeroizing::new(files::read(&self.path("own.key"))?);
         let end = facts(&authority::first(&certificate)?, "own.crt")?.not_after;

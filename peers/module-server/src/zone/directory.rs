@@ -9,7 +9,7 @@ use zone_protocol::identity::{Identity, Label, Role};
 use zone_protocol::merge::without_retired;
 use zone_protocol::trust::{Trust, fingerprint};
 
-use super::authority::{AuditEntry, Authority};
+use super::authority::{self, AuditEntry, Authority};
 use super::files::{self, Lock, Mode};
 use crate::error::{Error, Result};
 
@@ -74,11 +74,13 @@ impl Zone {
         files::read(&self.authority_paths(role).1)
     }
 
-    /// Every authority (PEM) that vouches for a role: the one that signs, and those before and after it that the trust
-    /// document has as anchors. Whoever was signed by one of them is who they say, until it is retired.
+    /// Every authority (PEM) that vouches for a role: the one that signs, the one that is to sign next, and those before
+    /// and after it that the trust document has as anchors. Whoever was signed by one of them is who they say, until it
+    /// is retired.
     pub fn anchors(&self, role: Role) -> Result<Vec<String>> {
         let trust = self.trust()?;
         let mut anchors = vec![self.anchor(role)?];
+        anchors.extend(self.next(role)?);
         match role {
             Role::Endpoint => anchors.extend(trust.anchors.endpoint),
             Role::ModuleServer => anchors.extend(trust.anchors.module_server),
@@ -118,8 +120,18 @@ impl Zone {
 
     pub(super) fn authority(&self, role: Role) -> Result<Authority> {
         let (key, certificate) = self.authority_paths(role);
+        let certificate = files::read(&certificate)?;
         let pem = Zeroizing::new(files::read(&key)?);
-        Authority::from_pem(&files::read(&certificate)?, &pem, &key.display().to_string())
+        // A replacement that broke off between two files leaves the new key where it was made.
+        let next = Zeroizing::new(files::read(&self.next_paths(role).0).unwrap_or_default());
+        let fits = |key: &str| authority::is_key_of(key, &certificate);
+        let pem = if !fits(&pem)? && fits(&next)? { next } else { pem };
+        Authority::from_pem(&certificate, &pem, &key.display().to_string())
+    }
+
+    /// Where a new authority is kept until it signs.
+    pub(super) fn next_paths(&self, role: Role) -> (PathBuf, PathBuf) {
+        (self.path(&format!("ca/{role}.next.key")), self.path(&format!("ca/{role}.next.crt")))
     }
 
     pub(super) fn authority_paths(&self, role: Role) -> (PathBuf, PathBuf) {

@@ -23,8 +23,10 @@ impl Zone {
         let mut warnings = Vec::new();
         for role in Role::FIRST_VERSION {
             let end = facts(&authority::first(&self.anchor(role)?)?, "authority")?.not_after;
-            let todo = "put a new one beside it in time: nothing that it signed is good any longer then";
-            warnings.extend(warning(&format!("the authority for {role}"), end, now, todo));
+            let todo = format!(
+                "'zone-module authority renew {role}' puts a new one beside it: nothing that it signed is good any longer then"
+            );
+            warnings.extend(warning(&format!("the authority for {role}"), end, now, &todo));
         }
         let denied = self.denied()?;
         let own = self.identity(Role::ModuleServer, &self.names.module_server);
@@ -59,7 +61,7 @@ impl Zone {
     }
 
     /// The moments of the deny-list, by whom they deny.
-    fn denied(&self) -> Result<BTreeMap<Identity, OffsetDateTime>> {
+    pub(super) fn denied(&self) -> Result<BTreeMap<Identity, OffsetDateTime>> {
         let mut denied = BTreeMap::new();
         for entry in self.trust()?.deny {
             if let Denied::Identity { identity, not_before } = entry {

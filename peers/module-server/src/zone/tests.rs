@@ -362,7 +362,7 @@ fn an_authority_that_has_ended_signs_nothing_and_is_named_with_what_to_do() {
     let out = scratch.path().join("out");
     let error = zone.write_endpoint_bundle(&label("host-7"), &out, &[], None).unwrap_err().to_string();
     assert!(error.contains("ca/endpoint.key: this authority ended at 20"), "{error}");
-    assert!(error.contains("put a new one in its place") && !out.exists(), "{error}");
+    assert!(error.contains("zone-module authority renew") && !out.exists(), "{error}");
 }
 
 #[test]
