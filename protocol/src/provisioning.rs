@@ -233,6 +233,9 @@ pub struct Status {
     /// What 17488 shows, once provisioned: the proxy's own, or one that no relay holds the keys of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_identity: Option<Identity>,
+    /// The authorities that the document in force has as anchors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anchors: Vec<AnchorStatus>,
     /// When the first of the proxy's certificates runs out.
     #[serde(default, with = "crate::timestamp::option")]
     pub certificate_expires_at: Option<OffsetDateTime>,
@@ -245,6 +248,23 @@ pub struct Status {
     /// What the proxy can do beyond the first version.
     #[serde(default, skip_serializing_if = "Features::is_empty")]
     pub features: Features,
+}
+
+/// An authority that vouches for those who connect to a proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchorStatus {
+    /// Whom it vouches for: `endpoint` or `module-server`.
+    pub role: String,
+    /// The common name in its certificate.
+    pub name: String,
+    /// SHA-256 over its certificate (DER), hex.
+    pub fingerprint: String,
+    /// Its first second.
+    #[serde(with = "crate::timestamp")]
+    pub not_before: OffsetDateTime,
+    /// Its last second.
+    #[serde(with = "crate::timestamp")]
+    pub not_after: OffsetDateTime,
 }
 
 /// One relay process.

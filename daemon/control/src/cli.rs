@@ -289,6 +289,10 @@ fn describe(report: &Report) -> String {
     if let Some(expiry) = status.certificate_expires_at {
         line("certificates", format!("until {expiry}"));
     }
+    for anchor in &status.anchors {
+        let (from, until) = (anchor.not_before, anchor.not_after);
+        line("authority", format!("{} vouches for {} from {from} until {until}", anchor.name, anchor.role));
+    }
     for port in &status.ports {
         let listens = if port.listening { "listening" } else { "NOT LISTENING" };
         line(

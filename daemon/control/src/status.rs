@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 use zone_firewall_protocol::Purpose;
 use zone_protocol::expiry;
 use zone_protocol::features::Features;
+use zone_protocol::identity::{Role, printable};
 use zone_protocol::merge::digest;
 use zone_protocol::ports;
-use zone_protocol::provisioning::{PortStatus, Provisioned, Status};
+use zone_protocol::provisioning::{AnchorStatus, PortStatus, Provisioned, Status};
+use zone_protocol::tls::certificate::{Anchor, chain_from_pem, facts};
+use zone_protocol::trust::Anchors;
 
 use crate::daemon::Daemon;
 use crate::state::clock::clock_warning;
@@ -43,6 +46,7 @@ impl Daemon {
             trust_version: membership.map(|own| own.document.trust.version),
             trust_digest: membership.and_then(|own| digest(&own.document.trust).ok()),
             control_identity: state.shown_as(),
+            anchors: membership.map_or_else(Vec::new, |own| anchors(&own.document.trust.anchors)),
             certificate_expires_at: state.certificate_expiry(),
             ports: self.ports(),
             relays,
@@ -114,4 +118,24 @@ impl Daemon {
         });
         control.chain(relays).collect()
     }
+}
+
+/// The authorities of a trust document. One that can't be read vouches for nobody.
+fn anchors(anchors: &Anchors) -> Vec<AnchorStatus> {
+    const WHAT: &str = "trust anchor";
+    let of = |role: Role, pems: &[String]| {
+        let chains = pems.iter().filter_map(|pem| chain_from_pem(pem, WHAT).ok());
+        let status = chains.flatten().filter_map(move |der| {
+            let (anchor, facts) = (Anchor::read(&der).ok()?, facts(&der, WHAT).ok()?);
+            Some(AnchorStatus {
+                role: role.to_string(),
+                name: printable(&anchor.name),
+                fingerprint: anchor.fingerprint,
+                not_before: facts.not_before,
+                not_after: facts.not_after,
+            })
+        });
+        status.collect::<Vec<_>>()
+    };
+    [of(Role::Endpoint, &anchors.endpoint), of(Role::ModuleServer, &anchors.module_server)].concat()
 }

@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use zone_protocol::identity::Target;
 
+use crate::clients::Clients;
 use crate::copy::{Totals, join};
 use crate::error::{Error, Result};
 use crate::proxies;
-use crate::proxy::ProxyClient;
 use crate::session::EndToEnd;
 
 /// Sessions at a time, unless another number is given. Further connections wait to be accepted.
@@ -31,24 +31,24 @@ const DELIVERY_POLL_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Forward {
     listener: TcpListener,
-    clients: Arc<[ProxyClient]>,
+    clients: Arc<Clients>,
     target: Target,
     policy: EndToEnd,
     max_sessions: usize,
 }
 
 impl Forward {
-    /// Listens on `local`; port 0 picks a free one.
+    /// Listens on `local`; port 0 picks a free one. Each session goes by what `clients` are at its time.
     pub async fn bind(
         local: SocketAddr,
-        clients: Vec<ProxyClient>,
+        clients: impl Into<Clients>,
         target: Target,
         policy: EndToEnd,
         max_sessions: usize,
     ) -> Result<Self> {
         let listener =
             TcpListener::bind(local).await.map_err(|source| Error::Listen { address: local, source })?;
-        Ok(Self { listener, clients: clients.into(), target, policy, max_sessions })
+        Ok(Self { listener, clients: Arc::new(clients.into()), target, policy, max_sessions })
     }
 
     /// The address that it listens on.
@@ -81,14 +81,9 @@ impl Forward {
 
 /// One connection. Whatever is no clean end on both sides is a reset for the local client: it must not take
 /// half an answer for a whole one.
-async fn serve(
-    mut tcp: TcpStream,
-    clients: &[ProxyClient],
-    target: &Target,
-    policy: EndToEnd,
-) -> Result<Totals> {
+async fn serve(mut tcp: TcpStream, clients: &Clients, target: &Target, policy: EndToEnd) -> Result<Totals> {
     let ended = async {
-        let session = proxies::connect(clients, target, policy).await?;
+        let session = proxies::connect(&clients.current(), target, policy).await?;
         tcp.set_nodelay(true).map_err(|source| Error::Local { what: "local connection", source })?;
         let (input, output) = tcp.split();
         join(session, input, output).await

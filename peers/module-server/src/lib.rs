@@ -5,6 +5,7 @@
 //!   17488 afterwards, and [`trust`] keeps its trust document up to date.
 //! - [`authority`] replaces one of the zone's authorities while everything runs.
 //! - [`proxy::ProxyClient`] reaches endpoints through 17487; [`proxies`] picks the proxy where one is parked.
+//! - [`clients::Clients`] is for programs that run long: it follows the zone directory.
 //! - [`session::Session`] is the byte stream that results; [`copy`] joins it to local streams.
 //!
 //! A program that asks an endpoint something, through whichever proxy of the zone can reach it:
@@ -30,6 +31,7 @@
 //! ```
 
 pub mod authority;
+pub mod clients;
 pub mod control;
 pub mod copy;
 mod dial;

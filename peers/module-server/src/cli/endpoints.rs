@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use zone_module::clients::Clients;
 use zone_module::events::Event;
 use zone_module::proxies;
 use zone_module::proxy::ProxyClient;
@@ -16,6 +17,7 @@ use zone_protocol::identity::Label;
 use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 
 use super::output::{json, line, table};
+use super::sessions::unusable;
 
 /// The longest pause before a lost stream of events is opened again.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
@@ -79,8 +81,9 @@ pub(super) async fn watch(zone: &Zone) -> Result<ExitCode> {
     let converging = zone.clone();
     // Best effort: a proxy that can't be reached says so by its missing events.
     let _converging = tokio::spawn(async move { trust::push_to_lagging(&converging).await });
-    for client in proxies::clients(zone)? {
-        tokio::spawn(follow(Arc::new(client), lines.clone()));
+    let clients = Arc::new(Clients::of(zone, Box::new(unusable))?);
+    for client in clients.current().iter() {
+        tokio::spawn(follow(Arc::clone(&clients), name(client), lines.clone()));
     }
     drop(lines);
     while let Some(text) = queue.recv().await {
@@ -89,10 +92,10 @@ pub(super) async fn watch(zone: &Zone) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn follow(client: Arc<ProxyClient>, lines: mpsc::Sender<String>) {
-    let proxy = name(&client);
+/// Follows one proxy for as long as the zone has it, by what the zone directory says at each connection.
+async fn follow(clients: Arc<Clients>, proxy: Label, lines: mpsc::Sender<String>) {
     let mut pause = Duration::from_secs(1);
-    loop {
+    while let Some(client) = clients.client(&proxy) {
         let ended = match client.events().await {
             Ok(mut events) => loop {
                 match events.next().await {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
+use zone_module::authority;
 use zone_module::control::ControlClient;
 use zone_module::provision::{self, Request, rfc3339};
 use zone_module::trust::{self, Contact, Outcome};
@@ -161,6 +162,7 @@ pub(super) async fn status(zone: &Zone, name: Option<&Label>, as_json: bool) -> 
         json(&reports)?;
     } else {
         reports.iter().try_for_each(print)?;
+        authorities(zone)?;
     }
     for warning in zone.expiry_warnings(OffsetDateTime::now_utc())? {
         // Beside the document, where there is one.
@@ -172,6 +174,23 @@ pub(super) async fn status(zone: &Zone, name: Option<&Label>, as_json: bool) -> 
     }
     let failed = reports.iter().any(|report| report.error.is_some());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Which authority signs for whom, and what is to be done next where one is being replaced.
+fn authorities(zone: &Zone) -> Result<()> {
+    for role in Role::ALL {
+        let signs = zone.replacement(role)?.signs;
+        line(format_args!(
+            "authority for {role}: {} signs, in force from {} until {}",
+            signs.anchor.name,
+            rfc3339(signs.not_before),
+            rfc3339(signs.not_after)
+        ))?;
+        if let Some(next) = authority::next_step(zone, role)? {
+            line(format_args!("    is being replaced; next: {next}"))?;
+        }
+    }
+    Ok(())
 }
 
 impl Report {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{self, AsyncWrite, Stdout};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
+use zone_module::clients::Clients;
 use zone_module::copy::{Totals, join};
 use zone_module::forward::Forward;
 use zone_module::session::EndToEnd;
@@ -55,7 +56,7 @@ pub(super) async fn forward(
     sessions: usize,
 ) -> Result<ExitCode> {
     send_trust_meanwhile(zone);
-    let clients = proxies::clients(zone)?;
+    let clients = Clients::of(zone, Box::new(unusable))?;
     let forward = Forward::bind(local, clients, target.clone(), policy, sessions).await?;
     let address = forward.local_address().map_err(|source| Error::Listen { address: local, source })?;
     line(format_args!("{address} leads to {target}"))?;
@@ -68,6 +69,13 @@ pub(super) async fn forward(
         })
         .await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says why a long-running command does not go by the zone directory as it is now.
+pub(super) fn unusable(error: &Error) {
+    eprintln!(
+        "zone-module: the zone directory can't be used, what it held before is used until it can: {error}"
+    );
 }
 
 /// A proxy that missed a revocation gets it at the next contact, whatever the contact is for. A session does

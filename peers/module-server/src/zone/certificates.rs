@@ -21,7 +21,7 @@ const RENEWAL_MARGIN: Duration = Duration::days(30);
 const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
 
 /// What a Module Server needs to reach proxies and endpoints: no authority's key among it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The zone.
     pub zone: Label,

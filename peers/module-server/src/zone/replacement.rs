@@ -98,7 +98,10 @@ impl Zone {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::file(&path, "read")(error)),
         };
-        let der = authority::first(&next)?;
+        let der = authority::first(&next).map_err(|error| Error::Malformed {
+            path,
+            why: format!("no authority's certificate: {error}"),
+        })?;
         Ok((der != authority::first(&self.anchor(role)?)?).then_some(next))
     }
 

@@ -309,6 +309,7 @@ impl State {
             name: Some(document.name.clone()),
             provisioning: Some(OFFER.into()),
             trust_version: Some(document.trust.version),
+            anchors: Vec::new(),
             trust_digest: Some(zone_protocol::merge::digest(&document.trust).unwrap()),
             control_identity: None,
             certificate_expires_at: None,

@@ -1,10 +1,13 @@
 //! The replacement as it is meant to go, for each role, with sessions that move data meanwhile.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use tokio::task::block_in_place;
 use zone_protocol::identity::Role;
-use zone_tests::process::{fail, succeed};
+use zone_tests::TEST_TIMEOUT;
+use zone_tests::process::{Process, fail, succeed};
 use zone_tests::session::Session;
 use zone_tests::until;
 use zone_tests::zone::{Zone, start_endpoint};
@@ -48,6 +51,11 @@ async fn the_authority_for_endpoints_is_replaced_and_no_session_is_lost() {
 async fn the_authority_for_module_servers_is_replaced_and_no_session_is_lost() {
     let mut busy = Busy::start(ENDPOINTS);
     busy.zone.issue_module_server("standby");
+    let forward = Process::start(&mut busy.zone.cli(&["forward", "127.0.0.1:0", "e0:sealed"]));
+    let watch = Process::start(&mut busy.zone.cli(&["endpoints", "--watch"]));
+    forward.says("leads to");
+    watch.says("snapshot");
+    let mut through = forwarded(&forward);
     let before = busy.zone.beside("before");
     copy_zone(&busy.zone, &before);
     busy.move_data().await;
@@ -61,6 +69,9 @@ async fn the_authority_for_module_servers_is_replaced_and_no_session_is_lost() {
     for id in busy.ids() {
         round_trip(&mut busy.session(&id, true).await).await.expect("the new certificate is good");
     }
+    through.round_trip();
+    forwarded(&forward).round_trip();
+    until("the stream of events is back", || watch.said().matches("snapshot").count() >= 2);
     let (sessions, trips) = busy.ends_whole().await;
     println!("{sessions} sessions, {trips} round trips, 0 lost");
 
@@ -144,6 +155,26 @@ fn are_back(busy: &Busy) {
             busy.endpoints.iter().all(|endpoint| endpoint.said().contains("new certificates were found"))
         });
     });
+}
+
+/// A connection to a port that `zone-module forward` listens on, with a session behind it.
+struct Forwarded(TcpStream);
+
+fn forwarded(forward: &Process) -> Forwarded {
+    let address = forward.said().split(" leads to ").next().expect("an address").to_owned();
+    let mut forwarded = Forwarded(TcpStream::connect(address).expect("a port"));
+    forwarded.0.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
+    forwarded.round_trip();
+    forwarded
+}
+
+impl Forwarded {
+    fn round_trip(&mut self) {
+        self.0.write_all(b"forwarded").expect("a session");
+        let mut back = [0; 9];
+        self.0.read_exact(&mut back).expect("a session");
+        assert_eq!(&back, b"forwarded");
+    }
 }
 
 /// Copies of the files of endpoints as they are.
