@@ -204,7 +204,7 @@ async fn rotate_all(zone: &Zone, report: &mut dyn FnMut(Step)) -> Result<Progres
 async fn shows_new(zone: &Zone, proxy: &ProxyEntry) -> Result<bool> {
     let mut own = zone.credentials()?;
     own.proxy_anchors = vec![zone.replacement(Role::ZoneProxy)?.signs.pem];
-    match ControlClient::of(proxy, &own)?.status().await {
+    match ControlClient::of(zone, proxy, &own)?.status().await {
         Ok(_) => Ok(true),
         Err(Error::NotTrusted { .. }) => Ok(false),
         Err(error) => Err(error),

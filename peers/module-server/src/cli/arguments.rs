@@ -226,7 +226,7 @@ fn limit(text: &str) -> Result<(String, u64), String> {
 }
 
 fn role(text: &str) -> Result<Role, String> {
-    let role = Role::ALL.into_iter().find(|role| role.as_str() == text);
+    let role = Role::FIRST_VERSION.into_iter().find(|role| role.as_str() == text);
     role.ok_or_else(|| "endpoint, module-server or zone-proxy is expected".into())
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn retire(zone: &Zone, role: Role, how: Retirement, out: Option
 
 /// Which authorities vouch for whom, and what is to be done next.
 pub(super) fn status(zone: &Zone) -> Result<ExitCode> {
-    for role in Role::ALL {
+    for role in Role::FIRST_VERSION {
         let replacement = zone.replacement(role)?;
         let signs = if replacement.next.is_some() { "signs, is being replaced" } else { "signs" };
         line(format_args!("authority for {role}"))?;

@@ -178,7 +178,7 @@ pub(super) async fn status(zone: &Zone, name: Option<&Label>, as_json: bool) -> 
 
 /// Which authority signs for whom, and what is to be done next where one is being replaced.
 fn authorities(zone: &Zone) -> Result<()> {
-    for role in Role::ALL {
+    for role in Role::FIRST_VERSION {
         let signs = zone.replacement(role)?.signs;
         line(format_args!(
             "authority for {role}: {} signs, in force from {} until {}",

@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_new_authority_signs_only_when_it_is_told_to_and_vouches_before() {
         let (_scratch, zone) = zone();
-        for role in Role::ALL {
+        for role in Role::FIRST_VERSION {
             let old = zone.replacement(role).unwrap().signs;
             zone.make_next(role).unwrap();
             zone.make_next(role).unwrap();
