@@ -79,13 +79,14 @@ impl Default for Limits {
 }
 
 /// What `MemoryMax=` of the packaged zone-relay@.service allows.
-pub const PACKAGED_RELAY_MEMORY_BYTES: u64 = 3 << 30;
+pub const PACKAGED_RELAY_MEMORY_BYTES: u64 = 5 << 30;
 /// A relay with nobody connected, its waiting log records, and a policy of the largest size while it is read.
 const RELAY_BYTES: u64 = 96 << 20;
-/// A connection, and the kernel's buffers with it.
-const CONNECTION_BYTES: u64 = (12 + 128) << 10;
-/// What the relay keeps of a session whose readers both stall.
-const SESSION_BYTES: u64 = 2 * (55 << 10);
+/// A connection, and what the kernel has for it while nothing waits in its buffers.
+const CONNECTION_BYTES: u64 = (12 + 16) << 10;
+/// A session whose readers both stall: what the relay keeps for each of them, and what waits in the kernel's buffers of each
+/// connection, most of it received and not read.
+const SESSION_BYTES: u64 = 2 * ((55 + 512) << 10);
 
 impl Limits {
     /// The memory that a relay with these limits can come to, bytes: what a service manager must let it have, so that these

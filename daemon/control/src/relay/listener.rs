@@ -10,6 +10,9 @@ use zone_channel::ListenerInfo;
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1_024;
+/// What the kernel takes of a connection's bytes beyond those that are on their way (`TCP_NOTSENT_LOWAT`, tcp(7)): a reader that
+/// stalls holds no more, and what a long line needs in flight is not limited by it.
+const MAX_UNSENT_BYTES: u32 = 64 * 1024;
 
 /// A port can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,8 @@ impl Listener {
             if info.address.is_ipv6() {
                 socket.set_only_v6(true)?;
             }
+            // What is accepted has it too.
+            socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
             socket.bind(&info.address.into())?;
             Ok(Self { info, socket })
         };
@@ -51,6 +56,8 @@ impl Listener {
     pub(super) fn received(info: ListenerInfo, descriptor: OwnedFd) -> Option<Self> {
         let socket = Socket::from(descriptor);
         let bound = socket.local_addr().ok()?.as_socket()?;
+        // An earlier version did not set it.
+        socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES).ok()?;
         (bound == info.address).then_some(Self { info, socket })
     }
 

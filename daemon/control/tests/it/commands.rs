@@ -100,7 +100,7 @@ fn check_config_prints_ok_or_every_error() {
     let output = large.run(&["check-config"]);
     let advice = text(&output.stdout);
     assert!(output.status.success() && advice.starts_with("ok\n"), "{advice}");
-    assert!(advice.contains("\n[Service]\nMemoryMax=9G\n") && advice.contains("memory.conf"), "{advice}");
+    assert!(advice.contains("\n[Service]\nMemoryMax=7G\n") && advice.contains("memory.conf"), "{advice}");
 
     let bad = Host::new("[limits]\nsesions = 1\nwaiting = 0\n");
     let output = bad.run(&["check-config"]);

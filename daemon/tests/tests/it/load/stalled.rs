@@ -206,14 +206,14 @@ async fn time_round_trips(sessions: Vec<Session>) -> (Vec<Session>, Percentiles)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Idle,
     Pushing,
     Over,
 }
 
 /// Sessions of which one side pushes and the other does not read.
-struct Stalling {
+pub(super) struct Stalling {
     stage: watch::Sender<Stage>,
     pushed: Arc<AtomicU64>,
 }
@@ -238,7 +238,7 @@ impl Stalling {
     }
 
     /// A service that writes as much as it can.
-    fn pusher(&self) -> Arc<dyn Service> {
+    pub(super) fn pusher(&self) -> Arc<dyn Service> {
         let (stage, pushed) = (self.stage.subscribe(), Arc::clone(&self.pushed));
         service_fn(move |stream: SessionStream| {
             let (stage, pushed) = (stage.clone(), Arc::clone(&pushed));
@@ -247,6 +247,11 @@ impl Stalling {
                 Ok(())
             }
         })
+    }
+
+    /// What somebody goes by who pushes.
+    pub(super) fn subscribe(&self) -> (watch::Receiver<Stage>, Arc<AtomicU64>) {
+        (self.stage.subscribe(), Arc::clone(&self.pushed))
     }
 
     /// Opens the sessions; nobody writes yet.
@@ -263,7 +268,7 @@ impl Stalling {
     }
 
     /// Pushes until nothing moves any more; how many bytes that took.
-    async fn fill(&self) -> u64 {
+    pub(super) async fn fill(&self) -> u64 {
         const STILL: Duration = Duration::from_secs(1);
         self.stage.send_replace(Stage::Pushing);
         let deadline = Instant::now() + TEST_TIMEOUT;
@@ -279,13 +284,14 @@ impl Stalling {
         pushed
     }
 
-    async fn end(&self, mut crowd: JoinSet<()>) {
+    pub(super) async fn end(&self, mut crowd: JoinSet<()>) {
         self.stage.send_replace(Stage::Over);
         while crowd.join_next().await.is_some() {}
     }
 }
 
-async fn push(
+/// Writes as much as is taken from the stage on, and reads nothing.
+pub(super) async fn push(
     mut stream: impl AsyncWrite + Unpin,
     mut stage: watch::Receiver<Stage>,
     pushed: Arc<AtomicU64>,
