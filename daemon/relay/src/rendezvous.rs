@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
@@ -19,6 +20,8 @@ pub(crate) type Channel = (Sender<FromRelay>, Receiver<ToRelay>);
 pub(crate) struct Rendezvous {
     listener: UnixListener,
     control_uid: u32,
+    /// Whether the last attempt failed, which is said once.
+    failing: AtomicBool,
 }
 
 impl Rendezvous {
@@ -26,7 +29,8 @@ impl Rendezvous {
     pub(crate) fn new(listener: OwnedFd, control_uid: u32) -> io::Result<Self> {
         let listener = StdUnixListener::from(listener);
         listener.set_nonblocking(true)?;
-        Ok(Self { listener: UnixListener::from_std(listener)?, control_uid })
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self { listener, control_uid, failing: AtomicBool::new(false) })
     }
 
     /// Waits for a control that may take this relay up. Can be cancelled.
@@ -34,11 +38,14 @@ impl Rendezvous {
         loop {
             match self.accept().await {
                 Ok(channel) => {
+                    self.failing.store(false, Ordering::Relaxed);
                     tracing::info!("a control has taken this relay up");
                     return channel;
                 }
                 Err(error) => {
-                    tracing::warn!("a control could not take this relay up: {error}");
+                    if !self.failing.swap(true, Ordering::Relaxed) {
+                        tracing::warn!("a control could not take this relay up, and can try again: {error}");
+                    }
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
