@@ -14,8 +14,8 @@ use zone_channel::Note;
 
 use super::intake::Intake;
 
-/// Bytes that are read of one file: what a relay writes, and some.
-const MAX_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes that are read of one file: what a relay writes.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The file of a generation.
 pub(super) fn path(runtime_dir: &Path, generation: u64) -> PathBuf {
@@ -57,4 +57,34 @@ fn take(file: &File, intake: &Intake) -> io::Result<()> {
         line.clear();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::time::{Duration, Instant};
+
+    use super::super::sessions::Sessions;
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_file_full_of_anything_is_read_to_its_bound_and_emptied_in_little_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let sessions = Rc::new(Sessions::of(directory.path(), 7));
+        let intake = Intake::new(42, sessions, Rc::new(Metrics::new()));
+        let mut text = String::from("{\"Begins\n\u{0}\n{}\n");
+        let mut number = 0;
+        while (text.len() as u64) < 2 * MAX_BYTES {
+            text.extend(["{\"Ended\":\"", &number.to_string(), "\"}\n"]);
+            number += 1;
+        }
+        std::fs::write(path(directory.path(), 7), text).unwrap();
+        let began = Instant::now();
+        take_in(directory.path(), 7, &intake);
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        assert_eq!(std::fs::metadata(path(directory.path(), 7)).unwrap().len(), 0);
+        let noted = std::fs::metadata(directory.path().join("relay-7.sessions")).unwrap().len();
+        assert!(noted < 1024 * 1024, "{noted}");
+    }
 }

@@ -5,7 +5,7 @@
 //! meanwhile, the relay has noted, and is asked for.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,6 +48,8 @@ struct Inner {
     open: HashMap<String, Open>,
     /// The ids of those that ended last, the oldest first.
     ended: VecDeque<String>,
+    /// The same, to look them up.
+    ended_ids: HashSet<String>,
 }
 
 /// What is known of an open session.
@@ -149,7 +151,7 @@ impl Sessions {
         match inner.open.get(id) {
             Some(Open::Logged(_) | Open::Dropped) => begins,
             Some(Open::Listed(_)) => false,
-            None => inner.ended.iter().any(|ended| ended == id),
+            None => inner.ended_ids.contains(id),
         }
     }
 
@@ -204,10 +206,15 @@ impl Sessions {
 impl Inner {
     fn end(&mut self, id: String) {
         self.open.remove(&id);
-        if self.ended.len() >= MAX_ENDED {
-            self.ended.pop_front();
+        if !self.ended_ids.insert(id.clone()) {
+            return;
         }
         self.ended.push_back(id);
+        if self.ended.len() > MAX_ENDED
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.ended_ids.remove(&oldest);
+        }
     }
 
     /// What is open, and what ended last.
