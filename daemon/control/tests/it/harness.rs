@@ -192,6 +192,8 @@ pub(crate) struct Play {
     pub(crate) hold: watch::Sender<bool>,
     /// Everything that relays were told, in order: generation and command.
     pub(crate) told: RefCell<Vec<(u64, &'static str)>>,
+    /// What relays say that they can do.
+    pub(crate) features: RefCell<Vec<String>>,
     /// The policy that was taken last.
     pub(crate) policy: RefCell<Option<Policy>>,
     /// Counts relays that serve or have served.
@@ -243,7 +245,7 @@ impl Play {
             version: "played".into(),
             build: "played".into(),
             process: None,
-            features: Vec::new(),
+            features: self.features.borrow().clone(),
             state: RelayState::Fresh,
             generation: 0,
             serves: String::new(),

@@ -217,3 +217,26 @@ fn an_entry_that_would_deny_nobody_is_refused_with_its_place() {
         assert_eq!(put(&mut member, Some("\"1\""), &trust).await.status, 200);
     });
 }
+
+/// While a package is upgraded, the relay is of the one before.
+#[test]
+fn a_relay_is_told_what_is_retired_only_where_it_says_that_it_reads_it() {
+    for (features, told) in [(Vec::new(), 0), (vec![zone_channel::READS_RETIRED.to_owned()], 1)] {
+        run(async {
+            let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+            proxy.relays.features.replace(features);
+            let (_, party) = proxy.provision(&zone).await;
+            let mut member = proxy.member(&zone, &party).await;
+            let until = OffsetDateTime::now_utc() + Duration::days(1);
+            let retired = vec![Retired { fingerprint: "ab".repeat(32), until }];
+            let answer = put_merging(&mut member, 1, &Trust { retired, ..zone.trust(2) }).await;
+            assert_eq!(answer.status, 200);
+            let policy = proxy.relays.policy.borrow().clone().unwrap();
+            assert_eq!((policy.trust.version, policy.trust.retired.len()), (2, told));
+            proxy.relays.crash();
+            proxy.relays.wait_until_served(2).await;
+            let policy = proxy.relays.policy.borrow().clone().unwrap();
+            assert_eq!((policy.trust.version, policy.trust.retired.len()), (2, told), "a fresh one");
+        });
+    }
+}
