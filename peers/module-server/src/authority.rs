@@ -8,7 +8,9 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use zone_protocol::identity::{Identity, Label, Role};
 
 use crate::control::ControlClient;
@@ -16,6 +18,9 @@ use crate::error::{Error, Result};
 use crate::provision;
 use crate::trust::{self, Outcome};
 use crate::zone::{Bundle, Need, ProxyEntry, Replacement, Zone};
+
+/// How long the certificate of before stays good: a command that has just read it may be about to show it.
+const OWN_OVERLAP: Duration = Duration::from_secs(2);
 
 /// What happens while an authority is replaced, in words for a person.
 #[derive(Debug)]
@@ -77,10 +82,7 @@ pub async fn renew(
     out: Option<&Path>,
     report: &mut dyn FnMut(Step),
 ) -> Result<Progress> {
-    let before = zone.replacement(role)?;
-    if before.former.is_empty() || before.next.is_some() {
-        zone.make_next(role)?;
-    }
+    zone.make_next(role)?;
     if let Replacement { next: Some(next), .. } = zone.replacement(role)? {
         report(Step::Made { name: next.anchor.name.clone(), role });
         if role != Role::ZoneProxy {
@@ -138,8 +140,12 @@ pub async fn retire(
         }
         match role {
             Role::ModuleServer => {
+                let was_new = zone.own_is_new()?;
                 zone.renew_own_by_new()?;
                 report(Step::OwnRenewed);
+                if !was_new {
+                    sleep(OWN_OVERLAP).await;
+                }
             }
             Role::ZoneProxy => {
                 zone.sign_with_next(role)?;

@@ -4,6 +4,7 @@
 //! zone.toml            the zone's name and this Module Server's
 //! ca/<role>.{key,crt}  the authority of a role that signs; older ones for proxies that still count follow it
 //! ca/<role>.next.{key,crt}  a new one that does not sign yet
+//! ca/<role>.retired.crt  those that vouch no more, to be denied if need be
 //! own.{key,crt}        this Module Server's certificate
 //! trust.json           the trust document in force, in the words of its first version
 //! trust-<digest>.json  the whole of it; counts beside the trust.json of this digest alone

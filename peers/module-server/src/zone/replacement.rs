@@ -13,7 +13,8 @@ use std::fs;
 use time::OffsetDateTime;
 use zone_protocol::identity::Role;
 use zone_protocol::merge::without_retired;
-use zone_protocol::tls::certificate::{Anchor, facts, hex};
+use zone_protocol::tls::certificate::{Anchor, Issued, facts, hex};
+use zone_protocol::tls::verifier::DenyList;
 use zone_protocol::trust::{Denied, Retired, Trust};
 
 use super::authority::{self, Authority};
@@ -105,11 +106,12 @@ impl Zone {
         Ok((der != authority::first(&self.anchor(role)?)?).then_some(next))
     }
 
-    /// Makes the authority that is to sign next, unless there is one. Its key is on disk before its certificate.
+    /// Makes the authority that is to sign next, unless there is one, or one that signs already while the old one vouches. Its
+    /// key is on disk before its certificate.
     pub(crate) fn make_next(&self, role: Role) -> Result<()> {
         let _lock = self.lock()?;
         self.clear_next(role)?;
-        if self.next(role)?.is_some() {
+        if !self.replacement(role)?.old().is_empty() {
             return Ok(());
         }
         let made = Authority::create(&self.names.zone, role, OffsetDateTime::now_utc())?;
@@ -170,33 +172,42 @@ impl Zone {
     }
 
     /// Takes the former authorities of a role out of trust: the next trust document, to be sent to every proxy. With `cut`
-    /// it denies them as well, so that sessions of whoever was signed by them end. Their names.
+    /// it denies them as well, and those that were retired before, so that sessions of whoever was signed by them end. The
+    /// names of those that were retired now.
     pub(crate) fn retire_former(&self, role: Role, cut: bool) -> Result<Vec<String>> {
         let _lock = self.lock()?;
         self.clear_next(role)?;
         let former = self.replacement(role)?.former;
         let names: Vec<_> = former.iter().map(|old| old.anchor.name.clone()).collect();
-        if !former.is_empty() {
-            let mut trust = self.trust()?;
-            for old in &former {
-                let until = self.last_end(old)?;
-                trust.retired.push(Retired { fingerprint: old.anchor.fingerprint.clone(), until });
-                if cut {
-                    let (issuer, serial) = (&old.anchor.certificate.issuer, &old.anchor.certificate.serial);
-                    let denied =
-                        Denied::Certificate { issuer: hex(issuer), serial: hex(serial), until: Some(until) };
-                    trust.deny.push(denied);
-                }
+        let retired = self.keep_retired(role, &former)?;
+        let before = self.trust()?;
+        let mut trust = before.clone();
+        for old in &former {
+            let until = self.last_end(old)?;
+            trust.retired.push(Retired { fingerprint: old.anchor.fingerprint.clone(), until });
+        }
+        for old in retired.iter().filter(|_| cut) {
+            let Issued { issuer, serial } = &old.anchor.certificate;
+            let denied = Denied::Certificate {
+                issuer: hex(issuer),
+                serial: hex(serial),
+                until: Some(self.last_end(old)?),
+            };
+            if !DenyList::new(&trust.deny).names(&old.anchor.certificate) {
+                trust.deny.push(denied);
             }
-            let retired = trust.retired.clone();
-            let signs = self.signing(role)?;
+        }
+        if trust != before {
+            let (signs, retired) = (self.signing(role)?, trust.retired.clone());
             if let Some(anchors) = anchors_of(&mut trust, role) {
                 // An authority that was put in place by hand may not be among them.
                 anchors.push(signs);
                 *anchors = without_retired(anchors, &retired)?;
             }
             trust.version += 1;
-            trust.changed = Some(self.change(format!("retired {}", names.join(", "))));
+            let verb = if former.is_empty() { "denied retired authorities for" } else { "retired" };
+            let whom = if former.is_empty() { role.to_string() } else { names.join(", ") };
+            trust.changed = Some(self.change(format!("{verb} {whom}")));
             self.write_trust(&trust)?;
         }
         let (_, certificate) = self.authority_paths(role);
@@ -205,6 +216,22 @@ impl Zone {
             files::replace(&certificate, signs.as_bytes(), Mode::Public)?;
         }
         Ok(names)
+    }
+
+    /// Keeps the certificates of authorities that are to be retired, for as long as they could be of interest; all of a role.
+    fn keep_retired(&self, role: Role, former: &[AuthorityFacts]) -> Result<Vec<AuthorityFacts>> {
+        let path = self.path(&format!("ca/{role}.retired.crt"));
+        let kept = if path.exists() { vec![files::read(&path)?] } else { Vec::new() };
+        let all = [kept, former.iter().map(|old| old.pem.clone()).collect()].concat();
+        let all = without_retired(&all, &[])?;
+        let mut facts = all.iter().map(|pem| AuthorityFacts::read(pem)).collect::<Result<Vec<_>>>()?;
+        let now = OffsetDateTime::now_utc();
+        facts.retain(|authority| authority.not_after > now);
+        if !former.is_empty() {
+            let pems: String = facts.iter().map(|authority| authority.pem.as_str()).collect();
+            files::replace(&path, pems.as_bytes(), Mode::Public)?;
+        }
+        Ok(facts)
     }
 
     /// The last second of an authority, and of every certificate that it signed.
@@ -298,10 +325,10 @@ mod tests {
         assert!(new.next.is_none());
         assert_eq!(issuer(&zone, role), new.signs.as_issuer());
         zone.make_next(role).unwrap();
-        assert!(next.exists() && zone.replacement(role).unwrap().next.is_some(), "the next one after it");
+        assert!(!next.exists() && !next_key.exists(), "another one while the old one vouches");
+        assert_eq!(issuer(&zone, role), new.signs.as_issuer());
         // Of two that don't belong together nothing is signed.
         fs::write(&certificate, old).unwrap();
-        fs::remove_file(&next_key).unwrap();
         let error = zone.issue(role, &label("host-7"), None).unwrap_err().to_string();
         assert!(error.contains("it is not the key of the authority's certificate"), "{error}");
         assert!(key.exists());
@@ -323,5 +350,23 @@ mod tests {
         assert_eq!((serial, until), (&hex(&old.anchor.certificate.serial), &Some(trust.retired[0].until)));
         // An older program reads no 'retired', so the anchor itself is gone from what it reads.
         assert_eq!(trust.in_first_version().anchors.module_server.len(), 1);
+    }
+
+    #[test]
+    fn an_authority_that_was_retired_can_be_denied_later_and_once() {
+        let (_scratch, zone) = zone();
+        let role = Role::Endpoint;
+        for _ in 0..2 {
+            zone.make_next(role).unwrap();
+            zone.add_next_to_trust(role).unwrap();
+            zone.sign_with_next(role).unwrap();
+            zone.retire_former(role, false).unwrap();
+        }
+        assert_eq!(zone.trust().unwrap().deny, []);
+        zone.retire_former(role, true).unwrap();
+        let trust = zone.trust().unwrap();
+        assert_eq!((trust.deny.len(), trust.retired.len()), (2, 2));
+        zone.retire_former(role, true).unwrap();
+        assert_eq!(zone.trust().unwrap(), trust);
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Busy {
     trips: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     sessions: Vec<JoinHandle<std::io::Result<()>>>,
+    /// Opens one session after the other; how many.
+    newcomers: Option<JoinHandle<usize>>,
 }
 
 impl Busy {
@@ -41,7 +43,15 @@ impl Busy {
             Service { name: "sealed", port: 8, target: echo, end_to_end: true },
         ];
         let endpoints = (0..endpoints).map(|n| zone.endpoint(&host, &format!("e{n}"), &services)).collect();
-        Self { host, zone, endpoints, trips: Arc::default(), over: Arc::default(), sessions: Vec::new() }
+        Self {
+            host,
+            zone,
+            endpoints,
+            trips: Arc::default(),
+            over: Arc::default(),
+            sessions: Vec::new(),
+            newcomers: None,
+        }
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = String> + use<> {
@@ -51,6 +61,25 @@ impl Busy {
     /// The files of an endpoint.
     pub(super) fn files(&self, id: &str) -> PathBuf {
         self.zone.beside(id)
+    }
+
+    /// Opens short sessions, one after the other, none of which may fail.
+    pub(super) fn open_all_the_time(&mut self) {
+        let (over, directory) = (Arc::clone(&self.over), self.zone.path());
+        let ids: Vec<_> = self.ids().collect();
+        self.newcomers = Some(tokio::spawn(async move {
+            let mut opened = 0;
+            while !over.load(Ordering::Relaxed) {
+                let (id, sealed) = (&ids[opened % ids.len()], opened % 2 == 0);
+                let mut session = open(&directory, id, sealed)
+                    .await
+                    .unwrap_or_else(|error| panic!("session {opened}, {id}: {error}"));
+                round_trip(&mut session).await.unwrap_or_else(|error| panic!("session {opened}: {error}"));
+                session.shutdown().await.unwrap_or_else(|error| panic!("session {opened}: {error}"));
+                opened += 1;
+            }
+            opened
+        }));
     }
 
     /// Opens sessions to every endpoint, which move data from then on.
@@ -74,15 +103,7 @@ impl Busy {
 
     /// A new session, by what the zone directory says now.
     pub(super) async fn session(&self, id: &str, sealed: bool) -> Session {
-        self.try_session(id, sealed).await.unwrap_or_else(|error| panic!("{id}: {error}"))
-    }
-
-    pub(super) async fn try_session(&self, id: &str, sealed: bool) -> zone_module::Result<Session> {
-        let directory = Directory::open(&self.zone.path()).expect("a zone");
-        let (service, policy) =
-            if sealed { ("sealed", EndToEnd::Required) } else { ("plain", EndToEnd::Off) };
-        let target = format!("{id}:{service}").parse().expect("a target");
-        proxies::connect(&proxies::clients(&directory)?, &target, policy).await
+        open(&self.zone.path(), id, sealed).await.unwrap_or_else(|error| panic!("{id}: {error}"))
     }
 
     /// Waits until every session has moved data again.
@@ -102,9 +123,12 @@ impl Busy {
         self.move_on().await;
         self.over.store(true, Ordering::Relaxed);
         let sessions = std::mem::take(&mut self.sessions);
-        let count = sessions.len();
+        let mut count = sessions.len();
         for session in sessions {
             session.await.expect("no panic").expect("a session was lost");
+        }
+        if let Some(newcomers) = self.newcomers.take() {
+            count += newcomers.await.expect("a new session was refused or lost");
         }
         (count, self.trips.load(Ordering::Relaxed))
     }
@@ -120,6 +144,14 @@ impl Busy {
             copy(&out.join("endpoint").join(&id), &self.files(&id));
         }
     }
+}
+
+/// A session, by what a zone directory says now.
+async fn open(zone: &Path, id: &str, sealed: bool) -> zone_module::Result<Session> {
+    let directory = Directory::open(zone).expect("a zone");
+    let (service, policy) = if sealed { ("sealed", EndToEnd::Required) } else { ("plain", EndToEnd::Off) };
+    let target = format!("{id}:{service}").parse().expect("a target");
+    proxies::connect(&proxies::clients(&directory)?, &target, policy).await
 }
 
 /// Copies the files of a directory into another one, one after the other.

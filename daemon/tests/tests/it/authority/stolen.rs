@@ -33,7 +33,10 @@ async fn sessions_under_a_stolen_authority_for_module_servers_end_with_it_and_ot
     let words = ["authority", "renew", "module-server", "--out", &*out.to_string_lossy()];
     block_in_place(|| succeed(&mut busy.zone.cli(&words), b""));
     busy.deliver(&out);
+    block_in_place(|| succeed(&mut busy.zone.cli(&["authority", "retire", "module-server"]), b""));
+    busy.move_on().await;
     block_in_place(|| {
+        // That the key was stolen is found out later.
         succeed(&mut busy.zone.cli(&["authority", "retire", "module-server", "--cut"]), b"");
         until("every session of before has ended", || busy.lost() == 25);
     });
