@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use zone_endpoint::{Certificates, Config, Endpoint, Renewal};
+use zone_endpoint::{Certificates, Config, Endpoint, Event, Renewal};
 use zone_protocol::tls::certificate::chain_from_pem;
 
 use crate::proxy::{Park, Proxy};
+use crate::sessions::shake_hands;
 use crate::zone::{Issued, Zone, issue};
-use crate::{Running, local_service, soon};
+use crate::{Running, local_service, reverse_all, soon};
 
 const HOST: &str = "spiffe://plant-7/endpoint/host-7";
 
@@ -141,5 +142,40 @@ async fn a_renewed_certificate_that_no_proxy_takes_leaves_the_old_park_where_it_
     .await;
     assert!(shows(&park, &renewed));
     closed(old).await;
+    endpoint.stopped().await;
+}
+
+/// A proxy that is captured lets in whom it likes; an endpoint whose anchors were renewed does not.
+#[tokio::test]
+async fn a_retired_authority_for_module_servers_is_refused_end_to_end_as_soon_as_the_anchors_are_renewed() {
+    let (zone, later) = (Zone::new(), Zone::new());
+    let proxy = Proxy::start(&zone).await;
+    let target = local_service(reverse_all).await;
+    let service = format!("[[service]]\nname = 'reverse'\ntarget = '{target}'\n");
+    let (mut endpoint, _) = start(&zone, &proxy, &service);
+    let caller = |authority| zone.caller(authority, "spiffe://plant-7/module-server/inside");
+    let both = zone.module_servers.pem() + &later.module_servers.pem();
+    for (anchors, old, new) in [
+        (zone.module_servers.pem(), true, false),
+        (both, true, true),
+        (later.module_servers.pem(), false, true),
+    ] {
+        write(zone.file("module-server-ca.crt"), &anchors);
+        for (authority, admitted) in [(&zone.module_servers, old), (&later.module_servers, new)] {
+            let (_, session) = proxy.park().await.connect("reverse").await;
+            if let Ok(mut inner) = shake_hands(session, caller(authority)).await {
+                // In TLS 1.3 the client is through before the server has judged its certificate.
+                let _ = inner.write_all(b"word").await;
+                let _ = inner.shutdown().await;
+                let _ = soon("the end", inner.read_to_end(&mut Vec::new())).await;
+            }
+            let started = endpoint.event("the session", |event| match event {
+                Event::SessionStarted { .. } => Some(true),
+                Event::SessionRefused { .. } => Some(false),
+                _ => None,
+            });
+            assert_eq!(started.await, admitted, "{anchors}");
+        }
+    }
     endpoint.stopped().await;
 }

@@ -124,7 +124,7 @@ async fn protected(zone: &Zone, proxy: &Proxy) -> Endpoint {
     endpoint.with_service("reverse".parse().unwrap(), None, protection, target).unwrap()
 }
 
-async fn shake_hands(
+pub(crate) async fn shake_hands(
     session: Session,
     config: Arc<ClientConfig>,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>>
