@@ -1,4 +1,6 @@
 //! Calls that no process of the proxy makes once it serves, and whoever has taken one over would: they end the process.
+//!
+//! Here is what holds for each of them. What else ends a relay or control stands with what it may.
 
 use libc::c_long;
 
@@ -7,43 +9,27 @@ use crate::rule::{Calls, Rule};
 /// Marks the number of a call of the x32 ABI, which the kernel carries out like the other one of that number.
 const X32: i64 = 0x4000_0000;
 const MSG_FASTOPEN: u32 = libc::MSG_FASTOPEN.cast_unsigned();
+const PROT_WRITE: u32 = libc::PROT_WRITE.cast_unsigned();
 const PROT_EXEC: u32 = libc::PROT_EXEC.cast_unsigned();
+const MAP_ANONYMOUS: u32 = libc::MAP_ANONYMOUS.cast_unsigned();
 /// From Linux 5.9 and 6.8 on; the C library's headers may be older.
 const SYS_LISTMOUNT: c_long = 458;
 const SYS_STATMOUNT: c_long = 457;
 
-/// New sockets, and new ends for those at hand.
-const SOCKETS: [c_long; 8] = [
-    libc::SYS_socket,
-    libc::SYS_socketpair,
-    libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_listen,
-    libc::SYS_sendmmsg,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_register,
-];
+/// Doors to other calls, past every filter.
+const RINGS: [c_long; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter];
 
-/// Programs, and memory to be run that is no program's.
-const PROGRAMS: [c_long; 5] = [
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_memfd_create,
-    libc::SYS_memfd_secret,
-    libc::SYS_personality,
-];
+/// Programs without a path, and memory that is like none else.
+const PROGRAMS: [c_long; 3] = [libc::SYS_execveat, libc::SYS_memfd_secret, libc::SYS_personality];
 
-/// Other processes.
-const PROCESSES: [c_long; 10] = [
+/// A look into other processes.
+const PROCESSES: [c_long; 7] = [
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_process_madvise,
     libc::SYS_process_mrelease,
-    libc::SYS_pidfd_open,
     libc::SYS_pidfd_getfd,
-    libc::SYS_pidfd_send_signal,
-    libc::SYS_kill,
     libc::SYS_kcmp,
 ];
 
@@ -115,18 +101,24 @@ const OLDER: [c_long; 7] = [
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: [c_long; 0] = [];
 
-/// All of them. `datagrams` are sockets that lead to one receiver, and to any other if sendmsg(2) names it: the name is behind
-/// a pointer, where a filter does not see it.
-pub(crate) fn attacks(datagrams: &[u32]) -> Calls {
-    let whole = [&SOCKETS[..], &PROGRAMS, &PROCESSES, &NAMESPACES, &KERNEL, &OLDER];
+/// All of them, with what is an attack by its arguments: data in the first packet of a connection, which takes no connect(2),
+/// and memory to be run that is written to or no file's.
+pub(crate) fn attacks() -> Calls {
+    let whole = [&RINGS[..], &PROGRAMS, &PROCESSES, &NAMESPACES, &KERNEL, &OLDER];
     let mut calls: Calls = whole.into_iter().flatten().map(|number| (*number, Vec::new())).collect();
-    calls.insert(libc::SYS_sendto, vec![Rule::new().has(3, MSG_FASTOPEN), Rule::new().is_not_null(4)]);
-    let mut messages = vec![Rule::new().has(2, MSG_FASTOPEN)];
-    messages.extend(datagrams.iter().map(|number| Rule::new().is(0, *number)));
-    calls.insert(libc::SYS_sendmsg, messages);
-    for number in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
+    calls.insert(libc::SYS_sendto, vec![Rule::new().has(3, MSG_FASTOPEN)]);
+    calls.insert(libc::SYS_sendmsg, vec![Rule::new().has(2, MSG_FASTOPEN)]);
+    let mapped =
+        [Rule::new().has(2, PROT_EXEC | PROT_WRITE), Rule::new().has(2, PROT_EXEC).has(3, MAP_ANONYMOUS)];
+    calls.insert(libc::SYS_mmap, mapped.to_vec());
+    for number in [libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
         calls.insert(number, vec![Rule::new().has(2, PROT_EXEC)]);
     }
+    calls
+}
+
+/// The same calls by the numbers of the x32 ABI as well.
+pub(crate) fn with_twins(mut calls: Calls) -> Calls {
     let twins: Vec<_> = calls.iter().map(|(number, rules)| (number | X32, rules.clone())).collect();
     calls.extend(twins);
     calls

@@ -1,12 +1,11 @@
 //! The filters: which calls end the process, which are told that they don't exist, and which are carried out at all.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter_all_threads};
 
-use crate::attacks::attacks;
-use crate::rule::{Calls, Rule};
+use crate::attacks::with_twins;
+use crate::rule::{Calls, Profile, Rule};
 
 /// How many filters [`restrict_calls`] adds.
 pub const FILTERS: u32 = 3;
@@ -25,28 +24,27 @@ pub enum ConfinementError {
     Apply(#[from] seccompiler::Error),
 }
 
-/// From now on every thread of this process makes these calls and no others, for good. Any other fails with EPERM, those
-/// that only an attacker makes end the process (SIGSYS), and clone3(2) is said not to exist, upon which the C library does
-/// without. `datagrams` may be written to, but not with sendmsg(2).
+/// From now on every thread of this process, and all that it starts, makes the calls of a profile and no others, for good.
+/// Any other fails with EPERM, those that only an attacker makes end the process (SIGSYS), and clone3(2) is said not to
+/// exist, upon which the C library does without: its arguments are behind a pointer, where a filter does not see them.
 ///
-/// Call it when all threads run: no new one can be started.
-pub fn restrict_calls(allowed: &Calls, datagrams: &[BorrowedFd<'_>]) -> Result<(), ConfinementError> {
-    let datagrams: Vec<_> = datagrams.iter().map(|socket| socket.as_raw_fd().cast_unsigned()).collect();
-    for program in programs(allowed, &datagrams)? {
+/// Call it when all threads run whose start the profile does not allow.
+pub fn restrict_calls(profile: &Profile) -> Result<(), ConfinementError> {
+    for program in programs(profile)? {
         apply_filter_all_threads(&program)?;
     }
     Ok(())
 }
 
 /// In the order in which they are applied. One filter has one action for what it lists and one for the rest, and of all
-/// filters' answers the severest counts. The last one forbids to add more.
-fn programs(allowed: &Calls, datagrams: &[u32]) -> Result<[BpfProgram; 3], ConfinementError> {
+/// filters' answers the severest counts. The last one forbids to add more, where the profile does.
+fn programs(profile: &Profile) -> Result<[BpfProgram; 3], ConfinementError> {
     let errno = |number: i32| SeccompAction::Errno(number.cast_unsigned());
     let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     Ok([
-        program(&attacks(datagrams), SeccompAction::Allow, SeccompAction::KillProcess)?,
+        program(&with_twins(profile.killed.clone()), SeccompAction::Allow, SeccompAction::KillProcess)?,
         program(&absent, SeccompAction::Allow, errno(libc::ENOSYS))?,
-        program(allowed, errno(libc::EPERM), SeccompAction::Allow)?,
+        program(&profile.allowed, errno(libc::EPERM), SeccompAction::Allow)?,
     ])
 }
 

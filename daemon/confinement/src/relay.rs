@@ -4,19 +4,37 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use libc::c_long;
+use libc::{c_int, c_long};
 
-use crate::rule::{Calls, Rule};
+use crate::attacks::attacks;
+use crate::rule::{Calls, Profile, Rule, more};
 
 /// What sends may ask for besides their bytes.
 const SEND_FLAGS: u32 = (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT).cast_unsigned();
-const PROT_READ_WRITE: u32 = (libc::PROT_READ | libc::PROT_WRITE).cast_unsigned();
+const PROT_EXEC: u32 = libc::PROT_EXEC.cast_unsigned();
+pub(crate) const PROT_READ_WRITE: u32 = (libc::PROT_READ | libc::PROT_WRITE).cast_unsigned();
 const MAP_ANONYMOUS: u32 = libc::MAP_ANONYMOUS.cast_unsigned();
 /// Requests of ioctl(2): not to block, how much is not acknowledged yet, and whether it is a terminal.
 const IOCTLS: [u32; 3] = [FIONBIO, TIOCOUTQ, TCGETS];
 const FIONBIO: u32 = 0x5421;
 const TIOCOUTQ: u32 = 0x5411;
 const TCGETS: u32 = 0x5401;
+
+/// What ends a relay, and does not end every process of the proxy: sockets and new ends for those at hand, programs, memory
+/// without a file, other processes.
+const ATTACKS: [c_long; 11] = [
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_sendmmsg,
+    libc::SYS_execve,
+    libc::SYS_memfd_create,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kill,
+];
 
 /// Calls that are harmless whatever their arguments are.
 const WHOLE: [c_long; 33] = [
@@ -68,23 +86,35 @@ const OLDER: [c_long; 2] = [libc::SYS_epoll_wait, libc::SYS_time];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: [c_long; 0] = [];
 
-/// The list. `datagrams` are the sockets by which the service manager is told how it goes: bytes go there without an address,
-/// and there is no second descriptor of them.
-pub fn relay(process: u32, datagrams: &[BorrowedFd<'_>]) -> Calls {
+/// What a relay may. `datagrams` are the sockets by which the service manager is told how it goes: bytes go there without an
+/// address, and there is no second descriptor of them. They lead to one receiver, and to any other if sendmsg(2) names it:
+/// the name is behind a pointer, where a filter does not see it.
+pub fn relay(process: u32, datagrams: &[BorrowedFd<'_>]) -> Profile {
+    let datagrams: Vec<_> = datagrams.iter().map(|socket| socket.as_raw_fd().cast_unsigned()).collect();
+    Profile { killed: killed(&datagrams), allowed: allowed(process, &datagrams) }
+}
+
+fn killed(datagrams: &[u32]) -> Calls {
+    let mut calls = attacks();
+    calls.extend(ATTACKS.map(|number| (number, Vec::new())));
+    more(&mut calls, libc::SYS_sendto, [Rule::new().is_not_null(4)]);
+    more(&mut calls, libc::SYS_sendmsg, datagrams.iter().map(|number| Rule::new().is(0, *number)));
+    more(&mut calls, libc::SYS_mmap, [Rule::new().has(2, PROT_EXEC)]);
+    calls
+}
+
+/// What is carried out.
+pub(crate) fn allowed(process: u32, datagrams: &[u32]) -> Calls {
     let mut calls: Calls = WHOLE.into_iter().chain(OLDER).map(|number| (number, Vec::new())).collect();
     let mut allow = |number, rules: Vec<Rule>| calls.insert(number, rules);
-    let no_datagrams = |rule: Rule| {
-        datagrams.iter().fold(rule, |rule, socket| rule.is_not(0, socket.as_raw_fd().cast_unsigned()))
-    };
+    let no_datagrams = |rule: Rule| datagrams.iter().fold(rule, |rule, socket| rule.is_not(0, *socket));
     allow(libc::SYS_sendto, vec![Rule::new().has_only(3, SEND_FLAGS).is_null(4)]);
     allow(libc::SYS_sendmsg, vec![no_datagrams(Rule::new().has_only(2, SEND_FLAGS))]);
-    let fcntl = |command: i32| Rule::new().is(1, command.cast_unsigned());
+    let fcntl = |command| call_with(1, command);
     let harmless = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL].map(fcntl);
     let duplicate = no_datagrams(fcntl(libc::F_DUPFD_CLOEXEC));
     allow(libc::SYS_fcntl, harmless.into_iter().chain([duplicate]).collect());
     allow(libc::SYS_ioctl, IOCTLS.map(|request| Rule::new().is(1, request)).to_vec());
-    let option =
-        |(level, name): (i32, i32)| Rule::new().is(1, level.cast_unsigned()).is(2, name.cast_unsigned());
     let set = [(libc::IPPROTO_TCP, libc::TCP_NODELAY), (libc::SOL_SOCKET, libc::SO_LINGER)];
     allow(libc::SYS_setsockopt, set.map(option).to_vec());
     let get = [(libc::SOL_SOCKET, libc::SO_ERROR), (libc::SOL_SOCKET, libc::SO_PEERCRED)];
@@ -96,4 +126,14 @@ pub fn relay(process: u32, datagrams: &[BorrowedFd<'_>]) -> Calls {
     // abort(3) sends itself a signal, and can send none to another process.
     allow(libc::SYS_tgkill, vec![Rule::new().is(0, process)]);
     calls
+}
+
+/// A call that asks for this in the argument at this place.
+pub(crate) fn call_with(argument: u8, asked: c_int) -> Rule {
+    Rule::new().is(argument, asked.cast_unsigned())
+}
+
+/// An option of a socket, by its level and its name.
+pub(crate) fn option((level, name): (c_int, c_int)) -> Rule {
+    call_with(1, level).is(2, name.cast_unsigned())
 }

@@ -7,6 +7,29 @@ use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition
 /// Calls by number; each with the cases in which a filter's action applies, or none for every case.
 pub type Calls = BTreeMap<i64, Vec<Rule>>;
 
+/// What a process may do. What stands in neither list fails with EPERM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// What ends it, whatever the other list says.
+    pub(crate) killed: Calls,
+    /// What is carried out.
+    pub(crate) allowed: Calls,
+}
+
+/// Further cases of a call, where not all are meant already.
+pub(crate) fn more(calls: &mut Calls, number: i64, rules: impl IntoIterator<Item = Rule>) {
+    let mut rules = rules.into_iter().peekable();
+    // No case at all would mean every case.
+    if rules.peek().is_none() {
+        return;
+    }
+    match calls.get_mut(&number) {
+        None => drop(calls.insert(number, rules.collect())),
+        Some(present) if present.is_empty() => {}
+        Some(present) => present.extend(rules),
+    }
+}
+
 /// A case: what all of these arguments are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rule(Vec<Condition>);
@@ -49,13 +72,31 @@ impl Rule {
     /// The `int` at this place has all of these bits.
     #[must_use]
     pub fn has(self, argument: u8, bits: u32) -> Self {
-        self.with(argument, Length::Int, SeccompCmpOp::MaskedEq(bits.into()), bits.into())
+        self.masked(argument, bits, bits)
     }
 
     /// The `int` at this place has no bits but these.
     #[must_use]
     pub fn has_only(self, argument: u8, bits: u32) -> Self {
-        self.with(argument, Length::Int, SeccompCmpOp::MaskedEq((!bits).into()), 0)
+        self.masked(argument, !bits, 0)
+    }
+
+    /// Of the `int` at this place, these bits are this number.
+    #[must_use]
+    pub fn masked(self, argument: u8, bits: u32, value: u32) -> Self {
+        self.with(argument, Length::Int, SeccompCmpOp::MaskedEq(bits.into()), value.into())
+    }
+
+    /// The `int` at this place is at least this number.
+    #[must_use]
+    pub fn is_at_least(self, argument: u8, value: u32) -> Self {
+        self.with(argument, Length::Int, SeccompCmpOp::Ge, value.into())
+    }
+
+    /// The `int` at this place is below this number.
+    #[must_use]
+    pub fn is_below(self, argument: u8, value: u32) -> Self {
+        self.with(argument, Length::Int, SeccompCmpOp::Lt, value.into())
     }
 
     /// The pointer or size at this place is 0.

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io::{IoSlice, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output};
 use std::thread;
 
 use libc::{SIGABRT, SIGSYS};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-use zone_confinement::{Files, deny_files, relay, restrict_calls};
+use zone_confinement::{Control, Files, Kept, control, deny_files, relay, restrict_calls, restrict_files};
 
 /// In the environment of the process that is to confine itself.
 const CONFINED: &str = "ZONE_TEST_CONFINED";
@@ -35,7 +35,19 @@ fn is_confined() -> bool {
 /// Confines this process as a relay, which tells its service manager by this socket.
 fn confine(datagrams: &[&UnixDatagram]) {
     let datagrams: Vec<_> = datagrams.iter().map(|socket| socket.as_fd()).collect();
-    restrict_calls(&relay(std::process::id(), &datagrams), &datagrams).expect("confined");
+    restrict_calls(&relay(std::process::id(), &datagrams)).expect("confined");
+}
+
+/// Confines this process as a control, which starts relays itself or not.
+fn confine_control(starts_relays: bool) {
+    let own = Control { process: std::process::id(), starts_relays, connects: false, looks_up: false };
+    restrict_calls(&control(own)).expect("confined");
+}
+
+/// The test of this name is ended by the kernel, for a call that only an attacker makes.
+fn is_killed(test: &str) {
+    let output = confined(test);
+    assert_eq!(output.status.signal(), Some(SIGSYS), "{}", said(&output));
 }
 
 fn said(output: &Output) -> String {
@@ -126,8 +138,7 @@ fn a_new_socket_ends_the_process() {
         let _ = UnixDatagram::unbound();
         ends();
     }
-    let output = confined("a_new_socket_ends_the_process");
-    assert_eq!(output.status.signal(), Some(SIGSYS), "{}", said(&output));
+    is_killed("a_new_socket_ends_the_process");
 }
 
 #[test]
@@ -159,9 +170,102 @@ fn what_is_said_of_landlock_is_what_it_does() {
     let opened = File::open("/").is_ok();
     match &said {
         Files::Denied { abi } => assert!(*abi > 0 && !opened, "{said}"),
+        Files::Restricted { .. } => panic!("nothing is kept"),
         Files::NotInKernel => assert!(opened && said.to_string() == "not in this kernel"),
         Files::Failed(why) => panic!("{why}"),
     }
     println!("landlock: {said}");
+    ends();
+}
+
+#[test]
+fn a_control_listens_starts_threads_and_connects_to_a_unix_socket_by_a_short_path() {
+    if !is_confined() {
+        return is_as_it_should_be(
+            "a_control_listens_starts_threads_and_connects_to_a_unix_socket_by_a_short_path",
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::env::set_current_dir(folder.path()).unwrap();
+    confine_control(false);
+    let unix = UnixListener::bind("twelve.bytes").unwrap();
+    UnixStream::connect("twelve.bytes").unwrap();
+    unix.accept().unwrap();
+    TcpListener::bind("127.0.0.1:0").unwrap();
+    TcpListener::bind("[::1]:0").unwrap();
+    assert_eq!(thread::spawn(|| 7).join().unwrap(), 7);
+    std::fs::write("state", "words").unwrap();
+    std::fs::rename("state", "other").unwrap();
+    ends();
+}
+
+#[test]
+fn a_control_that_connects_to_an_address_of_the_network_is_ended() {
+    if is_confined() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        confine_control(true);
+        let _ = TcpStream::connect(listener.local_addr().unwrap());
+        ends();
+    }
+    is_killed("a_control_that_connects_to_an_address_of_the_network_is_ended");
+}
+
+#[test]
+fn a_control_that_executes_a_program_is_ended_where_a_service_manager_starts_relays() {
+    if is_confined() {
+        confine_control(false);
+        let _ = Command::new("/bin/true").status();
+        ends();
+    }
+    is_killed("a_control_that_executes_a_program_is_ended_where_a_service_manager_starts_relays");
+}
+
+#[test]
+fn a_control_that_starts_relays_executes_a_program_which_inherits_what_it_has_given_up() {
+    let test = "a_control_that_starts_relays_executes_a_program_which_inherits_what_it_has_given_up";
+    if !is_confined() {
+        return is_as_it_should_be(test);
+    }
+    let before = Command::new("cat").arg("/proc/self/status").output().unwrap();
+    confine_control(true);
+    let after = Command::new("cat").arg("/proc/self/status").output().unwrap();
+    let filters = |output: &Output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+        line.and_then(|number| number.trim().parse::<u32>().ok()).expect("the kernel shows it")
+    };
+    assert_eq!(filters(&after), filters(&before) + zone_confinement::FILTERS, "{}", said(&after));
+    ends();
+}
+
+#[test]
+fn of_files_that_are_kept_each_is_open_as_far_as_it_is_kept_and_no_other_is() {
+    let test = "of_files_that_are_kept_each_is_open_as_far_as_it_is_kept_and_no_other_is";
+    if !is_confined() {
+        return is_as_it_should_be(test);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["read", "change", "other"] {
+        std::fs::create_dir(path(name)).unwrap();
+        std::fs::write(path(name).join("file"), "words").unwrap();
+    }
+    let kept =
+        Kept { read: vec![path("read"), path("missing")], change: vec![path("change")], ..Kept::default() };
+    let said = restrict_files(&kept);
+    let Files::Restricted { .. } = said else {
+        assert_eq!(said, Files::NotInKernel);
+        ends();
+    };
+    let closed = |result: std::io::Result<()>| {
+        assert!(result.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)));
+    };
+    assert_eq!(std::fs::read_to_string(path("read").join("file")).unwrap(), "words");
+    closed(std::fs::write(path("read").join("file"), "others"));
+    std::fs::write(path("change").join("file"), "others").unwrap();
+    std::fs::rename(path("change").join("file"), path("change").join("new")).unwrap();
+    closed(std::fs::read(path("other").join("file")).map(drop));
+    closed(std::fs::remove_file(path("other").join("file")));
+    closed(Command::new("/bin/true").status().map(drop));
     ends();
 }

@@ -21,6 +21,7 @@ use zone_watchdog::EXIT_TASK_ENDED;
 
 use crate::admin::{self, Answer, Question};
 use crate::config::Config;
+use crate::confine;
 use crate::daemon::Daemon;
 use crate::lifeline::Lifeline;
 use crate::privileges::leave_root;
@@ -134,9 +135,11 @@ fn run(file: &Path) -> Result<ExitCode, String> {
     // First of all: these descriptors have the lowest numbers.
     let passed = zone_sys::listen_fds();
     let config = Config::read(file).map_err(|errors| errors.to_string())?;
+    let file = std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?;
     leave_root(&config).map_err(|error| error.to_string())?;
     // Whatever is created from here on is nobody else's.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let files = confine::files(&config, &file).map_err(|error| error.to_string())?;
     let log = crate::log::start(&config.log).map_err(|error| error.to_string())?;
     raise_descriptor_limit();
     let starter = starter(&config.relay).map_err(|error| error.to_string())?;
@@ -148,10 +151,11 @@ fn run(file: &Path) -> Result<ExitCode, String> {
         .transpose()
         .map_err(|error| format!("no pipe can be had: {error}"))?;
     let manager = Rc::new(manager);
+    let confined = confine::calls(&config, &files);
     on_one_thread(async {
         let mut signals = Signals::new().map_err(|error| format!("signals can't be had: {error}"))?;
         let clock = Rc::new(SystemClock::new());
-        let daemon = Daemon::start(config, file, clock, starter, lifeline, log.set_level())
+        let daemon = Daemon::start(config, &file, clock, starter, lifeline, log.set_level(), confined)
             .await
             .map_err(|error| error.to_string())?;
         daemon.report_to(&manager);

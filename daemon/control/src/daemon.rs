@@ -14,6 +14,7 @@ use zone_firewall_protocol::PortRule;
 use zone_watchdog::Watchdog;
 
 use crate::config::Config;
+use crate::confine::Confined;
 use crate::connection_limit::ConnectionLimit;
 use crate::firewall::{self, Firewall};
 use crate::log::SetLevel;
@@ -47,6 +48,8 @@ pub struct Daemon {
     /// Grows with every change of the state, see [`TlsContext::epoch`].
     pub(crate) epoch: Cell<u64>,
     pub(crate) set_level: SetLevel,
+    /// What this process has given up.
+    pub(crate) confined: Confined,
     /// Asks the loops of this process for signs of life.
     pub(crate) watchdog: Arc<Watchdog>,
     /// The tasks that stand for the whole process.

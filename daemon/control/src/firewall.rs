@@ -5,7 +5,8 @@
 //! broker too, which carries nothing out for somebody who has left. So an older set never overtakes a newer.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -17,6 +18,7 @@ use zone_protocol::identity::Role;
 use zone_protocol::provisioning::Provisioning;
 
 use crate::config::{FirewallMode, FirewallOptions};
+use crate::socket_file::SocketFile;
 
 /// For the broker to start, to change rules and to answer.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(25);
@@ -178,7 +180,7 @@ impl Firewall {
         let Some(socket) = self.broker.clone() else {
             return Err(FirewallError::Unreachable("there is no broker".to_owned()));
         };
-        let asking = tokio::task::spawn_blocking(move || ask(&socket, &request));
+        let asking = tokio::task::spawn_blocking(move || ask(connect(&socket)?, &request));
         match timeout(BROKER_TIMEOUT, asking).await {
             Ok(Ok(answer)) => answer.map_err(|error: AskError| FirewallError::Unreachable(error.to_string())),
             Ok(Err(error)) => {
@@ -190,6 +192,11 @@ impl Firewall {
             }
         }
     }
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, AskError> {
+    let connected = SocketFile::open(socket).and_then(|file| UnixStream::connect(file.path()));
+    connected.map_err(|source| AskError::Connect { path: socket.to_owned(), source })
 }
 
 /// The open ports that a provisioning takes. Balancers connect from their own networks, so those are let in too.

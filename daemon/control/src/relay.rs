@@ -29,5 +29,6 @@ pub(crate) use end::Ender;
 pub(crate) use error::{NotInForce, RelayError};
 pub(crate) use listener::{BindError, Listener};
 pub(crate) use process::status;
+pub(crate) use start::program;
 pub use start::{Program, Started, Starter, starter};
 pub(crate) use supervise::{Supervisor, Wanted};

@@ -16,6 +16,7 @@ use zone_watchdog::{Heartbeat, Watchdog};
 
 use crate::bootstrap::{BootstrapError, first_state};
 use crate::config::{Config, OnStop};
+use crate::confine::Confined;
 use crate::connection_limit::ConnectionLimit;
 use crate::daemon::Daemon;
 use crate::firewall::Firewall;
@@ -69,6 +70,7 @@ impl Daemon {
         starter: Rc<dyn Starter>,
         lifeline: Option<Lifeline>,
         set_level: SetLevel,
+        confined: Confined,
     ) -> Result<Rc<Self>, StartError> {
         let store = Store::open(&config.state_dir)?;
         let time = Time::new(clock, store.clock()?);
@@ -118,6 +120,7 @@ impl Daemon {
             state_trouble: RefCell::default(),
             epoch: Cell::default(),
             set_level,
+            confined,
             watchdog: Watchdog::new(),
             tasks,
             _lifeline: writer,

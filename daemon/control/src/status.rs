@@ -32,7 +32,10 @@ impl Daemon {
         let state = self.state();
         self.firewall.refresh().await;
         let relays = self.supervisor.statuses().await;
-        let own = relay::status("control", std::process::id());
+        let mut own = relay::status("control", std::process::id());
+        if let Some(confinement) = own.as_mut().and_then(|own| own.confinement.as_mut()) {
+            confinement.landlock.clone_from(&self.confined.landlock);
+        }
         let processes = own.into_iter().chain(self.supervisor.processes()).collect();
         let membership = state.membership.as_ref();
         Status {
@@ -59,6 +62,8 @@ impl Daemon {
     pub async fn report(self: &Rc<Self>) -> Report {
         let status = self.status().await;
         let mut warnings = Vec::new();
+        let trouble = self.confined.trouble.iter();
+        warnings.extend(trouble.map(|why| format!("system calls of zone-proxy are not restricted: {why}")));
         warnings.extend(self.supervisor.trouble().map(|why| format!("no relay serves: {why}")));
         warnings.extend(self.supervisor.warnings());
         for port in status.ports.iter().filter(|port| !port.listening) {

@@ -55,7 +55,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let mut random = [0; 1];
     default_provider().secure_random.fill(&mut random).map_err(|_| "there are no random numbers")?;
     let datagrams: Vec<_> = manager.socket().into_iter().collect();
-    restrict_calls(&zone_confinement::relay(privileges.pid, &datagrams), &datagrams)?;
+    restrict_calls(&zone_confinement::relay(privileges.pid, &datagrams))?;
     if let Some(confinement) = &mut privileges.confinement {
         "filter".clone_into(&mut confinement.seccomp);
         confinement.filters = confinement.filters.map(|before| before + FILTERS);

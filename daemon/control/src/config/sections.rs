@@ -233,6 +233,19 @@ impl Config {
         if self.user.is_empty() || self.user == "root" {
             wrong.push(format!("user: '{}' is no ordinary user: name one that owns nothing else", self.user));
         }
+        // The daemon's working directory is not the one that it was started in.
+        for (key, path) in [
+            ("state_dir", &self.state_dir),
+            ("runtime_dir", &self.runtime_dir),
+            ("relay.program", &self.relay.program),
+            ("relay.socket", &self.relay.socket),
+            ("relay.end_socket", &self.relay.end_socket),
+            ("firewall.socket", &self.firewall.socket),
+        ] {
+            if path.is_relative() && !path.as_os_str().is_empty() {
+                wrong.push(format!("{key}: '{}' must be an absolute path", path.display()));
+            }
+        }
         if self.control.listen.is_empty() {
             wrong.push("control.listen: at least one address is needed".to_owned());
         }

@@ -4,7 +4,7 @@
 //! control may not signal: then a helper of that user does it, which the manager starts for each connection to a socket
 //! (see [`zone_channel::end`]).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -17,6 +17,7 @@ use zone_channel::end::{self, MAX_ANSWER_BYTES};
 
 use super::process::Process;
 use crate::config::RelayOptions;
+use crate::socket_file::SocketFile;
 
 /// For the helper to be started, to do its work and to answer.
 pub(super) const HELPER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,11 +97,12 @@ impl Ender {
     }
 }
 
-async fn ask(path: &PathBuf, process: &Process) -> std::io::Result<String> {
+async fn ask(path: &Path, process: &Process) -> std::io::Result<String> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // A manager that accepts nothing must not make control wait.
     socket.set_nonblocking(true)?;
-    socket.connect(&SockAddr::unix(path)?)?;
+    let file = SocketFile::open(path)?;
+    socket.connect(&SockAddr::unix(file.path())?)?;
     let stream = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(socket));
     if let Some(handle) = process.handle() {
         end::send(&stream, handle)?;
@@ -112,8 +114,6 @@ async fn ask(path: &PathBuf, process: &Process) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

@@ -13,6 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use zone_channel::show_senders;
 
 use super::error::RelayError;
+use crate::socket_file::SocketFile;
 
 /// The rendezvous of a generation.
 pub(super) fn path(runtime_dir: &Path, generation: u64) -> PathBuf {
@@ -37,8 +38,8 @@ pub(super) fn connect(path: &Path) -> Result<Option<OwnedFd>, RelayError> {
     // A full queue must not make control wait.
     socket.set_nonblocking(true).map_err(failed)?;
     show_senders(&socket).map_err(failed)?;
-    let address = SockAddr::unix(path).map_err(failed)?;
-    match socket.connect(&address) {
+    let connected = SocketFile::open(path).and_then(|file| socket.connect(&SockAddr::unix(file.path())?));
+    match connected {
         Ok(()) => {}
         Err(error) if [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound].contains(&error.kind()) => {
             return Ok(None);

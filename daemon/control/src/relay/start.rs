@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use zone_channel::{build, show_senders};
 
 use crate::config::RelayOptions;
+use crate::socket_file::SocketFile;
 
 /// The relay beside control's own executable.
 const PROGRAM: &str = "zone-relay";
@@ -37,6 +38,11 @@ pub trait Starter {
     fn build(&self) -> Option<String> {
         None
     }
+}
+
+/// The relay's program: the one that the configuration names, or the one beside the own executable.
+pub(crate) fn program(options: &RelayOptions) -> io::Result<PathBuf> {
+    Program::new(&options.program).map(|program| program.0)
 }
 
 /// What the configuration wants.
@@ -75,7 +81,16 @@ impl Starter for Program {
         }
         // A terminal's Ctrl-C is for control alone: it decides what becomes of its relays.
         command.process_group(0);
-        Ok(Started { child: Some(command.spawn()?), channel: own.into() })
+        // It is not to hold on to a directory, of control's least of all.
+        command.current_dir("/");
+        let child = command.spawn().map_err(|error| match error.kind() {
+            // A confined control keeps the right to the very file that it found when it was started.
+            io::ErrorKind::PermissionDenied => {
+                io::Error::other(format!("{error}; if the program was replaced, start zone-proxy again"))
+            }
+            _ => error,
+        })?;
+        Ok(Started { child: Some(child), channel: own.into() })
     }
 
     fn name(&self) -> String {
@@ -101,7 +116,8 @@ impl Starter for Activated {
         // A manager that accepts nothing must not make control wait: then it fails, and is tried again.
         socket.set_nonblocking(true)?;
         show_senders(&socket)?;
-        socket.connect(&SockAddr::unix(&self.socket)?)?;
+        let file = SocketFile::open(&self.socket)?;
+        socket.connect(&SockAddr::unix(file.path())?)?;
         Ok(Started { channel: socket.into(), child: None })
     }
 

@@ -20,6 +20,7 @@ use zone_channel::{ChannelError, FromRelay, Policy, Query, RelayState, Reply, To
 use zone_protocol::provisioning::{Provisioned, RelayCounts};
 use zone_protocol::token::Token;
 use zone_proxy::config::Config;
+use zone_proxy::confine::Confined;
 use zone_proxy::daemon::Daemon;
 use zone_proxy::relay::{Started, Starter};
 use zone_proxy::run::StartError;
@@ -143,7 +144,7 @@ pub(crate) async fn start(
     relays: PlayedRelays,
 ) -> Result<Rc<Daemon>, StartError> {
     let file = config.state_dir.with_file_name(FILE);
-    Daemon::start(config, &file, clock, Rc::new(relays), None, Box::new(|_| {})).await
+    Daemon::start(config, &file, clock, Rc::new(relays), None, Box::new(|_| {}), Confined::default()).await
 }
 
 /// The machine's clock, which a test can move.
