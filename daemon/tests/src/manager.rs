@@ -39,7 +39,18 @@ impl Manager {
 
     /// The same with relays of another user, whom the daemon may not signal.
     pub fn start_relays_as(user: &'static str) -> Self {
+        Self::start_programs(user, None)
+    }
+
+    /// The same with another program in the relay's place, which the daemon's user can start.
+    pub fn start_in_place_of_relays(program: &Path) -> Self {
+        Self::start_programs(USER, Some(program))
+    }
+
+    fn start_programs(user: &'static str, in_place: Option<&Path>) -> Self {
         let folder = crate::folder();
+        let relay = program_for_others("zone-relay", folder.path());
+        let program = in_place.map_or_else(|| relay.clone(), Path::to_owned);
         let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666));
         let notify = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
         open(&folder.path().join("notify")).expect("our socket");
@@ -49,13 +60,14 @@ impl Manager {
             move || take_messages(&notify, &received)
         });
         let relays = Arc::<Mutex<Vec<Child>>>::default();
-        for (socket, arguments) in [("relay.sock", &[][..]), ("relay-end.sock", &["end"][..])] {
+        let sockets = [("relay.sock", program, &[][..]), ("relay-end.sock", relay, &["end"][..])];
+        for (socket, program, arguments) in sockets {
             let listener = UnixListener::bind(folder.path().join(socket)).expect("a socket");
             open(&folder.path().join(socket)).expect("our socket");
             let (relays, folder) = (Arc::clone(&relays), folder.path().to_owned());
             thread::spawn(move || {
                 while let Ok((channel, _)) = listener.accept() {
-                    let mut relay = Command::new(program_for_others("zone-relay", &folder));
+                    let mut relay = Command::new(&program);
                     relay
                         .args(arguments)
                         .stdin(Stdio::from(OwnedFd::from(channel)))

@@ -1,39 +1,25 @@
 //! A process of the proxy that somebody has taken over, who has it make any system call: what they reach.
 //!
-//! The real relay, serving, is stopped by ptrace(2), and one of its threads after the other tries what an attacker
-//! would try. A table is printed. Nothing may reach a server, a file, a program or another process.
+//! The real relay and the real control, serving, are played by [`zone_captured`]. Tables are printed. Nothing may reach a
+//! server, a file, a program or another process, but for what the threat model names.
 
-mod attempts;
-mod injection;
-mod sockets;
+mod claims;
 mod stillness;
-mod surroundings;
-mod system;
 
-use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv6Addr, TcpListener};
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use zone_captured::{
+    Attempt, SERVICE_MANAGER, SYSLOG, Scene, Surroundings, Target, User, datagram, play, threads,
+};
 use zone_tests::host::Host;
 use zone_tests::manager::Manager;
 use zone_tests::process::{fail, run, succeed};
 use zone_tests::zone::Zone;
-use zone_tests::{TEST_TIMEOUT, as_daemon, folder, program_for_others, skip, until};
+use zone_tests::{USER, address, as_daemon, folder, program_for_others, skip, until};
 
-use self::attempts::{Attempt, Captured, Right};
-use self::injection::{Called, Injection, Stopped};
-use self::sockets::{SERVICE_MANAGER, SOCKETS_AT_HAND, SOCKETS_OF_ITS_OWN};
-use self::surroundings::Surroundings;
-use self::system::{FILES_AND_PROGRAMS, KERNEL, PROCESSES};
-
-/// In `/proc/PID/net/tcp`.
-const LISTENING: &str = "0A";
-const ESTABLISHED: &str = "01";
-/// In `/proc/PID/net/unix`.
-const DATAGRAMS: &str = "0002";
 /// Of the service manager, in microseconds: longer than anything here takes.
 const WATCHDOG: &str = "30000000";
 
@@ -52,13 +38,79 @@ fn may_capture(test: &str) -> bool {
     true
 }
 
-/// A proxy that listens for IPv4 and IPv6.
-fn proxy(config: &str, change: impl Fn(&mut Command) -> &mut Command) -> Host {
-    let host = Host::start_by(config, change);
-    let zone = Zone::init();
-    let mut provision = zone.provision_command(&host);
-    succeed(provision.args(["--listen", "::1"]), host.payload().as_bytes());
-    host
+/// Which process of a host is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Relay,
+    Control,
+}
+
+/// A proxy that listens for IPv4 and IPv6, one process of which is captured again and again.
+struct Stage<'a> {
+    host: Host,
+    role: Role,
+    manager: Option<&'a Manager>,
+}
+
+impl<'a> Stage<'a> {
+    fn set(role: Role, manager: Option<&'a Manager>) -> Self {
+        Self::set_with(role, manager, "")
+    }
+
+    fn set_with(role: Role, manager: Option<&'a Manager>, more: &str) -> Self {
+        let socket = manager.map(|manager| format!("[relay]\nsocket = \"{}\"\n", manager.socket().display()));
+        let host = Host::start_by(&(socket.unwrap_or_default() + more), |command| adopted(manager, command));
+        let zone = Zone::init();
+        let mut provision = zone.provision_command(&host);
+        succeed(provision.args(["--listen", "::1"]), host.payload().as_bytes());
+        Self { host, role, manager }
+    }
+
+    /// Makes every attempt, prints what came of them, and finds nothing that is more than it should be.
+    fn play(&mut self, attempts: &[Attempt]) {
+        let nobody = nix::unistd::User::from_name(USER).expect("the user database").expect("that user");
+        let user = User { uid: nobody.uid.as_raw(), gid: nobody.gid.as_raw() };
+        let folder = folder();
+        let mut around = Surroundings::new(folder.path(), address().into(), user);
+        let trials = play(self, &mut around, attempts);
+        println!("{}", trials.table);
+        let (count, wrong) = (trials.wrong.len(), trials.wrong.join("\n"));
+        assert!(count == 0, "{count} attempts came to something else than they should:\n{wrong}");
+    }
+}
+
+impl Scene for Stage<'_> {
+    fn target(&mut self) -> Target {
+        let relay = serving(&self.host);
+        // What a host's control closes by landlock, it says itself; a relay closes it by seccomp as well.
+        let landlock = landlock(&self.host);
+        match self.role {
+            Role::Relay => Target {
+                process: relay,
+                connect: vec![self.host.port(17486), (Ipv6Addr::LOCALHOST, 17486).into()],
+                listens: 17487,
+                landlock,
+            },
+            Role::Control => Target {
+                process: self.host.control.pid(),
+                connect: vec![self.host.port(17488)],
+                listens: 17487,
+                landlock,
+            },
+        }
+    }
+
+    fn renew(&mut self) {
+        let manager = self.manager;
+        self.host.restart_by(|command| adopted(manager, command));
+    }
+}
+
+fn adopted<'a>(manager: Option<&Manager>, command: &'a mut Command) -> &'a mut Command {
+    match manager {
+        Some(manager) => manager.adopt(command, WATCHDOG),
+        None => command,
+    }
 }
 
 /// Waits for a relay that serves.
@@ -74,121 +126,18 @@ fn serving(host: &Host) -> Pid {
     Pid::from_raw(i32::try_from(found.expect("one that serves")).expect("a process id"))
 }
 
-/// The threads of a process.
-fn threads(process: Pid) -> Vec<Pid> {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("its threads");
-    let number = |name: std::ffi::OsString| name.to_str()?.parse().ok().map(Pid::from_raw);
-    let mut threads: Vec<_> = tasks.flatten().filter_map(|task| number(task.file_name())).collect();
-    threads.sort();
-    threads
+/// What a process says in `status` that it has given up.
+fn confinement(host: &Host, role: &str) -> serde_json::Value {
+    let status = host.status();
+    let processes = status["processes"].as_array().expect("a list");
+    processes.iter().find(|process| process["role"] == role).expect("that process")["confinement"].clone()
 }
 
-/// The sockets of a process: the descriptor of each, by inode.
-fn sockets(process: Pid) -> BTreeMap<String, u64> {
-    let held = std::fs::read_dir(format!("/proc/{process}/fd")).expect("its descriptors").flatten();
-    let socket = |entry: std::fs::DirEntry| {
-        let target = std::fs::read_link(entry.path()).ok()?;
-        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
-        Some((inode, entry.file_name().to_str()?.parse().ok()?))
-    };
-    held.filter_map(socket).collect()
-}
-
-/// A TCP socket of a process in a state, on a port of ours.
-fn tcp(process: Pid, table: &str, state: &str, port: u16) -> Option<u64> {
-    let (own, local) = (sockets(process), format!(":{port:04X}"));
-    let table = std::fs::read_to_string(format!("/proc/{process}/net/{table}")).expect("its sockets");
-    table.lines().find_map(|line| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        let fits = words.get(1)?.ends_with(&local) && words.get(3) == Some(&state);
-        own.get(*words.get(9)?).copied().filter(|_| fits)
-    })
-}
-
-/// A socket of a process that takes an address with each message, by its type in `/proc/PID/net/unix`.
-fn datagram(process: Pid) -> Option<u64> {
-    let own = sockets(process);
-    let table = std::fs::read_to_string(format!("/proc/{process}/net/unix")).expect("its sockets");
-    table.lines().find_map(|line| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        own.get(*words.get(6)?).copied().filter(|_| words.get(4) == Some(&DATAGRAMS))
-    })
-}
-
-/// What became of an attempt.
-struct Outcome {
-    called: Called,
-    reached: Vec<&'static str>,
-}
-
-impl Outcome {
-    fn words(&self, right: Right) -> String {
-        let words = match (self.called, right) {
-            (Err(Stopped::Killed), _) => "killed".to_owned(),
-            (Err(Stopped::Refused(error)), Right::Harmless(why)) => format!("{error:?}: {why}"),
-            (Err(Stopped::Refused(error)), _) => format!("{error:?}"),
-            (Ok(value), Right::Harmless(why)) => format!("allowed ({value}): {why}"),
-            (Ok(value), _) => format!("ALLOWED ({value})"),
-        };
-        if self.reached.is_empty() { words } else { format!("{words}; REACHED {}", self.reached.join(", ")) }
-    }
-
-    fn is_right(&self, right: Right) -> bool {
-        let fits = match right {
-            Right::Killed => self.called == Err(Stopped::Killed),
-            Right::Eperm => self.called == Err(Stopped::Refused(nix::errno::Errno::EPERM)),
-            Right::Enosys => self.called == Err(Stopped::Refused(nix::errno::Errno::ENOSYS)),
-            Right::Harmless(_) => true,
-        };
-        fits && self.reached.is_empty()
-    }
-}
-
-/// Has a thread of the relay make an attempt. `turn` says which thread.
-fn attempt(host: &Host, relay: Pid, around: &Surroundings, attempt: &Attempt, turn: usize) -> Outcome {
-    let connect = |address: SocketAddr| TcpStream::connect_timeout(&address, TEST_TIMEOUT).expect("accepted");
-    let strangers = [connect(host.port(17486)), connect((Ipv6Addr::LOCALHOST, 17486).into())];
-    let tables = ["tcp", "tcp6"];
-    let both = |state, port| tables.map(|table| tcp(relay, table, state, port));
-    until("the relay has accepted", || both(ESTABLISHED, 17486).iter().all(Option::is_some));
-    let [accepted, listener] = [both(ESTABLISHED, 17486), both(LISTENING, 17487)]
-        .map(|sockets| sockets.map(|socket| socket.expect("a socket of the relay")));
-    let injection = Injection::new(relay, threads(relay), turn);
-    let process = u64::from(relay.as_raw().unsigned_abs());
-    let manager = datagram(relay);
-    let mut captured = Captured { injection, process, accepted, listener, manager, around };
-    let called = (attempt.make)(&mut captured);
-    drop(captured);
-    let reached = around.reached();
-    drop(strangers);
-    Outcome { called, reached }
-}
-
-/// Makes every attempt, each with a fresh relay, prints what came of it, and finds nothing that is more than it should be.
-fn play(host: &mut Host, attempts: &[&[Attempt]], renew: impl Fn(&mut Host)) {
-    let other_host = Host::start("");
-    let _other_zone = Zone::with(&other_host);
-    let around = Surroundings::new(serving(&other_host));
-    let (mut table, mut wrong) = (String::new(), Vec::new());
-    for (turn, trial) in attempts.iter().copied().flatten().enumerate() {
-        let relay = serving(host);
-        let outcome = attempt(host, relay, &around, trial, turn);
-        let line = format!("{:58} {}", trial.name, outcome.words(trial.right));
-        table.extend([line.as_str(), "\n"]);
-        if !outcome.is_right(trial.right) {
-            wrong.push(line);
-        }
-        // Whatever is left of it is no relay that another attempt should be made with.
-        let _ = kill(relay, Signal::SIGKILL);
-        until("the relay is gone", || {
-            let status = std::fs::read_to_string(format!("/proc/{relay}/status")).unwrap_or_default();
-            status.is_empty() || status.contains("State:\tZ")
-        });
-        renew(host);
-    }
-    println!("{table}");
-    let count = wrong.len();
-    assert!(wrong.is_empty(), "{count} attempts came to more than they should:\n{}", wrong.join("\n"));
+/// The version of landlock that control is confined by; 0 for none.
+fn landlock(host: &Host) -> u32 {
+    let word = confinement(host, "control")["landlock"].as_str().unwrap_or_default().to_owned();
+    let version = word.strip_prefix("ABI ").and_then(|rest| rest.strip_suffix(", restricted"));
+    version.and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 #[test]
@@ -197,10 +146,9 @@ fn a_captured_relay_reaches_nothing() {
     if !may_capture(test) {
         return;
     }
-    let mut host = proxy("", |command| command);
-    assert_eq!(datagram(serving(&host)), None, "no socket that could send to whom it names");
-    let all = [SOCKETS_OF_ITS_OWN, SOCKETS_AT_HAND, FILES_AND_PROGRAMS, PROCESSES, KERNEL];
-    play(&mut host, &all, Host::restart);
+    let mut stage = Stage::set(Role::Relay, None);
+    assert_eq!(datagram(serving(&stage.host)), None, "no socket that could send to whom it names");
+    stage.play(&zone_captured::relay());
 }
 
 /// The one socket that a relay has more under a service manager: it could send to any receiver that it names.
@@ -211,43 +159,79 @@ fn a_captured_relay_speaks_with_its_service_manager_and_no_other() {
         return;
     }
     let manager = Manager::start();
-    let config = format!("[relay]\nsocket = \"{}\"\n", manager.socket().display());
-    let mut host = proxy(&config, |command| manager.adopt(command, WATCHDOG));
-    assert!(datagram(serving(&host)).is_some());
-    play(&mut host, &[SERVICE_MANAGER], |host| host.restart_by(|command| manager.adopt(command, WATCHDOG)));
+    let mut stage = Stage::set(Role::Relay, Some(&manager));
+    assert!(datagram(serving(&stage.host)).is_some());
+    stage.play(SERVICE_MANAGER);
     manager.hears("WATCHDOG=1");
+}
+
+#[test]
+fn a_captured_control_that_a_service_manager_starts_relays_for_reaches_unix_sockets_and_nothing_else() {
+    let test =
+        "a_captured_control_that_a_service_manager_starts_relays_for_reaches_unix_sockets_and_nothing_else";
+    if !may_capture(test) {
+        return;
+    }
+    let manager = Manager::start();
+    Stage::set(Role::Control, Some(&manager)).play(&zone_captured::control(false));
+}
+
+/// The one connection that leaves the host, where the admin has set it up.
+#[test]
+fn a_captured_control_with_a_syslog_server_connects_to_no_other_port() {
+    let test = "a_captured_control_with_a_syslog_server_connects_to_no_other_port";
+    if !may_capture(test) {
+        return;
+    }
+    let (manager, server) = (Manager::start(), TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let port = server.local_addr().expect("ours").port();
+    let syslog = format!("[log]\nto = \"syslog\"\n[log.syslog]\nhost = \"127.0.0.1\"\nport = {port}\n");
+    let mut stage = Stage::set_with(Role::Control, Some(&manager), &syslog);
+    server.accept().expect("it connects to this one");
+    stage.play(SYSLOG);
+}
+
+#[test]
+fn a_captured_control_that_starts_relays_reaches_unix_sockets_and_processes_of_its_user() {
+    let test = "a_captured_control_that_starts_relays_reaches_unix_sockets_and_processes_of_its_user";
+    if !may_capture(test) {
+        return;
+    }
+    Stage::set(Role::Control, None).play(&zone_captured::control(true));
 }
 
 /// What `status` says of it is what the kernel shows, and it is so of every thread.
 #[test]
-fn every_thread_of_a_relay_is_confined_and_status_says_how() {
+fn every_thread_of_both_processes_is_confined_and_status_says_how() {
     let host = Host::start("");
     let _zone = Zone::with(&host);
-    let relay = serving(&host);
-    let field = |path: &str, name: &str| {
-        let status = std::fs::read_to_string(path).expect("a thread");
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.map(|value| value.trim().to_owned()).unwrap_or_default()
-    };
-    let status = host.status();
-    let processes = status["processes"].as_array().expect("a list");
-    let own = processes.iter().find(|process| process["role"] == "relay").expect("the relay");
-    let filters = own["confinement"]["filters"].to_string();
-    let threads = threads(relay);
-    assert!(threads.len() >= 3, "its first, a worker and that of the log");
-    for thread in threads {
-        let path = format!("/proc/{relay}/task/{thread}/status");
-        assert_eq!(
-            (field(&path, "Seccomp").as_str(), field(&path, "Seccomp_filters")),
-            ("2", filters.clone())
-        );
+    // Its first thread, that of the log, and a relay's workers.
+    for (role, process, least, word) in
+        [("relay", serving(&host), 3, ", denied"), ("control", host.control.pid(), 2, ", restricted")]
+    {
+        let own = confinement(&host, role);
+        let filters = own["filters"].to_string();
+        let threads = threads(process);
+        assert!(threads.len() >= least, "{role}: {threads:?}");
+        for thread in threads {
+            let path = format!("/proc/{process}/task/{thread}/status");
+            let shown = (field(&path, "Seccomp"), field(&path, "Seccomp_filters"));
+            assert_eq!(shown, ("2".to_owned(), filters.clone()), "{role}");
+        }
+        assert_eq!(own["seccomp"], "filter");
+        let landlock = own["landlock"].as_str().expect("its word");
+        assert!(landlock.ends_with(word) || landlock == "not in this kernel", "{role}: {landlock}");
+        let shown = succeed(&mut host.cli(&["status"]), b"");
+        let line = format!("no_new_privs, seccomp filter ({filters}), landlock: {landlock}");
+        assert!(shown.contains(&line), "{shown}");
     }
-    assert_eq!(own["confinement"]["seccomp"], "filter");
-    let landlock = own["confinement"]["landlock"].as_str().expect("its word");
-    assert!(landlock.ends_with(", denied") || landlock == "not in this kernel", "{landlock}");
-    let shown = succeed(&mut host.cli(&["status"]), b"");
-    let line = format!("no_new_privs, seccomp filter ({filters}), landlock: {landlock}");
-    assert!(shown.contains(&line), "{shown}");
+}
+
+/// A line of a `/proc/PID/status`.
+fn field(path: &str, name: &str) -> String {
+    let status = std::fs::read_to_string(path).expect("a thread");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.map(|value| value.trim().to_owned()).unwrap_or_default()
 }
 
 /// Runs a relay where the kernel answers one call with an error, and returns what it said.
@@ -274,4 +258,26 @@ fn a_relay_that_cannot_be_confined_serves_nobody_and_one_without_landlock_says_s
         assert!(said.contains(word), "{said}");
         assert!(said.contains("not a channel to control"), "it went on, to what no test gives it: {said}");
     }
+}
+
+/// Other than a relay, which a kernel without seccomp keeps from serving, control says so and goes on.
+#[test]
+fn a_control_that_cannot_be_confined_goes_on_and_says_so() {
+    let test = "a_control_that_cannot_be_confined_goes_on_and_says_so";
+    if !run(Command::new("sh").args(["-c", "command -v strace"]), b"").status.success() {
+        return skip(test, "strace is not installed");
+    }
+    let host = Host::start_by("", |command| {
+        let program = command.get_program().to_owned();
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        *command = Command::new("strace");
+        // The relay is another process, which strace does not follow.
+        command.args(["-D", "-o", "/dev/null", "-e", "inject=seccomp:error=EINVAL"]);
+        command.args(["-e", "inject=landlock_create_ruleset:error=EPERM"]).arg(program).args(arguments)
+    });
+    host.control.says("system calls of this process are not restricted");
+    host.control.says("landlock: failed: EPERM");
+    let shown = succeed(&mut host.cli(&["status"]), b"");
+    assert!(shown.contains("seccomp off (0), landlock: failed: EPERM"), "{shown}");
+    assert!(shown.contains("warning        system calls of zone-proxy are not restricted"), "{shown}");
 }

@@ -61,9 +61,15 @@ fn echo() -> Service {
 ///
 #[test]
 fn audit_lines_of_both_processes_reach_the_syslog_server_with_their_process_and_facts() {
+    for name in ["127.0.0.1", "localhost"] {
+        audit_lines_reach(name);
+    }
+}
+
+fn audit_lines_reach(name: &str) {
     let server = SyslogServer::start();
     let host = Host::start(&format!(
-        "[log]\nto = \"syslog\"\n[log.syslog]\nhost = \"127.0.0.1\"\nport = {}\n",
+        "[log]\nto = \"syslog\"\n[log.syslog]\nhost = \"{name}\"\nport = {}\n",
         server.port
     ));
     let zone = Zone::with(&host);

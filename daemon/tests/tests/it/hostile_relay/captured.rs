@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use zone_tests::control::Client;
 use zone_tests::host::Host;
+use zone_tests::manager::Manager;
 use zone_tests::process::succeed;
 use zone_tests::until;
 use zone_tests::zone::Zone;
@@ -27,6 +28,7 @@ struct Captured {
     host: Host,
     zone: Zone,
     program: TempDir,
+    _manager: Manager,
 }
 
 impl Captured {
@@ -37,9 +39,11 @@ impl Captured {
         fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("our file");
         let captured = |mode: &str| fs::write(program.path().join("MODE"), mode).expect("written");
         captured(mode);
-        let host = Host::start(&format!("[relay]\nprogram = \"{}\"\n", path.display()));
+        // What control starts itself has no more than control.
+        let manager = Manager::start_in_place_of_relays(&path);
+        let host = Host::start(&format!("[relay]\nsocket = \"{}\"\n", manager.socket().display()));
         let zone = Zone::with(&host);
-        Self { host, zone, program }
+        Self { host, zone, program, _manager: manager }
     }
 
     /// Relays that are started from now on behave.
@@ -60,12 +64,12 @@ impl Captured {
     }
 }
 
-/// The process of the only relay, by the kernel's word.
+/// The process of the newest relay, by the kernel's word.
 fn relay(host: &Host) -> Pid {
-    let children = format!("/proc/{0}/task/{0}/children", host.control.pid());
-    let children = fs::read_to_string(children).expect("it runs");
-    let pid = children.split_whitespace().next_back().expect("a relay");
-    Pid::from_raw(pid.parse().expect("a process id"))
+    let status = host.status();
+    let newest =
+        status["relays"].as_array().and_then(|relays| relays.first()).and_then(|relay| relay["pid"].as_i64());
+    Pid::from_raw(newest.and_then(|pid| i32::try_from(pid).ok()).expect("a relay"))
 }
 
 fn gone_in_time(process: Pid, since: Instant) {

@@ -2,13 +2,13 @@
 
 use nix::libc;
 
-use super::attempts::{Attempt, HERE, Right};
-use super::injection::Entry;
+use crate::attempts::{Attempt, HERE, Right};
+use crate::injection::Entry;
 
 const PTRACE_SEIZE: u64 = 0x4206;
 
 /// Files and programs.
-pub(crate) const FILES_AND_PROGRAMS: &[Attempt] = &[
+pub const FILES_AND_PROGRAMS: &[Attempt] = &[
     Attempt {
         name: "openat(file, O_RDONLY)",
         right: Right::Eperm,
@@ -136,7 +136,7 @@ pub(crate) const FILES_AND_PROGRAMS: &[Attempt] = &[
 ];
 
 /// Other processes, and new ones.
-pub(crate) const PROCESSES: &[Attempt] = &[
+pub const PROCESSES: &[Attempt] = &[
     Attempt {
         name: "ptrace(PTRACE_SEIZE, other)",
         right: Right::Killed,
@@ -211,7 +211,7 @@ pub(crate) const PROCESSES: &[Attempt] = &[
 ];
 
 /// Parts of the kernel that nobody needs who serves, and other doors into it.
-pub(crate) const KERNEL: &[Attempt] = &[
+pub const KERNEL: &[Attempt] = &[
     Attempt {
         name: "keyctl(KEYCTL_GET_KEYRING_ID)",
         right: Right::Killed,

@@ -21,7 +21,7 @@ const X32: u64 = 0x4000_0000;
 
 /// Why a call came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stopped {
+pub enum Stopped {
     /// The kernel ended the process for it.
     Killed,
     /// The kernel refused it.
@@ -29,11 +29,11 @@ pub(crate) enum Stopped {
 }
 
 /// What a call returned.
-pub(crate) type Called = Result<u64, Stopped>;
+pub type Called = Result<u64, Stopped>;
 
 /// By which door a call enters the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Entry {
+pub enum Entry {
     /// `syscall`.
     Native,
     /// `syscall`, with the number of the x32 ABI.
@@ -43,7 +43,7 @@ pub(crate) enum Entry {
 }
 
 /// A thread that does as it is told. Dropped, it goes on with what it was doing, and so do the others.
-pub(crate) struct Injection {
+pub struct Injection {
     thread: Pid,
     others: Vec<Pid>,
     saved: user_regs_struct,
@@ -57,7 +57,7 @@ pub(crate) struct Injection {
 
 impl Injection {
     /// Stops all of these threads of this process; the one at `turn`, counted round, will make calls.
-    pub(crate) fn new(process: Pid, mut threads: Vec<Pid>, turn: usize) -> Self {
+    pub fn new(process: Pid, mut threads: Vec<Pid>, turn: usize) -> Self {
         for thread in &threads {
             ptrace::attach(*thread).expect("root may attach");
             wait(*thread, &[]).expect("it is there");
@@ -88,7 +88,7 @@ impl Injection {
     }
 
     /// Puts bytes into its memory, and returns where they are.
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> u64 {
+    pub fn put(&mut self, bytes: &[u8]) -> u64 {
         let place = self.room + self.used;
         self.used += (bytes.len() as u64).next_multiple_of(16);
         assert!(self.used < ROOM_BYTES - 512, "more than there is room for");
@@ -97,24 +97,24 @@ impl Injection {
     }
 
     /// The `int` at a place in its memory.
-    pub(crate) fn number(&self, place: u64) -> u64 {
+    pub fn number(&self, place: u64) -> u64 {
         let mut bytes = [0; 4];
         self.memory.read_exact_at(&mut bytes, place).expect("its stack can be read");
         u64::from(u32::from_ne_bytes(bytes))
     }
 
     /// A path or name, as C has it.
-    pub(crate) fn text(&mut self, text: &str) -> u64 {
+    pub fn text(&mut self, text: &str) -> u64 {
         self.put(&[text.as_bytes(), b"\0"].concat())
     }
 
     /// Has it make a call. Arguments that are not given are 0.
-    pub(crate) fn call(&mut self, number: i64, arguments: &[u64]) -> Called {
+    pub fn call(&mut self, number: i64, arguments: &[u64]) -> Called {
         self.enter(Entry::Native, number, arguments)
     }
 
     /// The same, by any door.
-    pub(crate) fn enter(&mut self, entry: Entry, number: i64, arguments: &[u64]) -> Called {
+    pub fn enter(&mut self, entry: Entry, number: i64, arguments: &[u64]) -> Called {
         assert!(self.is_there, "a process that was killed makes no calls");
         let argument = |at: usize| arguments.get(at).copied().unwrap_or_default();
         let number = number.cast_unsigned();

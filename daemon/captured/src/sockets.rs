@@ -2,14 +2,14 @@
 
 use nix::libc;
 
-use super::attempts::{Attempt, Right, V4, V6};
+use crate::attempts::{Attempt, Right, V4, V6};
 
 const MSG_FASTOPEN: u64 = 0x2000_0000;
 const TCP_FASTOPEN_CONNECT: u64 = 30;
 const TCP_REPAIR: u64 = 19;
 
 /// With new ones.
-pub(crate) const SOCKETS_OF_ITS_OWN: &[Attempt] = &[
+pub const SOCKETS_OF_ITS_OWN: &[Attempt] = &[
     Attempt { name: "socket(AF_INET)", right: Right::Killed, make: |c| c.call(libc::SYS_socket, &[2, 1, 0]) },
     Attempt {
         name: "socket(AF_INET6)",
@@ -61,7 +61,7 @@ pub(crate) const SOCKETS_OF_ITS_OWN: &[Attempt] = &[
 ];
 
 /// With accepted connections, listening sockets and the channel.
-pub(crate) const SOCKETS_AT_HAND: &[Attempt] = &[
+pub const SOCKETS_AT_HAND: &[Attempt] = &[
     Attempt {
         name: "accepted, v4: connect(AF_UNSPEC), connect, write",
         right: Right::Killed,
@@ -249,7 +249,7 @@ pub(crate) const SOCKETS_AT_HAND: &[Attempt] = &[
 ];
 
 /// With the socket to the service manager.
-pub(crate) const SERVICE_MANAGER: &[Attempt] = &[
+pub const SERVICE_MANAGER: &[Attempt] = &[
     Attempt {
         name: "manager's: sendmsg(path of a datagram server)",
         right: Right::Killed,
