@@ -47,6 +47,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the daemon in the foreground.
+    ///
+    /// Before it listens it gives up files but its own (landlock) and system calls but those of its work (seccomp), whoever
+    /// started it. `status` shows both.
     Run,
     /// Has the running daemon read its configuration file again, and waits for the result.
     Reload,

@@ -107,7 +107,10 @@ fn a_new_level_reaches_the_relay_that_serves() {
     let _quiet = zone.endpoint(&host, "quiet", &[echo()]);
     assert!(!host.control.said().contains("parked endpoint=quiet"));
     let text = fs::read_to_string(host.config()).expect("the configuration");
-    fs::write(host.config(), format!("{text}\n[log]\nlevel = \"debug\"\n")).expect("written");
+    // As editors do: a new file in the place of the old one.
+    let next = host.config().with_extension("new");
+    fs::write(&next, format!("{text}\n[log]\nlevel = \"debug\"\n")).expect("written");
+    fs::rename(next, host.config()).expect("renamed");
     host.control.signal(Signal::SIGHUP);
     host.control.says("the configuration was read again");
     let _loud = zone.endpoint(&host, "loud", &[echo()]);

@@ -1,5 +1,8 @@
 //! An upgrade of the package: the next control finds a relay of another build, and replaces it without a loss.
 
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
 use zone_tests::host::Host;
 use zone_tests::session::{Session, random};
 use zone_tests::zone::Zone;
@@ -22,10 +25,7 @@ fn a_relay_of_an_earlier_build_drains_with_its_sessions_while_a_new_one_serves_t
     host.restart();
     assert_eq!(serving(&host), (old, generation), "a restart alone replaces nothing");
 
-    // As package managers do: a new file beside the old one, and a rename.
-    let next = folder.path().join("zone-relay.new");
-    std::fs::copy(program("zone-relay"), &next).expect("a copy of zone-relay");
-    std::fs::rename(&next, &installed).expect("renamed");
+    replace(&installed);
     let knocking = Knocking::begin(&host);
     host.restart();
     until("a relay of the new build serves", || serving(&host).1 > generation);
@@ -42,4 +42,33 @@ fn a_relay_of_an_earlier_build_drains_with_its_sessions_while_a_new_one_serves_t
     assert!(session.ends().0.success());
     goes(old);
     assert_eq!(serving(&host).0, new);
+}
+
+/// A control that starts relays itself keeps the right to execute the very file that it found, and says what to do.
+#[test]
+fn a_relay_program_that_was_replaced_is_started_once_control_was_started_again() {
+    let folder = folder();
+    let installed = folder.path().join("zone-relay");
+    std::fs::copy(program("zone-relay"), &installed).expect("a copy of zone-relay");
+    let mut host = Host::start(&format!("[relay]\nprogram = \"{}\"\n", installed.display()));
+    let _zone = Zone::with(&host);
+    let (old, generation) = serving(&host);
+    replace(&installed);
+    kill(old, Signal::SIGKILL).expect("the relay is there");
+    if landlock_is_there(&host) {
+        host.control.says("if the program was replaced, start zone-proxy again");
+        host.restart();
+    }
+    until("a relay of the new build serves", || serving(&host).1 > generation);
+}
+
+/// As package managers do: a new file beside the old one, and a rename.
+fn replace(installed: &Path) {
+    let next = installed.with_extension("new");
+    std::fs::copy(program("zone-relay"), &next).expect("a copy of zone-relay");
+    std::fs::rename(&next, installed).expect("renamed");
+}
+
+fn landlock_is_there(host: &Host) -> bool {
+    host.status()["processes"].to_string().contains(", restricted")
 }
