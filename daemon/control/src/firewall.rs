@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::{Instant, timeout};
-use zone_firewall_protocol::client::{AskError, ask};
+use zone_firewall_protocol::client::{AskError, ask_on};
 use zone_firewall_protocol::{Answer, Finding, FindingKind, PortRule, Purpose, Request};
 use zone_protocol::identity::Role;
 use zone_protocol::provisioning::Provisioning;
@@ -180,7 +180,7 @@ impl Firewall {
         let Some(socket) = self.broker.clone() else {
             return Err(FirewallError::Unreachable("there is no broker".to_owned()));
         };
-        let asking = tokio::task::spawn_blocking(move || ask(connect(&socket)?, &request));
+        let asking = tokio::task::spawn_blocking(move || ask_on(connect(&socket)?, &request));
         match timeout(BROKER_TIMEOUT, asking).await {
             Ok(Ok(answer)) => answer.map_err(|error: AskError| FirewallError::Unreachable(error.to_string())),
             Ok(Err(error)) => {

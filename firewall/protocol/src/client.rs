@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::message::{Answer, MAX_LINE_BYTES, Request};
@@ -30,8 +30,14 @@ pub enum AskError {
     NotAnAnswer,
 }
 
+/// Asks the broker that listens at this path, see [`ask_on`].
+pub fn ask(socket: &Path, request: &Request) -> Result<Answer, AskError> {
+    let connected = UnixStream::connect(socket);
+    ask_on(connected.map_err(|source| AskError::Connect { path: socket.to_owned(), source })?, request)
+}
+
 /// Asks the broker at the other end of a connection, and waits for the answer, at most 20 s for each read and write. Blocks.
-pub fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, AskError> {
+pub fn ask_on(mut stream: UnixStream, request: &Request) -> Result<Answer, AskError> {
     stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(AskError::Broken)?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(AskError::Broken)?;
     let line = serde_json::to_string(request).map_err(|_| AskError::NotAnAnswer)? + "\n";
