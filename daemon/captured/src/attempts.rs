@@ -15,6 +15,8 @@ pub enum Right {
     Killed,
     /// The call fails, as one that is not permitted.
     Eperm,
+    /// The call fails so, or the process ends: a service manager may forbid it as well, and more strictly.
+    Refused,
     /// The call fails, as one that this kernel does not have.
     Enosys,
     /// Landlock refuses it with this error, from this version on. An older kernel may carry it out.

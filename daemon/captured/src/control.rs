@@ -45,7 +45,7 @@ fn as_control(attempt: Attempt) -> Option<Attempt> {
         "bind(listener)" => Right::Harmless("what listens is bound already"),
         "listener: shutdown, listen, accept4" => Right::Harmless("it opens and closes its ports so"),
         "pidfd_open(other)" => Right::Harmless("it tells when a process ends, and gives no power over it"),
-        "x32: socket(AF_INET)" => Right::Eperm,
+        "x32: socket(AF_INET)" => Right::Refused,
         "execve(/bin/true)" | "clone" | "seccomp(SECCOMP_SET_MODE_FILTER)" | "kill(other, SIGCONT)" => {
             return None;
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -44,6 +44,7 @@ pub enum Entry {
 
 /// A thread that does as it is told. Dropped, it goes on with what it was doing, and so do the others.
 pub struct Injection {
+    process: Pid,
     thread: Pid,
     others: Vec<Pid>,
     saved: user_regs_struct,
@@ -75,6 +76,7 @@ impl Injection {
             code.iter().find_map(place).expect("any library has these two bytes somewhere")
         };
         Self {
+            process,
             thread,
             others: threads,
             saved,
@@ -161,6 +163,8 @@ impl Drop for Injection {
             }
             return;
         }
+        // It may have lost this thread alone, or be another program by now.
+        let _ = kill(self.process, Signal::SIGKILL);
         // Whoever started it waits in vain until its tracer has waited for each thread.
         let mut left: Vec<_> = threads.copied().collect();
         let deadline = Instant::now() + CALL_TIMEOUT;
@@ -201,6 +205,10 @@ fn wait(thread: Pid, others: &[Pid]) -> Option<WaitStatus> {
             let _ = waitpid(*other, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
         }
         match waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
+            // A filter of somebody else's may end the one thread. The end of a process' first one is not told before the others'.
+            Ok(WaitStatus::StillAlive) if is_dead(thread) => {
+                return Some(WaitStatus::Signaled(thread, Signal::SIGSYS, false));
+            }
             Ok(WaitStatus::StillAlive) => {
                 assert!(Instant::now() < deadline, "thread {thread} does not come back from a call");
                 std::thread::sleep(Duration::from_micros(200));
@@ -210,4 +218,8 @@ fn wait(thread: Pid, others: &[Pid]) -> Option<WaitStatus> {
             Err(error) => panic!("thread {thread}: {error}"),
         }
     }
+}
+
+fn is_dead(thread: Pid) -> bool {
+    std::fs::read_to_string(format!("/proc/{thread}/status")).is_ok_and(|status| status.contains("State:\tZ"))
 }

@@ -16,7 +16,7 @@ mod system;
 pub use attempts::{Attempt, Captured, Right};
 pub use control::{SYSLOG, control};
 pub use injection::{Called, Injection, Stopped};
-pub use play::{Scene, Target, Trials, datagram, listens, play, threads};
+pub use play::{Scene, Target, datagram, listens, play, threads};
 pub use sockets::{SERVICE_MANAGER, SOCKETS_AT_HAND, SOCKETS_OF_ITS_OWN};
 pub use surroundings::{Surroundings, User};
 pub use system::{FILES_AND_PROGRAMS, KERNEL, PROCESSES};

@@ -63,13 +63,12 @@ fn capture(relay: bool, address: &str) -> ExitCode {
     let own = nix::unistd::User::from_name(packaged.program()).expect("the user database").expect("its user");
     let user = User { uid: own.uid.as_raw(), gid: own.gid.as_raw() };
     let mut around = Surroundings::new(Path::new(BELOW), ADDRESS.into(), user);
-    let trials = play(&mut packaged, &mut around, &attempts);
-    print!("{}", trials.table);
-    println!("{} attempts, {} came to something else than they should", attempts.len(), trials.wrong.len());
-    for line in &trials.wrong {
+    let wrong = play(&mut packaged, &mut around, &attempts);
+    println!("{} attempts, {} came to something else than they should", attempts.len(), wrong.len());
+    for line in &wrong {
         println!("WRONG: {line}");
     }
-    if trials.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Packaged {

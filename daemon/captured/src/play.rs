@@ -42,31 +42,23 @@ pub trait Scene {
     fn renew(&mut self);
 }
 
-/// What came of the attempts.
-#[derive(Debug, Default)]
-pub struct Trials {
-    /// A line for each.
-    pub table: String,
-    /// The lines of those that came to something else than they should.
-    pub wrong: Vec<String>,
-}
-
 /// What became of an attempt.
 struct Outcome {
     called: Called,
     reached: Vec<&'static str>,
 }
 
-/// Makes every attempt, each with a fresh process.
-pub fn play(scene: &mut impl Scene, around: &mut Surroundings, attempts: &[Attempt]) -> Trials {
-    let mut trials = Trials::default();
+/// Makes every attempt, each with a fresh process, and prints a line about it. Returns the lines of those that came to
+/// something else than they should.
+pub fn play(scene: &mut impl Scene, around: &mut Surroundings, attempts: &[Attempt]) -> Vec<String> {
+    let mut wrong = Vec::new();
     for (turn, trial) in attempts.iter().enumerate() {
         let target = scene.target();
         let outcome = attempt(&target, around, trial, turn);
         let line = format!("{:58} {}", trial.name, outcome.words(trial.right));
-        trials.table.extend([line.as_str(), "\n"]);
+        println!("{line}");
         if !outcome.is_right(trial.right, target.landlock) {
-            trials.wrong.push(line);
+            wrong.push(line);
         }
         // Whatever is left of it is no process that another attempt should be made with.
         let _ = kill(target.process, Signal::SIGKILL);
@@ -77,7 +69,7 @@ pub fn play(scene: &mut impl Scene, around: &mut Surroundings, attempts: &[Attem
         });
         scene.renew();
     }
-    trials
+    wrong
 }
 
 /// Has a thread of the process make an attempt. `turn` says which thread.
@@ -137,6 +129,7 @@ impl Outcome {
         let fits = match right {
             Right::Killed => self.called == Err(Stopped::Killed),
             Right::Eperm => refused(nix::errno::Errno::EPERM),
+            Right::Refused => refused(nix::errno::Errno::EPERM) || self.called == Err(Stopped::Killed),
             Right::Enosys => refused(nix::errno::Errno::ENOSYS),
             Right::Closed { since, .. } if landlock < since => return self.called != Err(Stopped::Killed),
             Right::Closed { error, .. } => refused(error),

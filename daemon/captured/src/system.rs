@@ -267,7 +267,7 @@ pub const KERNEL: &[Attempt] = &[
     },
     Attempt {
         name: "x32: getpid",
-        right: Right::Eperm,
+        right: Right::Refused,
         make: |c| c.injection.enter(Entry::X32, libc::SYS_getpid, &[]),
     },
     Attempt {

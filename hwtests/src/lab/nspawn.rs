@@ -169,6 +169,8 @@ fn start(
         "--console=pipe",
         // A real machine's root may do this; without a private network nspawn doesn't let it.
         "--capability=CAP_NET_ADMIN",
+        // nor by itself this: what a service gives up by landlock.
+        "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
     ]
     .map(str::to_owned)
     .to_vec();

@@ -1,6 +1,7 @@
 //! *install*: the appliance, from a bare host to a first session and back to a bare host.
 
 mod broker;
+mod captured;
 mod hands;
 mod processes;
 mod story;
@@ -45,6 +46,7 @@ pub(crate) fn suite() -> Suite {
         .needs(&deb),
     ];
     cases.extend(broker::cases().into_iter().map(|case| case.needs(&deb)));
+    cases.extend(captured::cases().into_iter().map(|case| case.needs(&deb)));
     cases.extend(wrong::cases().into_iter().map(|case| case.needs(&deb)));
     Suite { name: "install", about: "the appliance, from a bare host to a first session and back", cases }
 }

@@ -20,8 +20,8 @@ pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The programs that are built for the packages.
 pub(crate) const PROGRAMS: [&str; 5] =
     ["zone-proxy", "zone-relay", "zone-firewall", "zone-installer", "zone-installer-helper"];
-/// What is packaged, what writes its manual, and the peers that it is tested with.
-const PACKAGES: [&str; 7] = [
+/// What is packaged, what writes its manual, the peers that it is tested with, and what captures a process of it.
+const PACKAGES: [&str; 8] = [
     "zone-proxy",
     "zone-relay",
     "zone-firewall",
@@ -29,6 +29,7 @@ const PACKAGES: [&str; 7] = [
     "zone-generate",
     "zone-module",
     "zone-endpoint",
+    "zone-captured",
 ];
 /// What separates flags in `CARGO_ENCODED_RUSTFLAGS`.
 const UNIT: &str = "\u{1f}";

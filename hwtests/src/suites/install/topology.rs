@@ -20,15 +20,20 @@ pub(crate) fn deb_needs() -> [Need; 7] {
 
 /// A bare appliance between the internet, with an endpoint on it, and the inside, with the Module Server and the admin.
 pub(crate) fn topology() -> Topology {
+    topology_with(|proxy| proxy)
+}
+
+/// The same with something more about the appliance.
+pub(super) fn topology_with(change: impl Fn(Host) -> Host) -> Topology {
     Topology::new()
         .link("outside")
         .link("inside")
-        .host(
+        .host(change(
             Host::booted("proxy", APPLIANCE)
                 .nic("outside", "outside", &["203.0.113.10/24", "2001:db8:113::10/64"])
                 .nic("inside", "inside", &["10.20.0.10/24", "fd00:20::10/64"])
                 .enable(&["ssh.service"]),
-        )
+        ))
         .host(Host::netns("internet").nic("eth0", "outside", &["203.0.113.2/24", "2001:db8:113::2/64"]))
         .host(
             Host::chroot("outpost", APPLIANCE)
