@@ -6,6 +6,7 @@ use std::fs::DirEntry;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -110,6 +111,7 @@ impl Outcome {
         let words = match (self.called, right) {
             (Err(Stopped::Killed), _) => "killed".to_owned(),
             (Err(Stopped::Refused(error)), Right::Harmless(why)) => format!("{error:?}: {why}"),
+            (Err(Stopped::Refused(Errno::EROFS)), Right::Closed { .. }) => "EROFS: its service".to_owned(),
             (Err(Stopped::Refused(error)), Right::Closed { .. }) => format!("{error:?}: landlock"),
             (Err(Stopped::Refused(error)), _) => format!("{error:?}"),
             (Ok(value), Right::Harmless(why)) => format!("allowed ({value}): {why}"),
@@ -128,11 +130,12 @@ impl Outcome {
         let refused = |error| self.called == Err(Stopped::Refused(error));
         let fits = match right {
             Right::Killed => self.called == Err(Stopped::Killed),
-            Right::Eperm => refused(nix::errno::Errno::EPERM),
-            Right::Refused => refused(nix::errno::Errno::EPERM) || self.called == Err(Stopped::Killed),
-            Right::Enosys => refused(nix::errno::Errno::ENOSYS),
+            Right::Eperm => refused(Errno::EPERM),
+            Right::Refused => refused(Errno::EPERM) || self.called == Err(Stopped::Killed),
+            Right::Enosys => refused(Errno::ENOSYS),
             Right::Closed { since, .. } if landlock < since => return self.called != Err(Stopped::Killed),
-            Right::Closed { error, .. } => refused(error),
+            // What its service manager made read-only for it is refused before landlock is asked.
+            Right::Closed { error, .. } => refused(error) || refused(Errno::EROFS),
             Right::Reaches { .. } => self.called.is_ok(),
             Right::Harmless(_) => true,
         };
