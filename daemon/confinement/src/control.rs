@@ -212,6 +212,7 @@ fn sockets(calls: &mut Calls, own: Control) {
         (libc::SOL_SOCKET, libc::SO_SNDTIMEO),
         (libc::SOL_SOCKET, libc::SO_SNDBUF),
         (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+        (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
     ];
     if own.connects {
         internet.extend([(libc::SOCK_DGRAM, 0), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)]);
