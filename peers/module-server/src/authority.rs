@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use zone_protocol::identity::{Identity, Label, Role};
 
 use crate::control::ControlClient;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names};
 use crate::provision;
 use crate::trust::{self, Outcome};
 use crate::zone::{Bundle, Need, ProxyEntry, Replacement, Zone};
@@ -248,8 +248,8 @@ pub fn next_step(zone: &Zone, role: Role) -> Result<Option<String>> {
             Some(format!("{renew} goes on: the new one signs once every proxy has it"))
         }
         _ if !without.is_empty() => Some(format!(
-            "{renew} --out DIR writes certificates for {} parties that have none of the new one",
-            without.len()
+            "'zone-module authority renew {role} --out DIR' writes certificates for those that have none of the new one: {}",
+            names(&without)
         )),
         _ if all.is_empty() => Some(format!("{retire} takes the old one out")),
         _ => Some(format!("{retire} takes the old one out, once the bundles of {renew} are at their places")),

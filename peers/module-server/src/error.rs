@@ -307,7 +307,7 @@ pub(crate) fn legible(text: &str) -> String {
 }
 
 /// The first of many, and how many more.
-fn names(parties: &[Identity]) -> String {
+pub(crate) fn names(parties: &[Identity]) -> String {
     const MAX_NAMED: usize = 20;
     let named: Vec<_> = parties.iter().take(MAX_NAMED).map(|party| party.name.to_string()).collect();
     match parties.len() - named.len() {

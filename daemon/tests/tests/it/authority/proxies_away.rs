@@ -1,11 +1,15 @@
-//! Proxies that are away while an authority is replaced, and copies of the zone directory that know nothing of it.
+//! Proxies that are away while an authority is replaced, keys that are lost, and copies of the zone directory that know
+//! nothing of it.
 
 use zone_protocol::trust::Trust;
 use zone_tests::control::Client;
 use zone_tests::host::Host;
 use zone_tests::process::{fail, run, succeed};
-use zone_tests::zone::Zone;
+use zone_tests::session::Session;
+use zone_tests::target::echo;
+use zone_tests::zone::{Service, Zone};
 
+use super::busy::copy;
 use super::orderly::{copy_zone, in_directory};
 
 #[test]
@@ -99,6 +103,43 @@ fn an_authority_is_not_retired_while_a_party_has_no_certificate_of_the_new_one()
     let told = fail(&mut zone.cli(&["authority", "retire", "endpoint"]), b"");
     assert!(told.contains("would be shut out: b;"), "{told}");
     succeed(&mut zone.cli(&["authority", "retire", "endpoint", "--anyway"]), b"");
+}
+
+/// As after a disk that was restored without them, or a safe that nobody can open.
+#[test]
+fn authorities_whose_keys_are_lost_are_replaced_and_nobody_visits_a_proxy() {
+    let host = Host::start("");
+    let zone = Zone::with(&host);
+    let service = Service { name: "sealed", port: 8, target: echo().to_string(), end_to_end: true };
+    let _endpoint = zone.endpoint(&host, "e0", &[service]);
+    for role in ["endpoint", "module-server", "zone-proxy"] {
+        std::fs::remove_file(zone.path().join(format!("ca/{role}.key"))).expect("a key");
+    }
+    fail(&mut zone.cli(&["rotate", "p1"]), b"");
+    for role in ["endpoint", "module-server", "zone-proxy"] {
+        let out = zone.beside(role);
+        succeed(&mut zone.cli(&["authority", "renew", role, "--out", &out.to_string_lossy()]), b"");
+        copy(&out.join("endpoint/e0"), &zone.beside("e0"));
+        succeed(&mut zone.cli(&["authority", "retire", role]), b"");
+    }
+    succeed(&mut zone.cli(&["rotate", "p1"]), b"");
+    let mut session = Session::connect(&zone, "e0:sealed");
+    session.exchanges(b"by three new authorities");
+}
+
+#[test]
+fn two_that_renew_at_once_make_one_authority() {
+    let host = Host::start("");
+    let zone = Zone::with(&host);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut command = zone.cli(&["authority", "renew", "endpoint"]);
+            scope.spawn(move || succeed(&mut command, b""));
+        }
+    });
+    assert_eq!(anchors(&host, &zone), 2);
+    succeed(&mut zone.cli(&["authority", "retire", "endpoint"]), b"");
+    assert_eq!(anchors(&host, &zone), 1);
 }
 
 fn two(first: &Host, second: &Host) -> Zone {
