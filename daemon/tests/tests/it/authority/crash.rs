@@ -1,5 +1,5 @@
-//! `zone-module` is killed at every change of a name in a directory while it replaces an authority, and run again: the end
-//! is the same as without the kill, and one new authority was made.
+//! `zone-module` is killed at every change of a name in a directory, and whenever it tells a proxy something, while it
+//! replaces an authority, and run again: the end is the same as without the kill, and one new authority was made.
 //!
 //! The same zone has its authority replaced again and again, so each kill meets what the ones before it have left. What is
 //! written before it has its name is seen by nobody, so kills in between change nothing.
@@ -23,9 +23,9 @@ use zone_tests::{skip, target};
 
 use super::busy::copy;
 
-/// What gives names to files, and takes them away.
-const NAMES: &str =
-    "rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,mkdir,mkdirat,symlink,symlinkat";
+/// What gives names to files and takes them away, and what reaches a proxy.
+const CHANGES: &str = "rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,mkdir,mkdirat,symlink,symlinkat,\
+                       connect,sendto,sendmsg,writev";
 
 #[test]
 fn a_replacement_for_endpoints_that_is_killed_anywhere_ends_as_one_that_is_not() {
@@ -89,7 +89,7 @@ fn kill_everywhere(test: &str, role: Role) {
         scene.is_replaced(&before);
     }
     println!("{role}: {kills} kills, {} calls were not made that often: {missed:?}", missed.len());
-    assert!(kills >= 15 && missed.len() <= 4, "{kills} kills; {missed:?}");
+    assert!(kills >= 40 && missed.len() <= 8, "{kills} kills; {missed:?}");
 }
 
 /// A zone with a proxy, an endpoint that runs and another Module Server.
@@ -133,7 +133,7 @@ impl Scene {
     /// Runs a command to its end: the calls that it makes, each by its name and how many of that name came before.
     fn calls(&self, words: &[String]) -> Vec<(String, usize)> {
         let log = self.zone.beside("trace");
-        succeed(&mut self.traced(&log, &[format!("trace={NAMES}")], words), b"");
+        succeed(&mut self.traced(&log, &[format!("trace={CHANGES}")], words), b"");
         let text = std::fs::read_to_string(&log).expect("what strace wrote");
         let mut calls: Vec<(String, usize)> = Vec::new();
         for name in text.lines().filter_map(|line| Some(line.split_once('(')?.0)) {
