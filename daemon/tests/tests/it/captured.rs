@@ -10,6 +10,7 @@ use std::net::{Ipv6Addr, TcpListener};
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zone_captured::{
     Attempt, SERVICE_MANAGER, SYSLOG, Scene, Surroundings, Target, User, datagram, play, threads,
@@ -50,6 +51,8 @@ struct Stage<'a> {
     host: Host,
     role: Role,
     manager: Option<&'a Manager>,
+    /// The relay that serves.
+    relay: Option<Pid>,
 }
 
 impl<'a> Stage<'a> {
@@ -63,7 +66,7 @@ impl<'a> Stage<'a> {
         let zone = Zone::init();
         let mut provision = zone.provision_command(&host);
         succeed(provision.args(["--listen", "::1"]), host.payload().as_bytes());
-        Self { host, role, manager }
+        Self { host, role, manager, relay: None }
     }
 
     /// Makes every attempt, prints what came of them, and finds nothing that is more than it should be.
@@ -85,6 +88,7 @@ impl<'a> Stage<'a> {
 impl Scene for Stage<'_> {
     fn target(&mut self) -> Target {
         let relay = serving(&self.host);
+        self.relay = Some(relay);
         // What a host's control closes by landlock, it says itself; a relay closes it by seccomp as well.
         let landlock = landlock(&self.host);
         match self.role {
@@ -104,6 +108,10 @@ impl Scene for Stage<'_> {
     }
 
     fn renew(&mut self) {
+        // A relay whose listeners a captured control has closed is no relay for the next attempt.
+        if let Some(relay) = self.relay.take() {
+            let _ = kill(relay, Signal::SIGKILL);
+        }
         let manager = self.manager;
         self.host.restart_by(|command| adopted(manager, command));
     }
