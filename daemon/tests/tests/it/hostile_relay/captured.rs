@@ -121,7 +121,7 @@ fn what_a_relay_says_never_stands_as_controls_word() {
         "{metrics}"
     );
     assert!(!metrics.contains("99999") && !metrics.contains("garbage"), "{metrics}");
-    assert_eq!(metrics.matches("# EOF").count(), 1, "{metrics}");
+    assert!(!metrics.contains("# EOF"), "a relay does not end the text: {metrics}");
     assert!(scene.host.metric(&scene.zone, "zone_proxy_relay_metrics_dropped_total") >= 4);
 }
 
