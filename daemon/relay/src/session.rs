@@ -55,6 +55,7 @@ async fn run(context: Arc<Context>, mut caller: AdmittedConnection, connected: C
     let copy = BidirectionalCopy::new(caller.stream, early, stream, answered, idle, &context.metrics);
     let entry = Some(entry);
     let mut session = Session { context: &context, began: Instant::now(), copy, reason: ABORTED, entry };
+    zone_watchdog::fault::reached("session");
     let ended = tokio::select! {
         biased;
         reason = caller.registered.termination.terminated() => Err(terminated(reason, "caller_not_admitted")),

@@ -39,11 +39,13 @@ pub fn address() -> Ipv4Addr {
 
 /// The folder of the programs under test.
 pub fn programs() -> PathBuf {
-    let folder = std::env::var_os("ZONE_BIN_DIR").map(PathBuf::from).or_else(|| {
-        let own = std::env::current_exe().ok()?;
-        Some(own.parent()?.parent()?.to_owned())
-    });
-    folder.unwrap_or_default()
+    std::env::var_os("ZONE_BIN_DIR").map_or_else(built_with_tests, PathBuf::from)
+}
+
+/// The folder of the programs that were built together with this test, with debug assertions: they panic on demand.
+pub fn built_with_tests() -> PathBuf {
+    let own = std::env::current_exe().expect("this test's program");
+    own.parent().and_then(Path::parent).expect("its folder's folder").to_owned()
 }
 
 /// The folder of the programs of an earlier version, where they were built.

@@ -39,15 +39,21 @@ impl Manager {
 
     /// The same with relays of another user, whom the daemon may not signal.
     pub fn start_relays_as(user: &'static str) -> Self {
-        Self::start_programs(user, None)
+        Self::start_programs(user, None, "")
     }
 
     /// The same with another program in the relay's place, which the daemon's user can start.
     pub fn start_in_place_of_relays(program: &Path) -> Self {
-        Self::start_programs(USER, Some(program))
+        Self::start_programs(USER, Some(program), "")
     }
 
-    fn start_programs(user: &'static str, in_place: Option<&Path>) -> Self {
+    /// The same with relays of this program, which the daemon's user can start, told where to panic
+    /// (see [`zone_watchdog::fault`]).
+    pub fn start_of(relay: &Path, fault: &str) -> Self {
+        Self::start_programs(USER, Some(relay), fault)
+    }
+
+    fn start_programs(user: &'static str, in_place: Option<&Path>, fault: &str) -> Self {
         let folder = crate::folder();
         let relay = program_for_others("zone-relay", folder.path());
         let program = in_place.map_or_else(|| relay.clone(), Path::to_owned);
@@ -65,6 +71,7 @@ impl Manager {
             let listener = UnixListener::bind(folder.path().join(socket)).expect("a socket");
             open(&folder.path().join(socket)).expect("our socket");
             let (relays, folder) = (Arc::clone(&relays), folder.path().to_owned());
+            let fault = fault.to_owned();
             thread::spawn(move || {
                 while let Ok((channel, _)) = listener.accept() {
                     let mut relay = Command::new(&program);
@@ -74,6 +81,7 @@ impl Manager {
                         .stdout(Stdio::null())
                         .stderr(Stdio::inherit());
                     relay.env("NOTIFY_SOCKET", folder.join("notify")).env("WATCHDOG_USEC", "400000");
+                    relay.env(zone_watchdog::fault::VARIABLE, &fault);
                     let started = as_user(&mut relay, user).spawn().expect("a relay");
                     locked(&relays).push(started);
                 }

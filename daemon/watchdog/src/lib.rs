@@ -22,6 +22,8 @@
 //! # });
 //! ```
 
+pub mod fault;
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,6 +107,7 @@ impl Heartbeat {
         if self.round.changed().await.is_err() {
             return std::future::pending().await;
         }
+        fault::reached(self.task.name);
         let round = *self.round.borrow_and_update();
         self.task.answered.store(round, Ordering::Release);
         self.watchdog.answered.notify_waiters();

@@ -2,6 +2,7 @@
 
 mod control_dies;
 mod managed;
+mod panics;
 mod relay_dies;
 mod start;
 mod stop;
