@@ -49,6 +49,7 @@ fn a_provisioned_proxy_goes_on_when_its_clock_is_set_back_a_year() {
     // Whoever asks at 17488 has a certificate from this proxy's future: both say so, with the times.
     let told = fail(&mut zone.cli(&["status", "p1"]), b"");
     assert!(told.contains("not valid at this time by its clock: compare the clocks"), "{told}");
+    host.control.says("and now is");
     let said = host.control.said();
     let line = said.lines().find(|line| line.contains("and now is")).expect("a line about the times");
     assert!(line.contains("spiffe://plant/module-server/module-1 is valid from"), "{line}");
