@@ -122,16 +122,16 @@ fn the_keys_of_17488_are_no_good_for_17487_and_neither_pair_is_good_for_a_client
 
 /// A session is the relay's, and its port has other keys.
 #[test]
-fn fifty_sessions_move_data_while_all_keys_are_replaced_and_none_is_lost() {
+fn two_hundred_sessions_move_data_while_all_keys_are_replaced_and_none_is_lost() {
     let host = Host::start("");
     let zone = Zone::with(&host);
     // An endpoint may have 32 at a time.
-    let ids = ["host-7", "host-8"];
+    let ids = ["host-1", "host-2", "host-3", "host-4", "host-5", "host-6", "host-7"];
     let echo = || Service { name: "echo", port: 7, target: target::echo().to_string(), end_to_end: false };
     let _endpoints = ids.map(|id| zone.endpoint(&host, id, &[echo()]));
     let connect =
         |id: &&str| Session::start(&mut zone.cli(&["connect", "--end-to-end", "off", &format!("{id}:echo")]));
-    let mut sessions: Vec<_> = ids.iter().cycle().take(50).map(connect).collect();
+    let mut sessions: Vec<_> = ids.iter().cycle().take(200).map(connect).collect();
     for session in &mut sessions {
         session.exchanges(b"before");
     }
@@ -152,7 +152,7 @@ fn fifty_sessions_move_data_while_all_keys_are_replaced_and_none_is_lost() {
         assert!(status.success(), "{said}");
     }
     assert_eq!(host.relay(), before, "the relay is the same");
-    println!("50 sessions, {rounds} rounds while keys were replaced");
+    println!("200 sessions, {rounds} rounds while keys were replaced");
 }
 
 /// The proxy of a token is known by its keys and its proof: the way out of everything above.
