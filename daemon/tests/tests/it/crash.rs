@@ -299,7 +299,9 @@ impl Victim {
             kinds.sort_unstable();
             // The list of sessions begins with the first one.
             kinds.retain(|kind| *kind != "sessions");
-            others.len() == 1 && one && kinds == if member { vec!["json", "sock"] } else { Vec::new() }
+            others.len() == 1
+                && one
+                && kinds == if member { vec!["json", "notes", "sock"] } else { Vec::new() }
         });
     }
 }
