@@ -189,7 +189,9 @@ impl Run {
 
     /// The examples in documentation, which nextest does not run.
     fn doc_tests(&self, programs: &Path, filter: Option<&str>) -> Result<Count> {
-        let mut command = workspace::cargo(&["test", "--workspace", "--no-fail-fast", "--doc"]);
+        let mut command = workspace::cargo(&["test", "--no-fail-fast", "--doc"]);
+        // rustdoc reads a crate for as long whether it finds an example in it or none.
+        command.args(workspace::crates_with_examples()?.iter().flat_map(|name| ["-p", name]));
         command.args(filter);
         self.count(command, programs, false, filter.is_some())
     }
