@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 use super::command::{COMMAND_TIMEOUT, run, succeed};
 use super::error::{Context, Result};
 
+/// Root's home in these roots, as in any Debian (passwd(5)).
+pub const ROOT_HOME: &str = "/root";
+
 const SUITE: &str = "bookworm";
 /// Changes when a root is made otherwise than before, so that no old one is taken.
 const RECIPE: &str = "1";

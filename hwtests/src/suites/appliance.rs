@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::lab::roots::ROOT_HOME;
 use crate::lab::{Cmd, Context, Error, Output, Result, Scene, Terminal};
 
 /// How long an installation may take.
@@ -53,10 +54,10 @@ pub(crate) fn prepare(scene: &mut Scene<'_>, format: Format, client: &str) -> Re
     let places = scene.places();
     let file = places.package(&format.file("zone-installer", 1))?;
     scene.step("the appliance gets the package zone-installer, packages and a trusted key", |scene| {
-        put_file(scene, &file, "/root")?;
+        put_file(scene, &file, ROOT_HOME)?;
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        scene.must("proxy", &format.install(&format!("/root/{name}")))?;
-        scene.must("proxy", &Cmd::sh(format!("rm /root/{name}")))?;
+        scene.must("proxy", &format.install(&format!("{ROOT_HOME}/{name}")))?;
+        scene.must("proxy", &Cmd::sh(format!("rm {ROOT_HOME}/{name}")))?;
         fill_drop_folder(scene)?;
         let key = places.packages.join("development-key.pub");
         put_file(scene, &key, KEYS)?;

@@ -1,5 +1,6 @@
 //! A managed machine on the internet: an endpoint with an ssh server of its own behind it.
 
+use crate::lab::roots::ROOT_HOME;
 use crate::lab::{Cmd, Context, Process, Result, Scene};
 use crate::suites::parties::{SHARED, START_TIMEOUT, module};
 
@@ -16,7 +17,7 @@ impl Outpost {
     /// [`SHARED`]. The endpoint's id is the host's name.
     pub(crate) fn start(scene: &mut Scene<'_>, server: &str, host: &str, dials: &str) -> Result<Self> {
         let (inside, outside) = (scene.host(server)?, scene.host(host)?);
-        outside.put("/root/name", format!("{host}\n").as_bytes(), 0o644)?;
+        outside.put(&format!("{ROOT_HOME}/name"), format!("{host}\n").as_bytes(), 0o644)?;
         let dir = inside.dir().display().to_string();
         let config = format!("{dir}/outpost-ssh");
         scene.must(
@@ -31,7 +32,11 @@ impl Outpost {
                 &format!("{dir}/outpost-key"),
             ]),
         )?;
-        outside.put("/root/.ssh/authorized_keys", &inside.get(&format!("{dir}/outpost-key.pub"))?, 0o600)?;
+        outside.put(
+            &format!("{ROOT_HOME}/.ssh/authorized_keys"),
+            &inside.get(&format!("{dir}/outpost-key.pub"))?,
+            0o600,
+        )?;
         let host_key = outside.get("/etc/ssh/ssh_host_ed25519_key.pub")?;
         let known = format!("{host} {}", String::from_utf8_lossy(&host_key));
         inside.put(&format!("{dir}/outpost-known"), known.as_bytes(), 0o644)?;
@@ -57,13 +62,11 @@ impl Outpost {
                     b"\n[[service]]\nname = \"ssh\"\nport = 22\ntarget = \"127.0.0.1:22\"\nend_to_end = \"off\"\n",
                 );
             }
-            outside.put(&format!("/root/endpoint/{name}"), &bytes, 0o600)?;
+            outside.put(&format!("{ROOT_HOME}/endpoint/{name}"), &bytes, 0o600)?;
         }
-        let run = Cmd::new(format!("{SHARED}/zone-endpoint")).args([
-            "run",
-            "--config",
-            "/root/endpoint/zone-endpoint.toml",
-        ]);
+        let run = Cmd::new(format!("{SHARED}/zone-endpoint"))
+            .args(["run", "--config"])
+            .arg(format!("{ROOT_HOME}/endpoint/zone-endpoint.toml"));
         let endpoint = scene.spawn(host, "zone-endpoint", &run)?;
         Ok(Self { host: host.to_owned(), config, _sshd: sshd, _endpoint: endpoint })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::appliance::INSTALL_TIMEOUT;
 use super::parties::{ByHand, init_zone, module, provision};
-use crate::lab::roots::APPLIANCE;
+use crate::lab::roots::{APPLIANCE, ROOT_HOME};
 use crate::lab::{
     Case, Cmd, Context, Expected, Host, Need, Probe, Result, Scene, Suite, Topology, tcp_probe,
 };
@@ -137,8 +137,11 @@ fn installed(scene: &mut Scene<'_>) -> Result<()> {
     everyone_sees(scene, "before installation", &[])?;
     let package = scene.places().package("zone-proxy_0.1.0-1")?;
     let bytes = std::fs::read(&package).during(|| format!("can't read {}", package.display()))?;
-    scene.host("proxy")?.put("/root/zone-proxy.deb", &bytes, 0o644)?;
-    scene.must("proxy", &Cmd::sh("dpkg --install /root/zone-proxy.deb").limit(INSTALL_TIMEOUT))?;
+    scene.host("proxy")?.put(&format!("{ROOT_HOME}/zone-proxy.deb"), &bytes, 0o644)?;
+    scene.must(
+        "proxy",
+        &Cmd::sh(format!("dpkg --install {ROOT_HOME}/zone-proxy.deb")).limit(INSTALL_TIMEOUT),
+    )?;
     everyone_sees(scene, "with the package, which starts nothing", &[])?;
     scene.must("proxy", &Cmd::sh(SET_UP).limit(INSTALL_TIMEOUT))?;
     everyone_sees(scene, "installed", &[PROVISIONING])?;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::lab::roots::ROOT_HOME;
 use crate::lab::{Cmd, Result, Scene};
 
-/// Where a host changes by itself or by being administered, and why that is nobody's leaving.
+/// Where a host changes by itself or by being administered, and why that is nobody's leaving. `~` is root's home.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("/dev", "made anew at each boot"),
     ("/proc", "the kernel's"),
@@ -30,14 +31,14 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("/var/lib/dpkg/status-old", "dpkg's copy of its database before the last change"),
     ("/var/lib/dpkg/triggers", "dpkg's own locks"),
     (
-        "/root/.rpmdb",
+        "~/.rpmdb",
         "Debian's rpm keeps its database here, and it grows with each change; what it lists is compared",
     ),
     ("/var/lib/systemd", "random seed, clock and the like"),
     ("/var/lib/private", "made by systemd for services with users of the moment"),
     ("/var/cache/private", "the same"),
     ("/var/lib/sudo", "who was greeted by sudo"),
-    ("/root/.bash_history", "nobody's"),
+    ("~/.bash_history", "nobody's"),
 ];
 
 /// How long looking at every file may take.
@@ -53,7 +54,7 @@ find / -xdev "$@" -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256
 /// Packages, users, units and their states, listening ports. Units of logins come and go, and some of systemd's own
 /// run for a while after somebody asked them something. Targets do nothing.
 const STATE: &str = r#"
-echo '== packages'; dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\n'; [ ! -d /root/.rpmdb ] || rpm -qa | sort
+echo '== packages'; dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\n'; [ ! -d ~root/.rpmdb ] || rpm -qa | sort
 echo '== users'; getent passwd; getent group; cut -d: -f1,2 /etc/shadow
 echo '== unit files'; systemctl list-unit-files --no-legend --no-pager | awk '$2 != "transient" {print $1, $2}'
 echo '== units'; systemctl list-units --plain --no-legend --no-pager --type=service,socket,path,timer |
@@ -75,7 +76,7 @@ impl Snapshot {
         let host = scene.host(host)?;
         let mut except = Vec::new();
         for (path, _) in EXCEPTIONS {
-            except.extend(["-path", path, "-o"]);
+            except.extend(["-path".to_owned(), path.replace('~', ROOT_HOME), "-o".to_owned()]);
         }
         except.pop();
         let files = Cmd::sh(FILES).arg("sh").arg("(").args(except).arg(")").limit(LISTING_TIMEOUT);

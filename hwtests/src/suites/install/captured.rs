@@ -34,7 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .shows(&["R-1"]),
         Case::new(
-            "a relay that does not obey is ended by the helper, which ends nothing else",
+            "a relay that does not follow is ended by the helper, which ends nothing else",
             topology(),
             helper,
         ),
