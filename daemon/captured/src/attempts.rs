@@ -23,14 +23,14 @@ pub enum Right {
     Closed {
         /// The version of landlock.
         since: u32,
-        /// What it says.
+        /// With which the call fails then.
         error: Errno,
     },
     /// The call is one that the process needs, and this is why it leads nowhere.
     Harmless(&'static str),
     /// The call is one that the process needs, and it reaches one of the surroundings.
     Reaches {
-        /// Which one.
+        /// The one that is reached, by the name that [`Surroundings`](crate::surroundings::Surroundings) has for it.
         what: &'static str,
         /// Why it has to be so.
         why: &'static str,

@@ -35,7 +35,7 @@ pub struct Target {
     pub landlock: u32,
 }
 
-/// Where it runs.
+/// The host on which attempts are made: it has a process to make them with, and another one after each.
 pub trait Scene {
     /// The process that serves now. Waits for one.
     fn target(&mut self) -> Target;

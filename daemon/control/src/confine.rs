@@ -27,7 +27,7 @@ const NAMES: [&str; 4] = ["/etc", "/run/systemd/resolve", "/run/NetworkManager",
 /// The port of DNS, for answers that are too long for a datagram.
 const DNS: u16 = 53;
 
-/// What came of it.
+/// What this process has given up for good, and what it could not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Confined {
     /// What is said of landlock; `None` for a process that did not try.

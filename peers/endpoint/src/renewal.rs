@@ -18,7 +18,7 @@ use crate::life::Life;
 /// What connections and sessions are made with.
 #[derive(Clone)]
 pub(crate) struct Tls {
-    /// For dialing.
+    /// The client's side, to proxies: the certificate that is shown and the anchors that proxies are checked by.
     pub(crate) client: Arc<ClientConfig>,
     /// For sessions, where it comes from the files of a configuration.
     pub(crate) end_to_end: Option<Arc<ServerConfig>>,
@@ -83,7 +83,7 @@ impl CurrentTls {
         self.files.is_some()
     }
 
-    /// What is in use.
+    /// The files that were taken up last and fit together; those on disk may be newer.
     pub(crate) fn current(&self) -> Tls {
         self.lock().tls.clone()
     }

@@ -45,7 +45,7 @@ pub enum Step {
     NotAtProxy {
         /// The proxy.
         name: Label,
-        /// What went wrong.
+        /// Why not, with the proxy's address and the step.
         error: Error,
     },
     /// The new authority signs from now on.

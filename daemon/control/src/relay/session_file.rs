@@ -25,7 +25,7 @@ pub(super) fn next(runtime_dir: &Path, generation: u64) -> PathBuf {
     path(runtime_dir, generation).with_extension("sessions.next")
 }
 
-/// What a line says.
+/// One line of the file, JSON: lines are appended as sessions begin and end.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Line {
     /// A session begins in the log.
