@@ -3,11 +3,10 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use zone_protocol::tls::refusal::{Refusal, capture};
@@ -45,12 +44,13 @@ impl HandshakeError {
     }
 }
 
-/// Accepts within the deadline. `buffer_limit` is how many bytes of ciphertext rustls may hold for this connection while
+/// Accepts until the deadline, which the caller sets when it accepts the connection, so that what comes before the handshake
+/// is within it too. `buffer_limit` is how many bytes of ciphertext rustls may hold for this connection while
 /// the socket does not take them; `None` leaves rustls' own limit.
 pub async fn handshake(
     stream: TcpStream,
     config: Arc<ServerConfig>,
-    deadline: Duration,
+    deadline: Instant,
     buffer_limit: Option<usize>,
 ) -> Result<TlsStream<TcpStream>, HandshakeError> {
     let mut refusal = None;
@@ -66,7 +66,7 @@ pub async fn handshake(
             refusal = captured.or(refusal.take());
             poll
         });
-        timeout(deadline, accepted).await
+        timeout_at(deadline, accepted).await
     };
     match (result, refusal) {
         (Ok(Ok(stream)), _) => Ok(stream),

@@ -1,8 +1,29 @@
-//! A budget for log lines that a stranger can cause at any rate.
+//! A budget for log lines that a stranger, or a peer, can cause at any rate. Every such line goes through [`within_budget!`].
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+/// Lines of one kind at once, where nothing else is said.
+pub const LOG_BURST: f64 = 20.0;
+/// Lines of one kind a second in the long run, where nothing else is said.
+pub const LOG_LINES_PER_SECOND: f64 = 1.0;
+
+/// Logs a line of a kind, unless the budget for that kind is used up: `within_budget!(budget, "kind", warn!(%peer, "no"))`. The
+/// line has a fact `held_back`: how many lines of its kind were left out before it.
+///
+/// ```
+/// let budget = zone_accept::LogBudget::default();
+/// zone_accept::within_budget!(budget, "garbage", warn!(peer = "192.0.2.1", "what came is no TLS"));
+/// ```
+#[macro_export]
+macro_rules! within_budget {
+    ($budget:expr, $kind:expr, $level:ident!($($line:tt)+)) => {
+        if let Some(held_back) = $budget.allows($kind, ::std::time::Instant::now()) {
+            ::tracing::$level!(held_back, $($line)+);
+        }
+    };
+}
 
 /// Lets a burst of lines of one kind through, then some a second, and says how many it held back.
 ///
@@ -29,6 +50,12 @@ struct Tokens {
     left: f64,
     at: Instant,
     held_back: u64,
+}
+
+impl Default for LogBudget {
+    fn default() -> Self {
+        Self::new(LOG_BURST, LOG_LINES_PER_SECOND)
+    }
 }
 
 impl LogBudget {

@@ -15,6 +15,7 @@ pub mod end;
 pub mod frame;
 pub mod message;
 pub mod note;
+mod settings;
 pub mod socket;
 
 pub use message::{

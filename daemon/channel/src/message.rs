@@ -137,8 +137,10 @@ pub struct Policy {
     /// Networks of balancers: connections from there to the endpoint port must begin with a PROXY header.
     pub balancers: Vec<IpNet>,
     /// Upper bounds.
+    #[serde(flatten, with = "crate::settings::limits")]
     pub limits: Limits,
     /// Spans of time.
+    #[serde(flatten, with = "crate::settings::timeouts")]
     pub timeouts: Timeouts,
     /// From which severity on the relay logs, by [`FromRelay::Log`] on the channel that brought this policy. `None`:
     /// to its standard error.

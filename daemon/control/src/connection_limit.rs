@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
-use zone_accept::{Limiter, Permit, source_of};
+use zone_accept::{Limiter, Permit, Unauthenticated, UnauthenticatedLimit, source_of};
 use zone_settings::Limits;
 
 /// Counts connections in all and for each source.
@@ -12,6 +13,7 @@ use zone_settings::Limits;
 pub(crate) struct ConnectionLimit {
     total: Arc<Limiter<()>>,
     sources: Arc<Limiter<IpAddr>>,
+    unauthenticated: Arc<UnauthenticatedLimit>,
 }
 
 /// Why a connection is refused before its handshake.
@@ -23,6 +25,8 @@ pub(crate) enum Refused {
     Total,
     /// `limits.control_connections_per_source` is reached.
     Source,
+    /// `limits.control_unauthenticated_connections` is reached, by connections in the midst of their handshakes.
+    Unauthenticated,
 }
 
 impl Refused {
@@ -32,6 +36,7 @@ impl Refused {
             Self::Network => "network",
             Self::Total => "limit",
             Self::Source => "limit_per_source",
+            Self::Unauthenticated => "unauthenticated_limit",
         }
     }
 
@@ -41,6 +46,7 @@ impl Refused {
             Self::Network => "not from one of control.allowed_networks",
             Self::Total => "limits.control_connections is reached",
             Self::Source => "limits.control_connections_per_source is reached",
+            Self::Unauthenticated => "limits.control_unauthenticated_connections is reached",
         }
     }
 }
@@ -53,20 +59,23 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionLimit {
-    /// Permits a connection, or says why not.
+    /// Permits a connection, and to be one that has not authenticated, or says why not.
     pub(crate) fn permit(
         &self,
         from: IpAddr,
         networks: &[IpNet],
         limits: &Limits,
-    ) -> Result<ConnectionPermit, Refused> {
+    ) -> Result<(ConnectionPermit, Unauthenticated), Refused> {
         let from = from.to_canonical();
         if !networks.is_empty() && !networks.iter().any(|network| network.contains(&from)) {
             return Err(Refused::Network);
         }
         let total = self.total.acquire((), limits.control_connections).ok_or(Refused::Total)?;
         let source = self.sources.acquire(source_of(from), limits.control_connections_per_source);
-        Ok(ConnectionPermit { _total: total, _source: source.ok_or(Refused::Source)? })
+        let permit = ConnectionPermit { _total: total, _source: source.ok_or(Refused::Source)? };
+        let unauthenticated =
+            self.unauthenticated.enter(from, limits.control_unauthenticated(), Instant::now());
+        Ok((permit, unauthenticated.ok_or(Refused::Unauthenticated)?))
     }
 }
 

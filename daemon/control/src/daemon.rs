@@ -15,6 +15,8 @@ use zone_watchdog::Watchdog;
 
 use crate::config::Config;
 use crate::confine::Confined;
+use zone_accept::LogBudget;
+
 use crate::connection_limit::ConnectionLimit;
 use crate::firewall::{self, Firewall};
 use crate::log::SetLevel;
@@ -39,6 +41,8 @@ pub struct Daemon {
     pub(crate) supervisor: Rc<Supervisor>,
     pub(crate) metrics: Rc<Metrics>,
     pub(crate) connection_limit: ConnectionLimit,
+    /// Keeps what strangers make the log say readable.
+    pub(crate) log_budget: LogBudget,
     pub(crate) firewall: Firewall,
     pub(crate) config: RefCell<Rc<Config>>,
     pub(crate) config_file: PathBuf,

@@ -113,6 +113,7 @@ impl Daemon {
             supervisor,
             metrics,
             connection_limit: ConnectionLimit::default(),
+            log_budget: zone_accept::LogBudget::default(),
             firewall: Firewall::new(&config.firewall),
             config: RefCell::new(Rc::new(config)),
             config_file: config_file.to_owned(),

@@ -14,13 +14,13 @@ mod routes;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use zone_accept::{AcceptError, EXHAUSTED_DELAY, LogBudget};
+use zone_accept::{AcceptError, EXHAUSTED_DELAY, within_budget};
 use zone_protocol::ports;
 use zone_watchdog::Heartbeat;
 
@@ -29,9 +29,6 @@ use crate::metrics::Reason;
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 256;
-/// Of each line that strangers can cause: one at once, and one in ten seconds.
-const LOG_BURST: f64 = 1.0;
-const LOG_LINES_PER_SECOND: f64 = 0.1;
 
 /// Port 17488 can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -65,18 +62,19 @@ pub(crate) fn listen(addresses: &[IpAddr]) -> Result<Vec<TcpListener>, ListenErr
 
 /// Accepts for as long as the daemon lives.
 pub(crate) async fn accept(daemon: Rc<Daemon>, listener: TcpListener, mut heartbeat: Heartbeat) {
-    let log = LogBudget::new(LOG_BURST, LOG_LINES_PER_SECOND);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = heartbeat.answer() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&daemon, stream, peer, &log),
+            Ok((stream, peer)) => admit(&daemon, stream, peer),
             Err(error) if AcceptError::of(&error) == AcceptError::Exhausted => {
-                if let Some(held_back) = log.allows("exhausted", Instant::now()) {
-                    tracing::error!(%error, times = held_back + 1, "17488 can't accept for a moment");
-                }
+                within_budget!(
+                    daemon.log_budget,
+                    "descriptors",
+                    error!(%error, "17488 can't accept for a moment")
+                );
                 sleep(EXHAUSTED_DELAY).await;
             }
             // The one connection that was next is gone; the others are not.
@@ -85,19 +83,20 @@ pub(crate) async fn accept(daemon: Rc<Daemon>, listener: TcpListener, mut heartb
     }
 }
 
-fn admit(daemon: &Rc<Daemon>, stream: TcpStream, peer: SocketAddr, log: &LogBudget) {
+fn admit(daemon: &Rc<Daemon>, stream: TcpStream, peer: SocketAddr) {
     let config = daemon.config();
     match daemon.connection_limit.permit(peer.ip(), &config.control.allowed_networks, &config.limits) {
-        Ok(permit) => {
+        Ok((permit, unauthenticated)) => {
             daemon.metrics.connections.inc();
-            spawn_local(connection::serve(Rc::clone(daemon), stream, peer, permit));
+            spawn_local(connection::serve(Rc::clone(daemon), stream, peer, permit, unauthenticated));
         }
         Err(refused) => {
             daemon.metrics.refused.get_or_create(&Reason { reason: refused.label() }).inc();
-            if let Some(held_back) = log.allows("refused", Instant::now()) {
-                let times = held_back + 1;
-                tracing::warn!(%peer, error = refused.reason(), times, "a connection to 17488 was refused");
-            }
+            within_budget!(
+                daemon.log_budget,
+                refused.label(),
+                warn!(%peer, error = refused.reason(), "a connection to 17488 was refused")
+            );
             // A reset costs this side nothing afterwards.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }

@@ -3,12 +3,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
-use tokio::net::{TcpListener, TcpStream};
-use zone_accept::{AcceptError, EXHAUSTED_DELAY, Permit};
+use tokio::net::TcpListener;
+use zone_accept::{AcceptError, EXHAUSTED_DELAY, within_budget};
 
-use crate::admission::{AdmissionRefusal, NotAdmitted, admit};
+use crate::admission::{AdmissionRefusal, Newcomer, NotAdmitted, admit};
 use crate::context::Context;
 use crate::rules::Port;
 use crate::{park, routes};
@@ -28,20 +27,21 @@ pub(crate) async fn accept_loop(
             () = context.drained() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match context.limiters.connection(&context.rules().limits) {
-                Ok(permit) => drop(tokio::spawn(serve(Arc::clone(&context), port, stream, peer, permit))),
-                Err(_) => log_refusal(&context, port, peer, &AdmissionRefusal::ConnectionLimit),
+            Ok((stream, peer)) => match Newcomer::new(&context, port, stream, peer) {
+                Ok(newcomer) => drop(tokio::spawn(serve(Arc::clone(&context), port, newcomer))),
+                Err(refusal) => log_refusal(&context, port, peer, &refusal),
             },
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Exhausted => {
                     context.metrics.refused(port, "descriptors");
-                    if let Some(swallowed) = context.log_budget.allows("descriptors", Instant::now()) {
-                        tracing::error!(
+                    within_budget!(
+                        context.log_budget,
+                        "descriptors",
+                        error!(
                             port = port.label(),
-                            swallowed,
                             "no descriptor left to accept with ({error}): raise LimitNOFILE, or lower limits.connections"
-                        );
-                    }
+                        )
+                    );
                     tokio::time::sleep(EXHAUSTED_DELAY).await;
                 }
                 AcceptError::Closed => {
@@ -61,8 +61,8 @@ pub(crate) async fn accept_loop(
 
 /// Admits a connection, then hands it on to a task that is no larger than it needs to be: handshakes are large and
 /// short, parks small and long.
-async fn serve(context: Arc<Context>, port: Port, stream: TcpStream, peer: SocketAddr, permit: Permit<()>) {
-    match admit(&context, port, stream, peer, permit).await {
+async fn serve(context: Arc<Context>, port: Port, newcomer: Newcomer) {
+    match admit(&context, port, newcomer).await {
         Ok(admitted) => match port {
             Port::Endpoint => drop(tokio::spawn(park::serve(context, admitted))),
             Port::ModuleServer => drop(tokio::spawn(routes::serve(context, admitted))),

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-use zone_accept::{HandshakeError, Permit, handshake};
+use tokio::time::{Instant, timeout_at};
+use zone_accept::{HandshakeError, Permit, Unauthenticated, handshake};
 use zone_protocol::identity::Label;
 
 use crate::connection::{Connection, MAX_TLS_BUFFER_BYTES};
@@ -15,6 +15,16 @@ use crate::identity;
 use crate::limiters::{LimitReached, Permits};
 use crate::proxy_protocol::{self, Opening, ProxyHeader, ProxyProtocolError};
 use crate::rules::{Port, Rules};
+
+/// A connection that was just accepted, of which nothing is known.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    stream: TcpStream,
+    peer: SocketAddr,
+    unauthenticated: Unauthenticated,
+    /// By then its handshake has ended, with all that comes before it.
+    deadline: Instant,
+}
 
 /// A connection that passed its handshake, with all that goes with it.
 #[derive(Debug)]
@@ -48,9 +58,17 @@ pub(crate) enum NotAdmitted {
 /// What was wrong with a connection, at the step that it came to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdmissionRefusal {
-    /// There are as many connections as there may be in all.
-    #[error("the limit for all connections is reached")]
-    ConnectionLimit,
+    /// There are as many connections as there may be, in all or on this port.
+    #[error(transparent)]
+    ConnectionLimit(LimitReached),
+    /// There are as many connections that have not authenticated as there may be, each in the midst of its handshake.
+    #[error(transparent)]
+    UnauthenticatedLimit(LimitReached),
+    /// It had not authenticated when another connection needed its place.
+    #[error(
+        "it made room for another connection before it had authenticated (limits.unauthenticated_connections)"
+    )]
+    Evicted,
     /// Its address is in none of the networks that may connect.
     #[error("its network is not among the allowed ones")]
     Network,
@@ -58,8 +76,8 @@ pub(crate) enum AdmissionRefusal {
     #[error(transparent)]
     ProxyProtocol(#[from] ProxyProtocolError),
     /// There are as many connections of its source as there may be.
-    #[error("{0} connections of this source are open already")]
-    SourceLimit(usize),
+    #[error("{} connections of this source are open already", .0.limit)]
+    SourceLimit(LimitReached),
     /// Only balancers may say where a connection comes from.
     #[error("a PROXY protocol header from an address that is not in balancer.networks")]
     UnexpectedProxyHeader,
@@ -80,7 +98,9 @@ impl AdmissionRefusal {
     /// A short word for metrics.
     pub(crate) fn label(&self) -> &'static str {
         match self {
-            Self::ConnectionLimit => "limit",
+            Self::ConnectionLimit(_) => "limit",
+            Self::UnauthenticatedLimit(_) => "unauthenticated_limit",
+            Self::Evicted => "evicted",
             Self::Network => "network",
             Self::ProxyProtocol(_) | Self::UnexpectedProxyHeader => "proxy_header",
             Self::SourceLimit(_) => "source_limit",
@@ -94,29 +114,74 @@ impl AdmissionRefusal {
     }
 }
 
-/// Takes an accepted socket as far as its identity. `connection` is its permit to be one of all connections.
+impl Newcomer {
+    /// A connection that was accepted now, if there is room for it.
+    pub(crate) fn new(
+        context: &Context,
+        port: Port,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<Self, AdmissionRefusal> {
+        let (rules, now) = (context.rules(), Instant::now());
+        let limiters = &context.limiters;
+        // It takes its place among the others when it has authenticated; where there is none, a handshake is of no use.
+        limiters.connection(port, &rules.limits).map_err(AdmissionRefusal::ConnectionLimit)?;
+        let unauthenticated = limiters
+            .unauthenticated(port, peer.ip(), &rules.limits, now.into_std())
+            .map_err(AdmissionRefusal::UnauthenticatedLimit)?;
+        Ok(Self { stream, peer, unauthenticated, deadline: now + rules.timeouts.handshake })
+    }
+}
+
+/// Takes a connection as far as its identity, unless it has to make room before.
 pub(crate) async fn admit(
+    context: &Context,
+    port: Port,
+    newcomer: Newcomer,
+) -> Result<AdmittedConnection, NotAdmitted> {
+    let Newcomer { stream, peer, unauthenticated, deadline } = newcomer;
+    tokio::select! {
+        biased;
+        () = unauthenticated.evicted() => Err(AdmissionRefusal::Evicted.of(peer)),
+        admitted = authenticate(context, port, stream, peer, &unauthenticated, deadline) => {
+            if admitted.is_ok() {
+                context.metrics.accepted(port);
+            }
+            admitted
+        }
+    }
+}
+
+async fn authenticate(
     context: &Context,
     port: Port,
     mut stream: TcpStream,
     peer: SocketAddr,
-    connection: Permit<()>,
+    unauthenticated: &Unauthenticated,
+    deadline: Instant,
 ) -> Result<AdmittedConnection, NotAdmitted> {
     let rules = context.rules();
-    let peer = real_source(&rules, port, &mut stream, peer).await?;
-    let source = context.limiters.source(port, peer.ip(), &rules.limits);
-    let source = source.map_err(|LimitReached(limit)| AdmissionRefusal::SourceLimit(limit).of(peer))?;
-    await_tls(&rules, &stream, peer).await?;
+    let peer = real_source(&rules, port, &mut stream, peer, deadline).await?;
+    unauthenticated.comes_from(peer.ip());
+    let source = || {
+        let permit = context.limiters.source(port, peer.ip(), &rules.limits);
+        permit.map_err(|reached| AdmissionRefusal::SourceLimit(reached).of(peer))
+    };
+    source()?;
+    await_tls(&stream, peer, deadline).await?;
+    unauthenticated.spoke(std::time::Instant::now());
     // Small writes are whole messages here; waiting for more would delay keystrokes.
     let _ = stream.set_nodelay(true);
     let tls = rules.port(port).tls.clone();
-    let stream = handshake(stream, tls, rules.timeouts.handshake, Some(MAX_TLS_BUFFER_BYTES)).await;
+    let stream = handshake(stream, tls, deadline, Some(MAX_TLS_BUFFER_BYTES)).await;
     let (stream, registered, identity) = stream
         .map_err(AdmissionRefusal::from)
         .and_then(|stream| identify(context, &rules, port, Box::new(stream)))
         .map_err(|refusal| refusal.of(peer))?;
-    context.metrics.accepted(port);
-    Ok(AdmittedConnection { stream, peer, registered, permits: Permits { connection, source, identity } })
+    let connection = context.limiters.connection(port, &rules.limits);
+    let connection = connection.map_err(|reached| AdmissionRefusal::ConnectionLimit(reached).of(peer))?;
+    let permits = Permits { connection, source: source()?, identity };
+    Ok(AdmittedConnection { stream, peer, registered, permits })
 }
 
 /// The address that a connection really comes from.
@@ -125,10 +190,12 @@ async fn real_source(
     port: Port,
     stream: &mut TcpStream,
     peer: SocketAddr,
+    deadline: Instant,
 ) -> Result<SocketAddr, NotAdmitted> {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let source = if proxy_protocol::is_due(rules, port, peer.ip()) {
-        match proxy_protocol::read(stream, rules.timeouts.proxy_header).await {
+        let deadline = deadline.min(Instant::now() + rules.timeouts.proxy_header);
+        match proxy_protocol::read(stream, deadline).await {
             Ok(ProxyHeader::Source(source)) => source,
             Ok(ProxyHeader::Probe) => return Err(NotAdmitted::Probe),
             Err(error) => return Err(AdmissionRefusal::from(error).of(peer)),
@@ -139,10 +206,9 @@ async fn real_source(
     if rules.allows(port, source.ip()) { Ok(source) } else { Err(AdmissionRefusal::Network.of(source)) }
 }
 
-/// Waits for the first bytes, which TLS is to judge; the deadline of the handshake bounds this too. Behind a
-/// balancer's header another one is refused just as well.
-async fn await_tls(rules: &Rules, stream: &TcpStream, peer: SocketAddr) -> Result<(), NotAdmitted> {
-    match timeout(rules.timeouts.handshake, proxy_protocol::peek(stream)).await {
+/// Waits for the first bytes, which TLS is to judge. Behind a balancer's header another one is refused just as well.
+async fn await_tls(stream: &TcpStream, peer: SocketAddr, deadline: Instant) -> Result<(), NotAdmitted> {
+    match timeout_at(deadline, proxy_protocol::peek(stream)).await {
         Ok(Opening::Bytes) => Ok(()),
         Ok(Opening::Probe) => Err(NotAdmitted::Probe),
         Ok(Opening::Header) => Err(AdmissionRefusal::UnexpectedProxyHeader.of(peer)),
@@ -166,7 +232,7 @@ fn identify(
     let name = &registered.leaf.identity.name;
     match context.limiters.identity(port, name, &rules.limits) {
         Ok(permit) => Ok((stream, registered, permit)),
-        Err(LimitReached(limit)) => Err(AdmissionRefusal::IdentityLimit { name: name.clone(), limit }),
+        Err(LimitReached { limit, .. }) => Err(AdmissionRefusal::IdentityLimit { name: name.clone(), limit }),
     }
 }
 
@@ -184,7 +250,6 @@ mod tests {
     use zone_protocol::tls::config::client;
     use zone_protocol::tls::policy::Versions;
     use zone_protocol::tls::verifier::Expectation;
-    use zone_settings::Limits;
 
     use super::*;
     use crate::fixtures::{Authority, Certified, policy};
@@ -220,8 +285,8 @@ mod tests {
             stream: TcpStream,
             peer: SocketAddr,
         ) -> Result<AdmittedConnection, NotAdmitted> {
-            let permit = self.context.limiters.connection(&self.context.rules().limits).unwrap();
-            admit(&self.context, Port::Endpoint, stream, peer, permit).await
+            let newcomer = Newcomer::new(&self.context, Port::Endpoint, stream, peer).unwrap();
+            admit(&self.context, Port::Endpoint, newcomer).await
         }
 
         /// What becomes of a connection that begins with these bytes and waits.
@@ -272,20 +337,72 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_source_gets_no_more_connections_than_its_limit_even_before_they_are_known() {
+    async fn one_source_gets_no_more_connections_than_its_limit_and_silent_ones_take_none_of_them() {
         let bench = Bench::start(|p| p.limits.endpoint_connections_per_source = 1).await;
         let (_client, stream, peer) = bench.connect().await;
-        let (context, permit) =
-            (Arc::clone(&bench.context), bench.context.limiters.connection(&Limits::default()).unwrap());
+        let context = Arc::clone(&bench.context);
+        let newcomer = Newcomer::new(&context, Port::Endpoint, stream, peer).unwrap();
         let silent =
-            tokio::spawn(
-                async move { admit(&context, Port::Endpoint, stream, peer, permit).await.unwrap_err() },
-            );
-        tokio::task::yield_now().await;
-        let error = bench.after(b"\x16").await;
+            tokio::spawn(async move { admit(&context, Port::Endpoint, newcomer).await.unwrap_err() });
+        let first = bench.endpoint("host-7").await.unwrap();
+        let error = bench.endpoint("host-8").await.unwrap_err();
         assert_eq!(refused(&error), ("source_limit", "1 connections of this source are open already".into()));
         assert_eq!(refused(&silent.await.unwrap()).0, "handshake_timeout");
-        assert_eq!(refused(&bench.after(b"GET / HTTP/1.1\r\n\r\n").await).0, "tls", "the permit came back");
+        drop(first);
+        bench.endpoint("host-8").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn silent_connections_make_room_for_each_other_and_take_no_place_of_an_endpoint() {
+        let bench = Bench::start(|p| {
+            (p.limits.connections, p.limits.port_share_percent) = (1, 100);
+            p.limits.unauthenticated_connections = 2;
+            p.timeouts.handshake = 60.0;
+        })
+        .await;
+        let mut silent = Vec::new();
+        for _ in 0..5 {
+            let (client, stream, peer) = bench.connect().await;
+            let newcomer = Newcomer::new(&bench.context, Port::Endpoint, stream, peer).unwrap();
+            let context = Arc::clone(&bench.context);
+            let end = tokio::spawn(async move { admit(&context, Port::Endpoint, newcomer).await });
+            silent.push((client, end));
+        }
+        let _endpoint = bench.endpoint("host-7").await.unwrap();
+        for (_, end) in silent.drain(..4) {
+            assert_eq!(refused(&end.await.unwrap().unwrap_err()).0, "evicted");
+        }
+        assert!(!silent[0].1.is_finished(), "the newest is left");
+        let (_client, stream, peer) = bench.connect().await;
+        let refusal = Newcomer::new(&bench.context, Port::Endpoint, stream, peer).unwrap_err();
+        assert_eq!(refusal.to_string(), "1 are open already (limits.connections)");
+    }
+
+    /// A byte now and then, a PROXY header or a slow hello: none of it moves the deadline.
+    #[tokio::test]
+    async fn whatever_comes_before_the_end_of_a_handshake_is_within_one_deadline() {
+        let bench = Bench::start(|p| {
+            p.balancers = vec!["127.0.0.1/32".parse().unwrap()];
+            p.timeouts.handshake = 1.0;
+        })
+        .await;
+        let (mut client, stream, peer) = bench.connect().await;
+        let began = Instant::now();
+        let newcomer = Newcomer::new(&bench.context, Port::Endpoint, stream, peer).unwrap();
+        let dribble = async move {
+            let header = b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 17486\r\n";
+            for byte in header.iter().chain(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").chain(&[7; 500])
+            {
+                let _ = client.write_all(&[*byte]).await;
+                tokio::time::sleep(std::time::Duration::from_millis(15)).await;
+            }
+        };
+        let admitted = tokio::select! {
+            admitted = admit(&bench.context, Port::Endpoint, newcomer) => admitted,
+            () = dribble => panic!("it was let in for as long as it liked"),
+        };
+        assert_eq!(refused(&admitted.unwrap_err()).0, "handshake_timeout");
+        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
     }
 
     #[tokio::test]

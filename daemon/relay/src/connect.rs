@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
-use zone_accept::Permit;
+use zone_accept::within_budget;
 use zone_pairing::CallError;
 use zone_protocol::head::RequestHead;
 use zone_protocol::proxy_status::Reason;
@@ -13,7 +13,7 @@ use zone_protocol::proxy_status::Reason;
 use crate::admission::AdmittedConnection;
 use crate::context::Context;
 use crate::leg::EndpointLeg;
-use crate::limiters::LimitReached;
+use crate::limiters::{LimitReached, SharedPermit};
 use crate::refusal::{Refusal, RequestError};
 use crate::switchboard::Request;
 
@@ -30,7 +30,7 @@ pub(crate) struct Connected {
     /// What the caller sent before it had an answer.
     pub(crate) early: Vec<u8>,
     /// To be one of all sessions.
-    pub(crate) permit: Permit<()>,
+    pub(crate) permit: SharedPermit,
     /// Whose facts stand in each line that the session logs.
     pub(crate) span: Span,
 }
@@ -51,14 +51,23 @@ pub(crate) async fn connect(
     let target = head
         .connect_target()
         .map_err(|error| Refusal::new(Reason::BadRequest, "request", error.to_string()))?;
-    let permit = context.limiters.session(&rules.limits).map_err(|LimitReached(limit)| {
-        let details = format!("{limit} sessions are open already (limits.sessions)");
-        Refusal::new(Reason::Limit, "sessions", details)
-    })?;
     let caller = admitted.registered.leaf.identity.name.clone();
+    let permit =
+        context.limiters.session(&caller, &rules.limits).map_err(|LimitReached { key, limit }| {
+            Refusal::new(
+                Reason::Limit,
+                "sessions",
+                format!("{limit} sessions are open already (limits.{key})"),
+            )
+        })?;
+    let waiting =
+        context.limiters.waiting(&caller, &rules.limits).map_err(|LimitReached { key, limit }| {
+            Refusal::new(Reason::Limit, "waiting", format!("{limit} CONNECTs wait already (limits.{key})"))
+        })?;
     let request = Arc::new(Request { target, session: Uuid::now_v7(), caller });
     let span = span(&request);
     let leg = wait(context, admitted, &request, &mut early).instrument(span.clone()).await?;
+    drop(waiting);
     Ok(Connected { request, leg, early, permit, span })
 }
 
@@ -94,7 +103,11 @@ async fn wait(
             _ = admitted.registered.termination.terminated() => return Err(RequestError::ConnectionEnded),
             read = admitted.stream.read(&mut space[..room]), if room > 0 => match read {
                 Ok(0) | Err(_) => {
-                    tracing::info!("the caller left before the session began");
+                    within_budget!(
+                        context.log_budget,
+                        "caller_left",
+                        info!("the caller left before the session began")
+                    );
                     return Err(RequestError::ConnectionEnded);
                 }
                 Ok(n) => early.extend_from_slice(&space[..n]),

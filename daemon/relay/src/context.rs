@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
 
 use tokio::sync::Notify;
-use zone_accept::LogBudget;
+use zone_accept::{LogBudget, within_budget};
 use zone_pairing::Event;
 
 use crate::connections::Connections;
@@ -16,11 +15,6 @@ use crate::metrics::Metrics;
 use crate::open_sessions::OpenSessions;
 use crate::rules::{Port, Rules};
 use crate::switchboard::Switchboard;
-
-/// Log lines of one kind of refusal at once.
-const LOG_BURST: f64 = 50.0;
-/// Log lines of one kind of refusal in the long run.
-const LOG_PER_SECOND: f64 = 5.0;
 
 /// Everything that the connections of a relay share.
 #[derive(Debug)]
@@ -52,7 +46,7 @@ impl Context {
             connections: Arc::default(),
             sessions: Arc::default(),
             metrics,
-            log_budget: LogBudget::new(LOG_BURST, LOG_PER_SECOND),
+            log_budget: LogBudget::default(),
             limiters: Limiters::default(),
             draining: AtomicBool::new(false),
             drain: Notify::new(),
@@ -111,8 +105,10 @@ impl Context {
         details: &dyn std::fmt::Display,
     ) {
         self.metrics.refused(port, label);
-        if let Some(swallowed) = self.log_budget.allows(label, Instant::now()) {
-            tracing::warn!(port = port.label(), %peer, reason = label, swallowed, "refused: {details}");
-        }
+        within_budget!(
+            self.log_budget,
+            label,
+            warn!(port = port.label(), %peer, reason = label, "refused: {details}")
+        );
     }
 }

@@ -1,27 +1,54 @@
-//! What the relay counts against the limits of its policy: connections, sessions and event streams.
+//! What the relay counts against the limits of its policy: connections, sessions, waiting CONNECTs and event streams.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use zone_accept::{Limiter, Permit, source_of};
+use zone_accept::{Limiter, Permit, Unauthenticated, UnauthenticatedLimit, source_of};
 use zone_protocol::identity::Label;
 use zone_settings::Limits;
 
 use crate::rules::Port;
 
-/// A limit that is reached: how many there may be, and are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LimitReached(pub(crate) usize);
+/// A limit that is reached: which, and how many there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} are open already (limits.{key})")]
+pub(crate) struct LimitReached {
+    /// Its name among `limits`.
+    pub(crate) key: &'static str,
+    /// Its value.
+    pub(crate) limit: usize,
+}
 
 /// Counts what there is. The limits are given with each question, for a change of rules changes them.
 #[derive(Debug, Default)]
 pub(crate) struct Limiters {
     connections: Arc<Limiter<()>>,
+    ports: Arc<Limiter<Port>>,
+    unauthenticated_endpoints: Arc<UnauthenticatedLimit>,
+    unauthenticated_module_servers: Arc<UnauthenticatedLimit>,
     sources: Arc<Limiter<(Port, IpAddr)>>,
     endpoints: Arc<Limiter<Label>>,
     module_servers: Arc<Limiter<Label>>,
-    sessions: Arc<Limiter<()>>,
-    event_streams: Arc<Limiter<()>>,
+    sessions: Shared,
+    waiting: Arc<Limiter<Label>>,
+    event_streams: Shared,
+}
+
+/// To be one of all connections, and one of its port's.
+#[derive(Debug)]
+#[expect(dead_code, reason = "permits are held, not read: dropping them gives them back")]
+pub(crate) struct ConnectionPermit {
+    all: Permit<()>,
+    port: Permit<Port>,
+}
+
+/// To be one of all things of a kind, and one of a Module Server's.
+#[derive(Debug)]
+#[expect(dead_code, reason = "permits are held, not read: dropping them gives them back")]
+pub(crate) struct SharedPermit {
+    all: Permit<()>,
+    own: Permit<Label>,
 }
 
 /// The permits that a connection holds as long as it lives.
@@ -29,7 +56,7 @@ pub(crate) struct Limiters {
 #[expect(dead_code, reason = "permits are held, not read: dropping them gives them back")]
 pub(crate) struct Permits {
     /// To be one of all connections.
-    pub(crate) connection: Permit<()>,
+    pub(crate) connection: ConnectionPermit,
     /// To be one of its source's.
     pub(crate) source: Permit<(Port, IpAddr)>,
     /// To be one of its identity's.
@@ -37,9 +64,29 @@ pub(crate) struct Permits {
 }
 
 impl Limiters {
-    /// For a connection, whoever it is.
-    pub(crate) fn connection(&self, limits: &Limits) -> Result<Permit<()>, LimitReached> {
-        acquire(&self.connections, (), limits.connections)
+    /// For a connection whose peer has authenticated.
+    pub(crate) fn connection(&self, port: Port, limits: &Limits) -> Result<ConnectionPermit, LimitReached> {
+        Ok(ConnectionPermit {
+            all: acquire(&self.connections, (), ("connections", limits.connections))?,
+            port: acquire(&self.ports, port, ("port_share_percent", limits.connections_per_port()))?,
+        })
+    }
+
+    /// For a connection that has not authenticated; another one may have to make room.
+    pub(crate) fn unauthenticated(
+        &self,
+        port: Port,
+        address: IpAddr,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<Unauthenticated, LimitReached> {
+        let of_port = match port {
+            Port::Endpoint => &self.unauthenticated_endpoints,
+            Port::ModuleServer => &self.unauthenticated_module_servers,
+        };
+        let limit = limits.unauthenticated_connections;
+        let reached = LimitReached { key: "unauthenticated_connections", limit };
+        of_port.enter(address, limit, now).ok_or(reached)
     }
 
     /// For a connection from this address, which shares its limit with its neighbours (see [`source_of`]).
@@ -50,8 +97,10 @@ impl Limiters {
         limits: &Limits,
     ) -> Result<Permit<(Port, IpAddr)>, LimitReached> {
         let limit = match port {
-            Port::Endpoint => limits.endpoint_connections_per_source,
-            Port::ModuleServer => limits.module_server_connections_per_source,
+            Port::Endpoint => ("endpoint_connections_per_source", limits.endpoint_connections_per_source),
+            Port::ModuleServer => {
+                ("module_server_connections_per_source", limits.module_server_connections_per_source)
+            }
         };
         acquire(&self.sources, (port, source_of(address)), limit)
     }
@@ -63,31 +112,63 @@ impl Limiters {
         name: &Label,
         limits: &Limits,
     ) -> Result<Permit<Label>, LimitReached> {
-        match port {
-            Port::Endpoint => acquire(&self.endpoints, name.clone(), limits.connections_per_endpoint),
-            Port::ModuleServer => {
-                acquire(&self.module_servers, name.clone(), limits.connections_per_module_server)
+        let (limiter, limit) = match port {
+            Port::Endpoint => {
+                (&self.endpoints, ("connections_per_endpoint", limits.connections_per_endpoint))
             }
-        }
+            Port::ModuleServer => {
+                let limit = ("connections_per_module_server", limits.connections_per_module_server);
+                (&self.module_servers, limit)
+            }
+        };
+        acquire(limiter, name.clone(), limit)
     }
 
-    /// For a session, from its CONNECT on.
-    pub(crate) fn session(&self, limits: &Limits) -> Result<Permit<()>, LimitReached> {
-        acquire(&self.sessions, (), limits.sessions)
+    /// For a session of this Module Server, from its CONNECT on.
+    pub(crate) fn session(&self, caller: &Label, limits: &Limits) -> Result<SharedPermit, LimitReached> {
+        let own = ("sessions_per_module_server", limits.sessions_per_module_server);
+        self.sessions.acquire(caller, ("sessions", limits.sessions), own)
     }
 
-    /// For a stream of presence events.
-    pub(crate) fn event_stream(&self, limits: &Limits) -> Result<Permit<()>, LimitReached> {
-        acquire(&self.event_streams, (), limits.event_streams)
+    /// For a CONNECT of this Module Server that has no session yet. How many wait in all, and for one endpoint, is counted
+    /// where they wait.
+    pub(crate) fn waiting(&self, caller: &Label, limits: &Limits) -> Result<Permit<Label>, LimitReached> {
+        let own = ("waiting_per_module_server", limits.waiting_per_module_server);
+        acquire(&self.waiting, caller.clone(), own)
+    }
+
+    /// For a stream of presence events to this Module Server.
+    pub(crate) fn event_stream(&self, caller: &Label, limits: &Limits) -> Result<SharedPermit, LimitReached> {
+        let own = ("event_streams_per_module_server", limits.event_streams_per_module_server);
+        self.event_streams.acquire(caller, ("event_streams", limits.event_streams), own)
+    }
+}
+
+/// Counts in all and for each Module Server, so that one of them leaves something for the others.
+#[derive(Debug, Default)]
+struct Shared {
+    all: Arc<Limiter<()>>,
+    each: Arc<Limiter<Label>>,
+}
+
+/// A limit with its name among `limits`.
+type Named = (&'static str, usize);
+
+impl Shared {
+    fn acquire(&self, caller: &Label, all: Named, each: Named) -> Result<SharedPermit, LimitReached> {
+        Ok(SharedPermit {
+            all: acquire(&self.all, (), all)?,
+            own: acquire(&self.each, caller.clone(), each)?,
+        })
     }
 }
 
 fn acquire<K: Eq + std::hash::Hash + Clone>(
     limiter: &Arc<Limiter<K>>,
     key: K,
-    limit: usize,
+    (name, limit): Named,
 ) -> Result<Permit<K>, LimitReached> {
-    limiter.acquire(key, limit).ok_or(LimitReached(limit))
+    limiter.acquire(key, limit).ok_or(LimitReached { key: name, limit })
 }
 
 #[cfg(test)]
@@ -108,7 +189,7 @@ mod tests {
         };
         let first = limiters.source(Port::Endpoint, address("2001:db8::1"), &limits).unwrap();
         let neighbour = limiters.source(Port::Endpoint, address("2001:db8::ffff:2"), &limits);
-        assert_eq!(neighbour.unwrap_err(), LimitReached(1));
+        assert_eq!(neighbour.unwrap_err(), LimitReached { key: "endpoint_connections_per_source", limit: 1 });
         let other_port = limiters.source(Port::ModuleServer, address("2001:db8::1"), &limits);
         let elsewhere = limiters.source(Port::Endpoint, address("2001:db8:0:1::1"), &limits);
         assert!(other_port.is_ok() && elsewhere.is_ok());
@@ -125,18 +206,51 @@ mod tests {
         let endpoint = limiters.identity(Port::Endpoint, &name, &limits);
         let module_server = limiters.identity(Port::ModuleServer, &name, &limits);
         assert!(endpoint.is_ok() && module_server.is_ok());
-        assert_eq!(limiters.identity(Port::Endpoint, &name, &limits).unwrap_err(), LimitReached(1));
+        assert_eq!(limiters.identity(Port::Endpoint, &name, &limits).unwrap_err().limit, 1);
     }
 
     #[test]
     fn a_limit_that_was_lowered_lets_nobody_in_until_enough_have_left() {
         let limiters = Limiters::default();
-        let limits = |connections| Limits { connections, ..Limits::default() };
-        let (one, two) = (limiters.connection(&limits(2)).unwrap(), limiters.connection(&limits(2)).unwrap());
-        assert_eq!(limiters.connection(&limits(1)).unwrap_err(), LimitReached(1));
+        let connect = |connections| {
+            let limits = Limits { connections, port_share_percent: 100, ..Limits::default() };
+            limiters.connection(Port::Endpoint, &limits)
+        };
+        let (one, two) = (connect(2).unwrap(), connect(2).unwrap());
+        assert_eq!(connect(1).unwrap_err(), LimitReached { key: "connections", limit: 1 });
         drop(one);
-        assert_eq!(limiters.connection(&limits(1)).unwrap_err(), LimitReached(1));
+        assert!(connect(1).is_err());
         drop(two);
-        assert!(limiters.connection(&limits(1)).is_ok());
+        assert!(connect(1).is_ok());
+    }
+
+    #[test]
+    fn a_port_that_has_its_share_leaves_the_rest_to_the_other() {
+        let limiters = Limiters::default();
+        let limits = Limits { connections: 8, ..Limits::default() };
+        let endpoints: Vec<_> =
+            std::iter::from_fn(|| limiters.connection(Port::Endpoint, &limits).ok()).collect();
+        assert_eq!(endpoints.len(), 6);
+        let reached = limiters.connection(Port::Endpoint, &limits).unwrap_err();
+        assert_eq!(reached.to_string(), "6 are open already (limits.port_share_percent)");
+        let module_servers: Vec<_> =
+            std::iter::from_fn(|| limiters.connection(Port::ModuleServer, &limits).ok()).collect();
+        assert_eq!(module_servers.len(), 2);
+    }
+
+    #[test]
+    fn a_module_server_leaves_something_for_the_others() {
+        let (limiters, limits) = (Limiters::default(), Limits::default());
+        let name = |text: &str| text.parse::<Label>().unwrap();
+        let (greedy, modest) = (name("greedy"), name("modest"));
+        let sessions: Vec<_> = std::iter::from_fn(|| limiters.session(&greedy, &limits).ok()).collect();
+        let waiting: Vec<_> = std::iter::from_fn(|| limiters.waiting(&greedy, &limits).ok()).collect();
+        let streams: Vec<_> = std::iter::from_fn(|| limiters.event_stream(&greedy, &limits).ok()).collect();
+        assert_eq!((sessions.len(), waiting.len(), streams.len()), (3_000, 768, 48));
+        assert_eq!(limiters.session(&greedy, &limits).unwrap_err().key, "sessions_per_module_server");
+        assert!(limiters.session(&modest, &limits).is_ok());
+        assert!(
+            limiters.waiting(&modest, &limits).is_ok() && limiters.event_stream(&modest, &limits).is_ok()
+        );
     }
 }

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use zone_protocol::proxy_header::{HeaderError, LIMIT, Parsed, parse};
 
 use crate::rules::{Port, Rules};
@@ -45,10 +44,10 @@ pub(crate) fn is_due(rules: &Rules, port: Port, from: IpAddr) -> bool {
 /// A connection that closes, is reset, or reaches the deadline before its first byte is a probe.
 pub(crate) async fn read(
     stream: &mut TcpStream,
-    deadline: Duration,
+    deadline: Instant,
 ) -> Result<ProxyHeader, ProxyProtocolError> {
     let mut have = 0;
-    match timeout(deadline, read_exactly(stream, &mut have)).await {
+    match timeout_at(deadline, read_exactly(stream, &mut have)).await {
         Ok(read) => read,
         Err(_) if have == 0 => Ok(ProxyHeader::Probe),
         Err(_) => Err(ProxyProtocolError::TooSlow),
@@ -121,8 +120,13 @@ fn wanted(have: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
+
+    fn in_time() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
 
     async fn after(sent: &[u8]) -> (Result<ProxyHeader, ProxyProtocolError>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -130,7 +134,7 @@ mod tests {
         let (mut server, _) = listener.accept().await.unwrap();
         client.write_all(sent).await.unwrap();
         client.shutdown().await.unwrap();
-        let proxy_protocol = read(&mut server, Duration::from_secs(5)).await;
+        let proxy_protocol = read(&mut server, in_time()).await;
         let mut rest = Vec::new();
         let _ = server.read_to_end(&mut rest).await;
         (proxy_protocol, rest)
@@ -160,9 +164,9 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
         let soon = Duration::from_millis(50);
-        assert_eq!(read(&mut server, soon).await.unwrap(), ProxyHeader::Probe);
+        assert_eq!(read(&mut server, Instant::now() + soon).await.unwrap(), ProxyHeader::Probe);
         client.write_all(b"PROXY T").await.unwrap();
-        assert!(matches!(read(&mut server, soon).await, Err(ProxyProtocolError::TooSlow)));
+        assert!(matches!(read(&mut server, Instant::now() + soon).await, Err(ProxyProtocolError::TooSlow)));
     }
 
     #[tokio::test]
@@ -172,7 +176,7 @@ mod tests {
         let (mut server, _) = listener.accept().await.unwrap();
         client.set_zero_linger().unwrap();
         drop(client);
-        assert_eq!(read(&mut server, Duration::from_secs(5)).await.unwrap(), ProxyHeader::Probe);
+        assert_eq!(read(&mut server, in_time()).await.unwrap(), ProxyHeader::Probe);
     }
 
     #[tokio::test]

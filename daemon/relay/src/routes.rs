@@ -1,8 +1,8 @@
 //! A connection on 17487: a Module Server that lists endpoints, watches them, or asks for a session.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use zone_accept::within_budget;
 use zone_protocol::head::{RequestHead, write_response};
 use zone_protocol::proxy_status::Reason;
 
@@ -94,9 +94,10 @@ async fn answer(
     match (head.method.as_str(), head.target.as_str()) {
         ("GET", "/v1/endpoints") => list(context, admitted, head).await,
         ("GET", "/v1/endpoints/events") => {
-            let permit = context.limiters.event_stream(&context.rules().limits);
-            let _permit = permit.map_err(|LimitReached(limit)| {
-                let details = format!("{limit} event streams are open already (limits.event_streams)");
+            let caller = &admitted.registered.leaf.identity.name;
+            let permit = context.limiters.event_stream(caller, &context.rules().limits);
+            let _permit = permit.map_err(|LimitReached { key, limit }| {
+                let details = format!("{limit} event streams are open already (limits.{key})");
                 Refusal::new(Reason::Limit, "event_streams", details)
             })?;
             stream_events(context, admitted).await?;
@@ -139,18 +140,19 @@ async fn list(
 async fn refuse(context: &Context, admitted: &mut AdmittedConnection, refusal: &Refusal) {
     let caller = &admitted.registered.leaf.identity.name;
     context.metrics.refused(Port::ModuleServer, refusal.label);
-    if let Some(swallowed) = context.log_budget.allows(refusal.label, Instant::now()) {
-        tracing::warn!(
+    within_budget!(
+        context.log_budget,
+        refusal.label,
+        warn!(
             port = Port::ModuleServer.label(),
             peer = %admitted.peer,
             %caller,
             session = refusal.session.map(|id| id.to_string()).unwrap_or_default(),
             reason = refusal.label,
-            swallowed,
             "refused: {}",
             refusal.details
-        );
-    }
+        )
+    );
     let rules = context.rules();
     // The caller may be gone; it is being refused either way.
     let _ = refusal.answer(&mut admitted.stream, &rules.name, rules.timeouts.head).await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
+use zone_accept::{LogBudget, within_budget};
 use zone_pairing::{
     Action, CallError, CallId, Counts, Event, Machine, ParkCounts, ParkId, ParkState, Presence, Time,
 };
@@ -68,6 +69,7 @@ pub(crate) struct Switchboard<L> {
     start: Instant,
     earlier: Notify,
     metrics: Arc<Metrics>,
+    log_budget: LogBudget,
 }
 
 impl<L> std::fmt::Debug for Switchboard<L> {
@@ -103,6 +105,7 @@ impl<L> Switchboard<L> {
             start: Instant::now(),
             earlier: Notify::new(),
             metrics,
+            log_budget: LogBudget::default(),
         })
     }
 
@@ -278,11 +281,15 @@ impl<L> Switchboard<L> {
                 Action::Presence(presence) => self.announce(state, presence),
                 Action::Cloned { endpoint, older, newer } => {
                     self.metrics.cloned();
-                    tracing::warn!(
-                        %endpoint,
-                        older = format!("{older:032x}"),
-                        newer = format!("{newer:032x}"),
-                        "two programs are connected under one endpoint id, probably a cloned image: the newer one is used; issue a certificate of its own to each machine"
+                    within_budget!(
+                        self.log_budget,
+                        "cloned",
+                        warn!(
+                            %endpoint,
+                            older = format!("{older:032x}"),
+                            newer = format!("{newer:032x}"),
+                            "two programs are connected under one endpoint id, probably a cloned image: the newer one is used; issue a certificate of its own to each machine"
+                        )
                     );
                 }
             }

@@ -6,10 +6,15 @@ use serde::{Deserialize, Serialize};
 
 /// Upper bounds. What is beyond one is refused by name and counted; nothing queues without a bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Limits {
-    /// Connections on 17486 and 17487 together. Each session takes two descriptors.
+    /// Connections on 17486 and 17487 together whose peers have authenticated. Each session takes two descriptors.
     pub connections: usize,
+    /// How much of [`Limits::connections`] one of the two ports may take, percent: the rest is the other's.
+    pub port_share_percent: usize,
+    /// Connections on each of 17486 and 17487 whose peer has not authenticated yet. Where there are as many, the oldest that
+    /// waits for its peer makes room.
+    pub unauthenticated_connections: usize,
     /// Connections on 17486 from one source: an IPv4 address or an IPv6 /64. The default leaves room for
     /// 1,000 endpoints behind one NAT, each with two parks and a session.
     pub endpoint_connections_per_source: usize,
@@ -27,14 +32,20 @@ pub struct Limits {
     pub connections_per_module_server: usize,
     /// Sessions in all.
     pub sessions: usize,
+    /// Sessions of one Module Server.
+    pub sessions_per_module_server: usize,
     /// CONNECTs that wait for a park of one endpoint.
     pub waiting_per_endpoint: usize,
     /// CONNECTs that wait in all.
     pub waiting: usize,
+    /// CONNECTs of one Module Server that have no session yet.
+    pub waiting_per_module_server: usize,
     /// Parks on which one CONNECT is tried.
     pub attempts: u32,
     /// Streams of presence events.
     pub event_streams: usize,
+    /// Streams of presence events to one Module Server.
+    pub event_streams_per_module_server: usize,
     /// Presence events that a slow reader may lag behind before it is told to start over.
     pub event_backlog: usize,
     /// Bytes of a request or response head.
@@ -45,6 +56,8 @@ pub struct Limits {
     pub early_bytes: usize,
     /// Connections on 17488.
     pub control_connections: usize,
+    /// Connections on 17488 whose peer has not authenticated yet, as [`Limits::unauthenticated_connections`].
+    pub control_unauthenticated_connections: usize,
     /// Connections on 17488 from one source.
     pub control_connections_per_source: usize,
     /// Bytes of a request body on 17488.
@@ -55,6 +68,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_000,
+            port_share_percent: 75,
+            unauthenticated_connections: 1_024,
             endpoint_connections_per_source: 4_096,
             module_server_connections_per_source: 4_096,
             connections_per_endpoint: 64,
@@ -63,15 +78,19 @@ impl Default for Limits {
             endpoints: 10_000,
             connections_per_module_server: 4_096,
             sessions: 4_000,
+            sessions_per_module_server: 3_000,
             waiting_per_endpoint: 64,
             waiting: 1_024,
+            waiting_per_module_server: 768,
             attempts: 3,
             event_streams: 64,
+            event_streams_per_module_server: 48,
             event_backlog: 1_024,
             head_bytes: 8_192,
             head_fields: 32,
             early_bytes: 16_384,
             control_connections: 128,
+            control_unauthenticated_connections: 64,
             control_connections_per_source: 32,
             control_body_bytes: 1_048_576,
         }
@@ -84,23 +103,39 @@ pub const PACKAGED_RELAY_MEMORY_BYTES: u64 = 5 << 30;
 const RELAY_BYTES: u64 = 96 << 20;
 /// A connection, and what the kernel has for it while nothing waits in its buffers.
 const CONNECTION_BYTES: u64 = (12 + 16) << 10;
+/// A connection in its handshake, with what rustls holds of it meanwhile.
+const HANDSHAKE_BYTES: u64 = 64 << 10;
 /// A session whose readers both stall: what the relay keeps for each of them, and what waits in the kernel's buffers of each
 /// connection, most of it received and not read.
 const SESSION_BYTES: u64 = 2 * ((55 + 512) << 10);
 
 impl Limits {
+    /// How many connections one of the two ports may have.
+    pub fn connections_per_port(&self) -> usize {
+        (self.connections.saturating_mul(self.port_share_percent) / 100).clamp(1, self.connections.max(1))
+    }
+
+    /// How many connections on 17488 may not have authenticated yet: at most half of all, so that they never take all of it.
+    pub fn control_unauthenticated(&self) -> usize {
+        self.control_unauthenticated_connections.min(self.control_connections / 2).max(1)
+    }
+
     /// The memory that a relay with these limits can come to, bytes: what a service manager must let it have, so that these
     /// limits bite first, which end no session.
     pub fn relay_memory_bytes(&self) -> u64 {
         let (connections, sessions) = (self.connections as u64, self.sessions as u64);
         let connections = connections.saturating_mul(CONNECTION_BYTES);
-        RELAY_BYTES.saturating_add(connections).saturating_add(sessions.saturating_mul(SESSION_BYTES))
+        let handshakes = (self.unauthenticated_connections as u64).saturating_mul(2 * HANDSHAKE_BYTES);
+        RELAY_BYTES
+            .saturating_add(connections)
+            .saturating_add(handshakes)
+            .saturating_add(sessions.saturating_mul(SESSION_BYTES))
     }
 }
 
 /// Spans of time, in seconds; fractions are allowed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Timeouts {
     /// For the PROXY protocol header of a balancer's connection.
     pub proxy_header: f64,

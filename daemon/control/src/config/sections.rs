@@ -266,6 +266,9 @@ impl Config {
                 wrong.push(format!("limits.{name}: must be at least 1"));
             }
         }
+        if self.limits.port_share_percent > 100 {
+            wrong.push("limits.port_share_percent: must be at most 100".to_owned());
+        }
         if self.limits.head_fields > HeadLimits::MOST_FIELDS {
             wrong.push(format!("limits.head_fields: must be at most {}", HeadLimits::MOST_FIELDS));
         }

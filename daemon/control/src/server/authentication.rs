@@ -1,5 +1,6 @@
 //! Who asks: a Module Server by its certificate, or the holder of the token by a proof.
 
+use zone_accept::within_budget;
 use zone_protocol::identity::Identity;
 use zone_protocol::problem::Problem;
 use zone_protocol::proof::{Exported, Proof, Prover};
@@ -55,7 +56,7 @@ fn holder(daemon: &Daemon, peer: &Peer, request: &Proved<'_>) -> Result<Caller, 
     let state = daemon.state();
     let wrong = |error: &'static str| {
         daemon.metrics.wrong_proofs.inc();
-        tracing::warn!(peer = %peer.address, step = "proof", error, "a request to 17488 was refused");
+        refused(daemon, peer, error);
         problems::proof_wrong()
     };
     let issued = state.token.as_ref().ok_or_else(|| wrong("no token is outstanding"))?;
@@ -66,10 +67,18 @@ fn holder(daemon: &Daemon, peer: &Peer, request: &Proved<'_>) -> Result<Caller, 
         return Err(wrong("the proof does not hold"));
     }
     if issued.remaining(&daemon.time).is_none() {
-        tracing::warn!(peer = %peer.address, step = "proof", error = "the token has expired", "a request to 17488 was refused");
+        refused(daemon, peer, "the token has expired");
         return Err(problems::token_expired());
     }
     Ok(Caller::Holder(issued.token.clone(), *exported))
+}
+
+fn refused(daemon: &Daemon, peer: &Peer, error: &'static str) {
+    within_budget!(
+        daemon.log_budget,
+        "proof",
+        warn!(peer = %peer.address, step = "proof", error, "a request to 17488 was refused")
+    );
 }
 
 impl Caller {

@@ -13,9 +13,9 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
-use zone_accept::HandshakeError;
+use zone_accept::{HandshakeError, Unauthenticated, within_budget};
 use zone_protocol::tls::refusal::Refusal;
 use zone_settings::seconds;
 
@@ -35,16 +35,55 @@ pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     permit: ConnectionPermit,
+    unauthenticated: Unauthenticated,
 ) {
-    daemon.metrics.open.inc();
-    let tls = daemon.tls();
-    let deadline = seconds(daemon.config().timeouts.handshake);
-    match zone_accept::handshake(stream, Arc::clone(&tls.config), deadline, None).await {
-        Ok(stream) => requests(&daemon, stream, address, &tls).await,
-        Err(failed) => report(&daemon, address, &failed),
+    let _open = Open::new(&daemon, permit);
+    let evicted = unauthenticated.evicted();
+    tokio::select! {
+        biased;
+        () = evicted => within_budget!(daemon.log_budget, "evicted", warn!(
+            peer = %address,
+            error = "it had not authenticated when another one came (limits.control_unauthenticated_connections)",
+            "a connection to 17488 made room for another one"
+        )),
+        () = handshake(&daemon, stream, address, unauthenticated) => {}
     }
-    daemon.metrics.open.dec();
-    drop(permit);
+}
+
+/// A connection that is open, among those that are counted.
+struct Open<'a> {
+    daemon: &'a Daemon,
+    _permit: ConnectionPermit,
+}
+
+impl<'a> Open<'a> {
+    fn new(daemon: &'a Daemon, permit: ConnectionPermit) -> Self {
+        daemon.metrics.open.inc();
+        Self { daemon, _permit: permit }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.daemon.metrics.open.dec();
+    }
+}
+
+async fn handshake(
+    daemon: &Rc<Daemon>,
+    stream: TcpStream,
+    address: SocketAddr,
+    unauthenticated: Unauthenticated,
+) {
+    let tls = daemon.tls();
+    let deadline = Instant::now() + seconds(daemon.config().timeouts.handshake);
+    // The first byte, or the end: the handshake finds out which.
+    let _ = timeout_at(deadline, stream.readable()).await;
+    unauthenticated.spoke(std::time::Instant::now());
+    match zone_accept::handshake(stream, Arc::clone(&tls.config), deadline, None).await {
+        Ok(stream) => requests(daemon, stream, address, &tls, unauthenticated).await,
+        Err(failed) => report(daemon, address, &failed),
+    }
 }
 
 fn report(daemon: &Daemon, peer: SocketAddr, failed: &HandshakeError) {
@@ -62,12 +101,22 @@ fn report(daemon: &Daemon, peer: SocketAddr, failed: &HandshakeError) {
         // Whoever checks whether the port is open does this all day.
         tracing::debug!(%peer, step = "handshake", error, "a connection to 17488 failed");
     } else {
-        tracing::warn!(%peer, step = "handshake", error, "a connection to 17488 failed");
+        within_budget!(
+            daemon.log_budget,
+            reason,
+            warn!(%peer, step = "handshake", error, "a connection to 17488 failed")
+        );
     }
 }
 
-async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: SocketAddr, tls: &TlsContext) {
-    let peer = Rc::new(Peer::new(&stream, address, tls.epoch));
+async fn requests(
+    daemon: &Rc<Daemon>,
+    stream: TlsStream<TcpStream>,
+    address: SocketAddr,
+    tls: &TlsContext,
+    unauthenticated: Unauthenticated,
+) {
+    let peer = Rc::new(Peer::new(&stream, address, tls.epoch, unauthenticated));
     // Registered first and authorised then, so that no change of the state slips between.
     let mut changes = daemon.tls.subscribe();
     if let Err(refusal) = admitted(daemon, &peer) {
@@ -102,7 +151,11 @@ async fn requests(daemon: &Rc<Daemon>, stream: TlsStream<TcpStream>, address: So
                     return;
                 }
                 if let Err(refusal) = admitted(daemon, &peer) && !peer.answering.get() {
-                    tracing::warn!(peer = %address, error = %refusal, "a connection to 17488 was cut");
+                    within_budget!(
+                        daemon.log_budget,
+                        "cut",
+                        warn!(peer = %address, error = %refusal, "a connection to 17488 was cut")
+                    );
                     return;
                 }
             }
@@ -121,7 +174,7 @@ fn admitted(daemon: &Daemon, peer: &Peer) -> Result<(), Refusal> {
     let tls = daemon.tls();
     match &tls.admission {
         Some(admission) if !peer.chain.is_empty() => {
-            admission.authorise(&peer.chain, daemon.time.wall()).map(drop)
+            admission.authorise(&peer.chain, daemon.time.wall()).map(|_| peer.has_authenticated())
         }
         _ => Ok(()),
     }

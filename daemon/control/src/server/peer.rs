@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
+use zone_accept::Unauthenticated;
 use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
 
 /// What a handler knows of the other side.
@@ -23,11 +24,18 @@ pub(super) struct Peer {
     pub(super) epoch: u64,
     /// When it last asked for something, or was answered.
     pub(super) active: Cell<Instant>,
+    /// Its place among those that have not authenticated, until it has.
+    unauthenticated: Cell<Option<Unauthenticated>>,
 }
 
 impl Peer {
     /// The other side of this connection, which was accepted under the state of this epoch.
-    pub(super) fn new(stream: &TlsStream<TcpStream>, address: SocketAddr, epoch: u64) -> Self {
+    pub(super) fn new(
+        stream: &TlsStream<TcpStream>,
+        address: SocketAddr,
+        epoch: u64,
+        unauthenticated: Unauthenticated,
+    ) -> Self {
         let tls = stream.get_ref().1;
         let exported = tls.export_keying_material([0; EXPORTER_LENGTH], EXPORTER_LABEL, None).ok();
         let chain = tls.peer_certificates().unwrap_or_default();
@@ -38,6 +46,12 @@ impl Peer {
             answering: Cell::new(false),
             epoch,
             active: Cell::new(Instant::now()),
+            unauthenticated: Cell::new(Some(unauthenticated)),
         }
+    }
+
+    /// It has shown that it may ask: it makes room for nobody any more.
+    pub(super) fn has_authenticated(&self) {
+        self.unauthenticated.set(None);
     }
 }

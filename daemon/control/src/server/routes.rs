@@ -66,6 +66,7 @@ async fn handle(daemon: &Rc<Daemon>, peer: &Peer, request: Request<Incoming>) ->
         Ok(caller) => caller,
         Err(problem) => return (Answer::from(problem).closing(), None),
     };
+    peer.has_authenticated();
     peer.answering.set(true);
     let actor = Actor::new(caller.name(), peer.address);
     let answer = route.carry_out(daemon, peer, &head, &body, actor).await;

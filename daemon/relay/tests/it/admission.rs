@@ -271,21 +271,11 @@ async fn limits_of_source_identity_and_total_are_refused_by_name() {
     bench.until("two parks", |counts| counts.parks == 2).await;
     turned_away(bench.dial_endpoint_port(&bench.endpoint("host-3")).await).await;
     bench.logged("source_limit").await;
-    let config = bench.client(&bench.endpoint("host-4"));
-    let others: Vec<_> = crowd(&bench).await;
-    turned_away(dial(bench.endpoint_address, config, Some("127.0.0.9".parse().unwrap())).await).await;
-    bench.logged("the limit for all connections is reached").await;
-    drop(others);
-}
-
-async fn crowd(bench: &Bench) -> Vec<TcpStream> {
-    let mut streams = Vec::new();
-    for n in 5..7_u8 {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(([127, 0, 0, n], 0).into()).unwrap();
-        streams.push(socket.connect(bench.endpoint_address).await.unwrap());
-    }
-    streams
+    let mut other = bench.client(&bench.endpoint("host-4"));
+    let _third = dial(bench.endpoint_address, Arc::clone(&other), Some("127.0.0.5".parse().unwrap())).await;
+    other = bench.client(&bench.endpoint("host-5"));
+    turned_away(dial(bench.endpoint_address, other, Some("127.0.0.9".parse().unwrap())).await).await;
+    bench.logged("3 are open already (limits.port_share_percent)").await;
 }
 
 #[tokio::test]
