@@ -1,15 +1,19 @@
 //! The TLS handshake of an accepted connection, with its deadline and the words for its failure.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use zone_protocol::tls::refusal::{Refusal, capture};
+
+use crate::unauthenticated::Unauthenticated;
 
 /// Why a connection got no further than its handshake.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +48,34 @@ impl HandshakeError {
     }
 }
 
+/// How many handshakes may be at work at the same time. The others wait in line here and not among the tasks that are ready to
+/// run: so somebody's keystroke waits for a few of their steps and not for hundreds.
+#[derive(Debug)]
+pub struct HandshakeTurns(Arc<Semaphore>);
+
+impl HandshakeTurns {
+    /// So many at a time: one for each thread that does the work.
+    pub fn new(at_a_time: usize) -> Self {
+        Self(Arc::new(Semaphore::new(at_a_time.max(1))))
+    }
+
+    fn wait(&self) -> Pin<Box<impl Future<Output = Option<OwnedSemaphorePermit>> + use<>>> {
+        let turns = Arc::clone(&self.0);
+        // It is never closed.
+        Box::pin(async move { turns.acquire_owned().await.ok() })
+    }
+}
+
 /// Accepts until the deadline, which the caller sets when it accepts the connection, so that what comes before the handshake
-/// is within it too. `buffer_limit` is how many bytes of ciphertext rustls may hold for this connection while
-/// the socket does not take them; `None` leaves rustls' own limit.
+/// is within it too. `buffer_limit` is how many bytes of ciphertext rustls may hold for this connection while the socket does
+/// not take them; `None` leaves rustls' own limit.
 pub async fn handshake(
     stream: TcpStream,
     config: Arc<ServerConfig>,
     deadline: Instant,
     buffer_limit: Option<usize>,
+    turns: &HandshakeTurns,
+    unauthenticated: &Unauthenticated,
 ) -> Result<TlsStream<TcpStream>, HandshakeError> {
     let mut refusal = None;
     let accepting = TlsAcceptor::from(config).accept_with(stream, |tls| {
@@ -61,7 +85,14 @@ pub async fn handshake(
     });
     let result = {
         let mut accepting = pin!(accepting);
+        let mut turn = turns.wait();
         let accepted = std::future::poll_fn(|cx| {
+            let Poll::Ready(_permit) = turn.as_mut().poll(cx) else {
+                unauthenticated.waits_for_us(true);
+                return Poll::Pending;
+            };
+            unauthenticated.waits_for_us(false);
+            turn = turns.wait();
             let (poll, captured) = capture(|| accepting.as_mut().poll(cx));
             refusal = captured.or(refusal.take());
             poll

@@ -13,6 +13,6 @@ mod unauthenticated;
 pub use accept_error::{AcceptError, EXHAUSTED_DELAY};
 pub use connection_limit::{Limiter, Permit, source_of};
 pub use descriptor_limit::raise_descriptor_limit;
-pub use handshake::{HandshakeError, handshake};
+pub use handshake::{HandshakeError, HandshakeTurns, handshake};
 pub use log_budget::{LOG_BURST, LOG_LINES_PER_SECOND, LogBudget};
 pub use unauthenticated::{GRACE, Unauthenticated, UnauthenticatedLimit};

@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::net::{RecvFlags, recv};
 use tokio::sync::Notify;
 
 use crate::connection_limit::source_of;
@@ -33,7 +35,8 @@ impl UnauthenticatedLimit {
     /// A place for a connection from this address, where `limit` of them may be. Where they are all taken, another connection
     /// is evicted (see [`Unauthenticated::evicted`]); `None` where none can be asked to go.
     ///
-    /// The oldest goes of those that have said nothing or have been at it for longer than [`GRACE`]. Where all are in the
+    /// The oldest goes of those that have said nothing, or have been at it for longer than [`GRACE`] and wait for their peers.
+    /// Where all are in the
     /// midst of their handshakes, the newest goes of the source that has the most, if it has more than the newcomer's.
     pub fn enter(self: &Arc<Self>, address: IpAddr, limit: usize, now: Instant) -> Option<Unauthenticated> {
         let source = source_of(address);
@@ -47,7 +50,10 @@ impl UnauthenticatedLimit {
         }
         let (id, evicted) = (table.next, Arc::new(Notify::new()));
         table.next += 1;
-        table.places.insert(id, Place { source, spoke: None, arrived: now, evicted: Arc::clone(&evicted) });
+        table.places.insert(
+            id,
+            Place { source, spoke: None, waits_for_us: false, arrived: now, evicted: Arc::clone(&evicted) },
+        );
         Some(Unauthenticated { limit: Arc::clone(self), id, evicted })
     }
 
@@ -63,6 +69,14 @@ impl UnauthenticatedLimit {
 }
 
 impl Unauthenticated {
+    /// Looks whether the peer's first byte is there already, as it is where accepting could not keep up: then it counts as said.
+    pub fn look_for_first_byte(&self, socket: impl AsFd, now: Instant) {
+        let peeked = recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        if matches!(peeked, Ok((1.., _))) {
+            self.spoke(now);
+        }
+    }
+
     /// The connection comes from this address, as a balancer said.
     pub fn comes_from(&self, address: IpAddr) {
         if let Some(place) = self.limit.lock().places.get_mut(&self.id) {
@@ -74,6 +88,13 @@ impl Unauthenticated {
     pub fn spoke(&self, now: Instant) {
         if let Some(place) = self.limit.lock().places.get_mut(&self.id) {
             place.spoke.get_or_insert(now);
+        }
+    }
+
+    /// Whether it has sent what was to come from it, and waits in line: then it is not for its peer's slowness that it is there.
+    pub fn waits_for_us(&self, waits: bool) {
+        if let Some(place) = self.limit.lock().places.get_mut(&self.id) {
+            place.waits_for_us = waits;
         }
     }
 
@@ -103,6 +124,8 @@ struct Place {
     arrived: Instant,
     /// When its first byte came.
     spoke: Option<Instant>,
+    /// Whether the next step is ours.
+    waits_for_us: bool,
     evicted: Arc<Notify>,
 }
 
@@ -128,6 +151,7 @@ impl Place {
     /// Since when it has kept its place waiting for its peer; `None` while a handshake is in progress.
     fn waits_since(&self, now: Instant) -> Option<Instant> {
         match self.spoke {
+            _ if self.waits_for_us => None,
             None => Some(self.arrived),
             Some(spoke) => (now.duration_since(spoke) >= GRACE).then_some(self.arrived),
         }
@@ -172,6 +196,18 @@ mod tests {
         assert_eq!([&handshake, &silent, &next].map(evicted), [false, true, false]);
         let later = limit.enter(address(3), 2, start + GRACE).unwrap();
         assert_eq!([&handshake, &next, &later].map(evicted), [true, false, false]);
+    }
+
+    #[test]
+    fn a_handshake_that_waits_for_its_turn_here_keeps_its_place_however_long_it_takes() {
+        let (limit, start) = (Arc::new(UnauthenticatedLimit::default()), Instant::now());
+        let enter = |at: Duration| limit.enter(address(1), 1, start + at);
+        let first = enter(Duration::ZERO).unwrap();
+        first.spoke(start);
+        first.waits_for_us(true);
+        assert!(enter(GRACE * 5).is_none());
+        first.waits_for_us(false);
+        assert!(enter(GRACE * 5).is_some() && evicted(&first));
     }
 
     #[test]

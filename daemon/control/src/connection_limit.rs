@@ -59,23 +59,30 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionLimit {
-    /// Permits a connection, and to be one that has not authenticated, or says why not.
-    pub(crate) fn permit(
+    /// A place for a connection that has not authenticated, or why there is none.
+    pub(crate) fn newcomer(
         &self,
         from: IpAddr,
         networks: &[IpNet],
         limits: &Limits,
-    ) -> Result<(ConnectionPermit, Unauthenticated), Refused> {
+    ) -> Result<Unauthenticated, Refused> {
         let from = from.to_canonical();
         if !networks.is_empty() && !networks.iter().any(|network| network.contains(&from)) {
             return Err(Refused::Network);
         }
+        // It takes its place among the others when it has authenticated; where there is none, a handshake is of no use.
+        self.authenticated(from, limits)?;
+        let place =
+            self.unauthenticated.enter(from, limits.control_unauthenticated_connections, Instant::now());
+        place.ok_or(Refused::Unauthenticated)
+    }
+
+    /// A permit for a connection that has authenticated, or why there is none.
+    pub(crate) fn authenticated(&self, from: IpAddr, limits: &Limits) -> Result<ConnectionPermit, Refused> {
         let total = self.total.acquire((), limits.control_connections).ok_or(Refused::Total)?;
-        let source = self.sources.acquire(source_of(from), limits.control_connections_per_source);
-        let permit = ConnectionPermit { _total: total, _source: source.ok_or(Refused::Source)? };
-        let unauthenticated =
-            self.unauthenticated.enter(from, limits.control_unauthenticated(), Instant::now());
-        Ok((permit, unauthenticated.ok_or(Refused::Unauthenticated)?))
+        let from = source_of(from.to_canonical());
+        let source = self.sources.acquire(from, limits.control_connections_per_source);
+        Ok(ConnectionPermit { _total: total, _source: source.ok_or(Refused::Source)? })
     }
 }
 
@@ -92,24 +99,24 @@ mod tests {
         let limit = ConnectionLimit::default();
         let limits = limits(10, 2);
         let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let held: Vec<_> = (0..2).map(|_| limit.permit(one, &[], &limits).unwrap()).collect();
-        assert_eq!(limit.permit(one, &[], &limits).unwrap_err(), Refused::Source);
-        assert_eq!(
-            limit.permit("::ffff:192.0.2.1".parse().unwrap(), &[], &limits).unwrap_err(),
-            Refused::Source
-        );
-        assert!(limit.permit("192.0.2.2".parse().unwrap(), &[], &limits).is_ok());
+        let held: Vec<_> = (0..2).map(|_| limit.authenticated(one, &limits).unwrap()).collect();
+        assert_eq!(limit.authenticated(one, &limits).unwrap_err(), Refused::Source);
+        assert_eq!(limit.newcomer(one, &[], &limits).unwrap_err(), Refused::Source);
+        let mapped = "::ffff:192.0.2.1".parse().unwrap();
+        assert_eq!(limit.authenticated(mapped, &limits).unwrap_err(), Refused::Source);
+        assert!(limit.authenticated("192.0.2.2".parse().unwrap(), &limits).is_ok());
         drop(held);
-        assert!(limit.permit(one, &[], &limits).is_ok());
+        assert!(limit.authenticated(one, &limits).is_ok());
     }
 
     #[test]
     fn addresses_of_one_ipv6_64_are_one_source() {
         let limit = ConnectionLimit::default();
         let limits = limits(10, 1);
-        let _held = limit.permit("2001:db8::1".parse().unwrap(), &[], &limits).unwrap();
-        assert_eq!(limit.permit("2001:db8::2".parse().unwrap(), &[], &limits).unwrap_err(), Refused::Source);
-        assert!(limit.permit("2001:db8:0:1::1".parse().unwrap(), &[], &limits).is_ok());
+        let _held = limit.authenticated("2001:db8::1".parse().unwrap(), &limits).unwrap();
+        let neighbour = limit.authenticated("2001:db8::2".parse().unwrap(), &limits);
+        assert_eq!(neighbour.unwrap_err(), Refused::Source);
+        assert!(limit.authenticated("2001:db8:0:1::1".parse().unwrap(), &limits).is_ok());
     }
 
     #[test]
@@ -118,11 +125,11 @@ mod tests {
         let networks = ["10.0.0.0/8".parse().unwrap()];
         let limits = limits(1, 10);
         let inside: IpAddr = "10.1.2.3".parse().unwrap();
-        assert_eq!(
-            limit.permit("192.0.2.1".parse().unwrap(), &networks, &limits).unwrap_err(),
-            Refused::Network
-        );
-        let _held = limit.permit(inside, &networks, &limits).unwrap();
-        assert_eq!(limit.permit(inside, &networks, &limits).unwrap_err(), Refused::Total);
+        let outside = limit.newcomer("192.0.2.1".parse().unwrap(), &networks, &limits);
+        assert_eq!(outside.unwrap_err(), Refused::Network);
+        let _newcomers: Vec<_> =
+            (0..10).map(|_| limit.newcomer(inside, &networks, &limits).unwrap()).collect();
+        let _held = limit.authenticated(inside, &limits).unwrap();
+        assert_eq!(limit.newcomer(inside, &networks, &limits).unwrap_err(), Refused::Total);
     }
 }

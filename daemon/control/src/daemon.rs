@@ -15,7 +15,7 @@ use zone_watchdog::Watchdog;
 
 use crate::config::Config;
 use crate::confine::Confined;
-use zone_accept::LogBudget;
+use zone_accept::{HandshakeTurns, LogBudget};
 
 use crate::connection_limit::ConnectionLimit;
 use crate::firewall::{self, Firewall};
@@ -41,6 +41,8 @@ pub struct Daemon {
     pub(crate) supervisor: Rc<Supervisor>,
     pub(crate) metrics: Rc<Metrics>,
     pub(crate) connection_limit: ConnectionLimit,
+    /// Handshakes wait here for each other, and nobody else for them.
+    pub(crate) handshake_turns: HandshakeTurns,
     /// Keeps what strangers make the log say readable.
     pub(crate) log_budget: LogBudget,
     pub(crate) firewall: Firewall,

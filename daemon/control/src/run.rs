@@ -113,6 +113,7 @@ impl Daemon {
             supervisor,
             metrics,
             connection_limit: ConnectionLimit::default(),
+            handshake_turns: zone_accept::HandshakeTurns::new(1),
             log_budget: zone_accept::LogBudget::default(),
             firewall: Firewall::new(&config.firewall),
             config: RefCell::new(Rc::new(config)),

@@ -14,7 +14,7 @@ mod routes;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +24,7 @@ use zone_accept::{AcceptError, EXHAUSTED_DELAY, within_budget};
 use zone_protocol::ports;
 use zone_watchdog::Heartbeat;
 
+use crate::connection_limit::Refused;
 use crate::daemon::Daemon;
 use crate::metrics::Reason;
 
@@ -85,20 +86,28 @@ pub(crate) async fn accept(daemon: Rc<Daemon>, listener: TcpListener, mut heartb
 
 fn admit(daemon: &Rc<Daemon>, stream: TcpStream, peer: SocketAddr) {
     let config = daemon.config();
-    match daemon.connection_limit.permit(peer.ip(), &config.control.allowed_networks, &config.limits) {
-        Ok((permit, unauthenticated)) => {
+    match daemon.connection_limit.newcomer(peer.ip(), &config.control.allowed_networks, &config.limits) {
+        Ok(unauthenticated) => {
+            unauthenticated.look_for_first_byte(&stream, Instant::now());
             daemon.metrics.connections.inc();
-            spawn_local(connection::serve(Rc::clone(daemon), stream, peer, permit, unauthenticated));
+            spawn_local(connection::serve(Rc::clone(daemon), stream, peer, unauthenticated));
         }
         Err(refused) => {
-            daemon.metrics.refused.get_or_create(&Reason { reason: refused.label() }).inc();
-            within_budget!(
-                daemon.log_budget,
-                refused.label(),
-                warn!(%peer, error = refused.reason(), "a connection to 17488 was refused")
-            );
+            daemon.log_refused(peer, refused);
             // A reset costs this side nothing afterwards.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
+    }
+}
+
+impl Daemon {
+    /// Counts and, within the budget, logs a connection that is refused.
+    fn log_refused(&self, peer: SocketAddr, refused: Refused) {
+        self.metrics.refused.get_or_create(&Reason { reason: refused.label() }).inc();
+        within_budget!(
+            self.log_budget,
+            refused.label(),
+            warn!(%peer, error = refused.reason(), "a connection to 17488 was refused")
+        );
     }
 }

@@ -129,6 +129,7 @@ impl Newcomer {
         let unauthenticated = limiters
             .unauthenticated(port, peer.ip(), &rules.limits, now.into_std())
             .map_err(AdmissionRefusal::UnauthenticatedLimit)?;
+        unauthenticated.look_for_first_byte(&stream, now.into_std());
         Ok(Self { stream, peer, unauthenticated, deadline: now + rules.timeouts.handshake })
     }
 }
@@ -163,24 +164,23 @@ async fn authenticate(
     let rules = context.rules();
     let peer = real_source(&rules, port, &mut stream, peer, deadline).await?;
     unauthenticated.comes_from(peer.ip());
-    let source = || {
-        let permit = context.limiters.source(port, peer.ip(), &rules.limits);
-        permit.map_err(|reached| AdmissionRefusal::SourceLimit(reached).of(peer))
-    };
-    source()?;
+    let source = || context.limiters.source(port, peer.ip(), &rules.limits);
+    source().map_err(|reached| AdmissionRefusal::SourceLimit(reached).of(peer))?;
     await_tls(&stream, peer, deadline).await?;
     unauthenticated.spoke(std::time::Instant::now());
     // Small writes are whole messages here; waiting for more would delay keystrokes.
     let _ = stream.set_nodelay(true);
     let tls = rules.port(port).tls.clone();
-    let stream = handshake(stream, tls, deadline, Some(MAX_TLS_BUFFER_BYTES)).await;
+    let (limit, turns) = (Some(MAX_TLS_BUFFER_BYTES), &context.handshake_turns);
+    let stream = handshake(stream, tls, deadline, limit, turns, unauthenticated).await;
     let (stream, registered, identity) = stream
         .map_err(AdmissionRefusal::from)
         .and_then(|stream| identify(context, &rules, port, Box::new(stream)))
         .map_err(|refusal| refusal.of(peer))?;
     let connection = context.limiters.connection(port, &rules.limits);
     let connection = connection.map_err(|reached| AdmissionRefusal::ConnectionLimit(reached).of(peer))?;
-    let permits = Permits { connection, source: source()?, identity };
+    let source = source().map_err(|reached| AdmissionRefusal::SourceLimit(reached).of(peer))?;
+    let permits = Permits { connection, source, identity };
     Ok(AdmittedConnection { stream, peer, registered, permits })
 }
 

@@ -1,11 +1,13 @@
 //! What all connections of a relay share.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::available_parallelism;
 
 use tokio::sync::Notify;
-use zone_accept::{LogBudget, within_budget};
+use zone_accept::{HandshakeTurns, LogBudget, within_budget};
 use zone_pairing::Event;
 
 use crate::connections::Connections;
@@ -30,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// Keeps the log readable.
     pub(crate) log_budget: LogBudget,
+    /// Handshakes wait here for each other, and nobody else for them.
+    pub(crate) handshake_turns: HandshakeTurns,
     /// Limits on connections, sessions and event streams.
     pub(crate) limiters: Limiters,
     draining: AtomicBool,
@@ -47,6 +51,7 @@ impl Context {
             sessions: Arc::default(),
             metrics,
             log_budget: LogBudget::default(),
+            handshake_turns: HandshakeTurns::new(available_parallelism().map_or(1, NonZero::get)),
             limiters: Limiters::default(),
             draining: AtomicBool::new(false),
             drain: Notify::new(),

@@ -54,11 +54,11 @@ pub struct Limits {
     pub head_fields: usize,
     /// Bytes that a caller may send behind its CONNECT before the endpoint has answered.
     pub early_bytes: usize,
-    /// Connections on 17488.
+    /// Connections on 17488 whose peers have authenticated.
     pub control_connections: usize,
     /// Connections on 17488 whose peer has not authenticated yet, as [`Limits::unauthenticated_connections`].
     pub control_unauthenticated_connections: usize,
-    /// Connections on 17488 from one source.
+    /// The same from one source.
     pub control_connections_per_source: usize,
     /// Bytes of a request body on 17488.
     pub control_body_bytes: usize,
@@ -113,11 +113,6 @@ impl Limits {
     /// How many connections one of the two ports may have.
     pub fn connections_per_port(&self) -> usize {
         (self.connections.saturating_mul(self.port_share_percent) / 100).clamp(1, self.connections.max(1))
-    }
-
-    /// How many connections on 17488 may not have authenticated yet: at most half of all, so that they never take all of it.
-    pub fn control_unauthenticated(&self) -> usize {
-        self.control_unauthenticated_connections.min(self.control_connections / 2).max(1)
     }
 
     /// The memory that a relay with these limits can come to, bytes: what a service manager must let it have, so that these

@@ -21,7 +21,6 @@ use zone_settings::seconds;
 
 use super::peer::Peer;
 use super::routes;
-use crate::connection_limit::ConnectionPermit;
 use crate::daemon::Daemon;
 use crate::metrics::Reason;
 use crate::tls::TlsContext;
@@ -34,10 +33,9 @@ pub(super) async fn serve(
     daemon: Rc<Daemon>,
     stream: TcpStream,
     address: SocketAddr,
-    permit: ConnectionPermit,
     unauthenticated: Unauthenticated,
 ) {
-    let _open = Open::new(&daemon, permit);
+    let _open = Open::new(&daemon);
     let evicted = unauthenticated.evicted();
     tokio::select! {
         biased;
@@ -51,21 +49,18 @@ pub(super) async fn serve(
 }
 
 /// A connection that is open, among those that are counted.
-struct Open<'a> {
-    daemon: &'a Daemon,
-    _permit: ConnectionPermit,
-}
+struct Open<'a>(&'a Daemon);
 
 impl<'a> Open<'a> {
-    fn new(daemon: &'a Daemon, permit: ConnectionPermit) -> Self {
+    fn new(daemon: &'a Daemon) -> Self {
         daemon.metrics.open.inc();
-        Self { daemon, _permit: permit }
+        Self(daemon)
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.daemon.metrics.open.dec();
+        self.0.metrics.open.dec();
     }
 }
 
@@ -78,9 +73,10 @@ async fn handshake(
     let tls = daemon.tls();
     let deadline = Instant::now() + seconds(daemon.config().timeouts.handshake);
     // The first byte, or the end: the handshake finds out which.
-    let _ = timeout_at(deadline, stream.readable()).await;
+    let _ = timeout_at(deadline, stream.peek(&mut [0; 1])).await;
     unauthenticated.spoke(std::time::Instant::now());
-    match zone_accept::handshake(stream, Arc::clone(&tls.config), deadline, None).await {
+    let (config, turns) = (Arc::clone(&tls.config), &daemon.handshake_turns);
+    match zone_accept::handshake(stream, config, deadline, None, turns, &unauthenticated).await {
         Ok(stream) => requests(daemon, stream, address, &tls, unauthenticated).await,
         Err(failed) => report(daemon, address, &failed),
     }
@@ -119,9 +115,10 @@ async fn requests(
     let peer = Rc::new(Peer::new(&stream, address, tls.epoch, unauthenticated));
     // Registered first and authorised then, so that no change of the state slips between.
     let mut changes = daemon.tls.subscribe();
-    if let Err(refusal) = admitted(daemon, &peer) {
-        report(daemon, address, &refusal.into());
-        return;
+    match admitted(daemon, &peer).map(|member| member.then(|| peer.has_authenticated(daemon))) {
+        Ok(None | Some(Ok(()))) => {}
+        Ok(Some(Err(refused))) => return daemon.log_refused(address, refused),
+        Err(refusal) => return report(daemon, address, &refusal.into()),
     }
     let config = daemon.config();
     let (limits, timeouts) = (&config.limits, &config.timeouts);
@@ -169,14 +166,15 @@ async fn requests(
     }
 }
 
-/// Looks at the certificate again, by the state that is in force now: a resumed handshake verified nothing.
-fn admitted(daemon: &Daemon, peer: &Peer) -> Result<(), Refusal> {
+/// Looks at the certificate again, by the state that is in force now: a resumed handshake verified nothing. Whether it is a
+/// member's.
+fn admitted(daemon: &Daemon, peer: &Peer) -> Result<bool, Refusal> {
     let tls = daemon.tls();
     match &tls.admission {
         Some(admission) if !peer.chain.is_empty() => {
-            admission.authorise(&peer.chain, daemon.time.wall()).map(|_| peer.has_authenticated())
+            admission.authorise(&peer.chain, daemon.time.wall()).map(|_| true)
         }
-        _ => Ok(()),
+        _ => Ok(false),
     }
 }
 

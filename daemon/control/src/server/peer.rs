@@ -1,6 +1,6 @@
 //! The other side of a connection to 17488, as its handshake showed it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 
 use rustls::pki_types::CertificateDer;
@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use zone_accept::Unauthenticated;
 use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
+
+use crate::connection_limit::{ConnectionPermit, Refused};
+use crate::daemon::Daemon;
 
 /// What a handler knows of the other side.
 pub(super) struct Peer {
@@ -24,8 +27,17 @@ pub(super) struct Peer {
     pub(super) epoch: u64,
     /// When it last asked for something, or was answered.
     pub(super) active: Cell<Instant>,
-    /// Its place among those that have not authenticated, until it has.
-    unauthenticated: Cell<Option<Unauthenticated>>,
+    /// Its place, until it has authenticated and from then on.
+    place: RefCell<Place>,
+}
+
+/// Among which connections one counts.
+#[expect(dead_code, reason = "places are held, not read: dropping them gives them back")]
+enum Place {
+    /// Among those that have not authenticated.
+    Unauthenticated(Unauthenticated),
+    /// Among the others.
+    Authenticated(ConnectionPermit),
 }
 
 impl Peer {
@@ -46,12 +58,17 @@ impl Peer {
             answering: Cell::new(false),
             epoch,
             active: Cell::new(Instant::now()),
-            unauthenticated: Cell::new(Some(unauthenticated)),
+            place: RefCell::new(Place::Unauthenticated(unauthenticated)),
         }
     }
 
-    /// It has shown that it may ask: it makes room for nobody any more.
-    pub(super) fn has_authenticated(&self) {
-        self.unauthenticated.set(None);
+    /// It has shown that it may ask: it makes room for nobody any more, if there is a place for it among the others.
+    pub(super) fn has_authenticated(&self, daemon: &Daemon) -> Result<(), Refused> {
+        let mut place = self.place.borrow_mut();
+        if let Place::Unauthenticated(_) = *place {
+            let permit = daemon.connection_limit.authenticated(self.address.ip(), &daemon.config().limits)?;
+            *place = Place::Authenticated(permit);
+        }
+        Ok(())
     }
 }

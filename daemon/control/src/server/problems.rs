@@ -54,6 +54,11 @@ pub(super) fn timed_out(seconds: f64) -> Problem {
         .help("a change that had begun goes on: ask again for its result")
 }
 
+/// One connection too many of those that have authenticated.
+pub(super) fn too_many_connections(why: &str) -> Problem {
+    Problem::new(503, "too-many-connections", "There are too many connections").detail(why).help("try again")
+}
+
 /// Something that only a provisioned proxy can do.
 pub(super) fn not_provisioned() -> Problem {
     ChangeError::NotProvisioned.into()

@@ -66,7 +66,10 @@ async fn handle(daemon: &Rc<Daemon>, peer: &Peer, request: Request<Incoming>) ->
         Ok(caller) => caller,
         Err(problem) => return (Answer::from(problem).closing(), None),
     };
-    peer.has_authenticated();
+    if let Err(refused) = peer.has_authenticated(daemon) {
+        daemon.log_refused(peer.address, refused);
+        return (Answer::from(problems::too_many_connections(refused.reason())).closing(), None);
+    }
     peer.answering.set(true);
     let actor = Actor::new(caller.name(), peer.address);
     let answer = route.carry_out(daemon, peer, &head, &body, actor).await;

@@ -77,13 +77,22 @@ fn an_oversized_body_and_head_are_refused() {
 fn a_source_with_too_many_connections_is_refused_until_one_ends() {
     run(async {
         let proxy = Proxy::start_with(|config| config.limits.control_connections_per_source = 2).await;
-        let first = TcpStream::connect((proxy.address, 17488)).await.unwrap();
-        let _second = TcpStream::connect((proxy.address, 17488)).await.unwrap();
+        let token = proxy.token();
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let mut client = by_token(proxy.address, &token).await.unwrap();
+            let body =
+                serde_json::to_vec(&serde_json::json!({"zone": "plant", "module_server": "m"})).unwrap();
+            let offer = client.send(Method::POST, "/v1/provisioning", &[], body).await.unwrap();
+            assert_eq!(offer.status, 201);
+            clients.push(client);
+        }
         throw(&proxy, b"").await;
         assert!(proxy.counted("zone_proxy_control_refused_total{reason=\"limit_per_source\"} 1"));
-        drop(first);
-        let token = proxy.token();
+        clients.pop();
         while by_token(proxy.address, &token).await.is_err() {}
+        let _silent: Vec<_> = [TcpStream::connect((proxy.address, 17488)).await.unwrap()].into();
+        assert!(by_token(proxy.address, &token).await.is_ok(), "a silent one takes no place of its source");
     });
 }
 

@@ -317,7 +317,13 @@ async fn a_proxy_header_from_an_address_that_is_no_balancer_is_refused_by_name()
     }
     bench.logged("a PROXY protocol header from an address that is not in balancer.networks").await;
     let refused = r#"port="endpoint",reason="proxy_header"} 2"#;
-    assert!(bench.metrics().await.contains(refused), "{}", bench.metrics().await);
+    // A connection is closed before it is counted.
+    let counted = async { while !bench.metrics().await.contains(refused) {} };
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_secs(10), counted).await.is_ok(),
+        "{}",
+        bench.metrics().await
+    );
 }
 
 /// Balancers look by a bare TCP connection, whether they speak the PROXY protocol or not.

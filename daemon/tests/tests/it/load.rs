@@ -3,6 +3,7 @@
 //! Memory is that of the relay as the kernel counts it, and means something with a release build only.
 
 mod half_close;
+mod hostile;
 mod limits;
 mod memory;
 mod peers;
