@@ -10,8 +10,7 @@ pub struct InstanceError;
 
 /// The value of `Zone-Instance`, drawn at random at every start of an endpoint program.
 ///
-/// It is written as 32 hex digits in lower case. What is read has 32 bytes and is what
-/// [`u128::from_str_radix`] takes with the radix 16: digits of either case, and a `+` in place of the first.
+/// It is written as 32 hex digits in lower case, and read as 32 hex digits of either case.
 ///
 /// ```
 /// use zone_protocol::instance::Instance;
@@ -28,7 +27,8 @@ impl FromStr for Instance {
     type Err = InstanceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.len() != 32 {
+        // `from_str_radix` takes a sign too.
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(InstanceError);
         }
         u128::from_str_radix(text, 16).map(Self).map_err(|_| InstanceError)
@@ -54,9 +54,8 @@ mod tests {
     }
 
     #[test]
-    fn digits_of_either_case_and_a_plus_in_place_of_the_first_are_taken() {
+    fn digits_of_either_case_are_taken() {
         assert_eq!("000000000000000000000000000000fF".parse(), Ok(Instance(255)));
-        assert_eq!("+00000000000000000000000000000ff".parse(), Ok(Instance(255)));
     }
 
     #[test]
@@ -68,6 +67,7 @@ mod tests {
             format!("{digits}0"),
             format!("x{}", &digits[1..]),
             format!("-{}", &digits[1..]),
+            format!("+{}", &digits[1..]),
             format!("0x{}", &digits[2..]),
             format!(" {}", &digits[1..]),
             format!("{}+", &digits[1..]),

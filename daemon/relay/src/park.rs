@@ -95,8 +95,25 @@ fn check(head: &RequestHead) -> Result<u128, Refusal> {
         let details = "a park needs 'Connection: Upgrade' and 'Upgrade: ptth/1', the version spoken here";
         return Err(bad_request(426, details));
     }
-    let instance: Result<Instance, _> = head.fields.get(fields::INSTANCE).unwrap_or_default().parse();
+    let mut instances = head.fields.all(fields::INSTANCE);
+    let (Some(instance), None) = (instances.next(), instances.next()) else {
+        return Err(bad_request(400, "a park is asked for with one Zone-Instance field"));
+    };
+    let instance: Result<Instance, _> = instance.parse();
     instance.map(|Instance(number)| number).map_err(|error| bad_request(400, &error.to_string()))
+}
+
+/// Whether a 2xx is an answer to a CONNECT: the connection is the session from the next byte on (RFC 9110, section 9.3.6), and
+/// says once, if at all, whether it is protected end to end.
+fn check_accepted(answer: &ResponseHead) -> Result<(), &'static str> {
+    if ["Content-Length", "Transfer-Encoding"].into_iter().any(|name| answer.fields.get(name).is_some()) {
+        return Err("a 2xx to a CONNECT with Content-Length or Transfer-Encoding");
+    }
+    let mut protection = answer.fields.all(fields::END_TO_END);
+    match (protection.next(), protection.next()) {
+        (None | Some("required" | "off"), None) => Ok(()),
+        _ => Err("a 2xx to a CONNECT whose Zone-End-To-End is neither required nor off"),
+    }
 }
 
 /// How a park ends.
@@ -253,6 +270,9 @@ impl Parked {
             match parse_response(&bytes, limits) {
                 Ok(None) => {}
                 Ok(Some((answer, length))) if (200..300).contains(&answer.status) => {
+                    if let Err(why) = check_accepted(&answer) {
+                        return Err(self.unexpected(why).await);
+                    }
                     bytes.drain(..length);
                     return Ok((answer, bytes));
                 }
@@ -360,6 +380,27 @@ mod tests {
             "hello\r\n\r\n",
         ] {
             assert!(pong(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_connect_is_accepted_by_a_2xx_without_a_body_that_says_its_protection_once() {
+        let accepted = |fields: &str| {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            let answer = parse_response(text.as_bytes(), HeadLimits::default()).unwrap().unwrap();
+            check_accepted(&answer.0).is_ok()
+        };
+        for good in ["", "Zone-End-To-End: off\r\n", "Zone-End-To-End: required\r\nX: y\r\n"] {
+            assert!(accepted(good), "{good}");
+        }
+        for bad in [
+            "Content-Length: 0\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Zone-End-To-End: Off\r\n",
+            "Zone-End-To-End: \r\n",
+            "Zone-End-To-End: off\r\nZone-End-To-End: required\r\n",
+        ] {
+            assert!(!accepted(bad), "{bad}");
         }
     }
 
