@@ -9,3 +9,4 @@ mod expiry;
 mod parks;
 mod sessions;
 mod supervision;
+mod unruly;
