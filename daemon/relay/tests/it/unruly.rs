@@ -74,7 +74,7 @@ async fn peers_that_dribble_lie_and_leave_at_any_byte_get_an_answer_or_an_end_an
         let timeouts = &mut p.timeouts;
         (timeouts.handshake, timeouts.head, timeouts.session_idle) = (3.0, 1.0, 1.0);
         (timeouts.first_byte, timeouts.answer, timeouts.connect) = (0.5, 0.5, 2.0);
-        (timeouts.ping_after, timeouts.pong) = (1.0, 1.0);
+        (timeouts.ping_after, timeouts.pong, timeouts.idle_connection) = (1.0, 1.0, 1.0);
     })
     .await;
     let caller = bench.client(&bench.module_server("inside"));
