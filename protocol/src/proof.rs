@@ -100,6 +100,12 @@ impl Proof<'_> {
     }
 }
 
+/// Whether a `Zone-Proof` field looks like a proof, before there is a body that it could be of.
+pub fn is_proof(field: &str) -> bool {
+    field.len() == BASE64URL_NOPAD.encode_len(<Sha256 as Digest>::output_size())
+        && BASE64URL_NOPAD.decode(field.as_bytes()).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

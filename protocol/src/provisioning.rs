@@ -13,6 +13,10 @@ use crate::ports;
 use crate::token::Token;
 use crate::trust::Trust;
 
+/// The longest body of `POST /v1/provisioning` that comes without a certificate, bytes: whose it is shows only once all of it
+/// has been read.
+pub const MAX_OFFER_REQUEST_BYTES: usize = 4_096;
+
 /// What `zone-proxy show payload` prints and an admin submits centrally.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

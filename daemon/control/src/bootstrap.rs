@@ -4,7 +4,7 @@ use zone_protocol::tls::TlsError;
 use zone_settings::seconds;
 
 use crate::config::Config;
-use crate::keys;
+use crate::keys::{self, KeyError, KeyMaker};
 use crate::state::clock::Time;
 use crate::state::{self, IssuedToken, State};
 use crate::tls::NoRandomness;
@@ -14,7 +14,7 @@ use crate::tls::NoRandomness;
 pub enum BootstrapError {
     /// The keys or their certificates can't be made.
     #[error(transparent)]
-    Keys(#[from] rcgen::Error),
+    Keys(#[from] KeyError),
     /// The certificates can't be read back.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -24,8 +24,13 @@ pub enum BootstrapError {
 }
 
 /// Fresh keys and a fresh token.
-pub(crate) fn first_state(config: &Config, time: &Time) -> Result<State, BootstrapError> {
-    let identity = keys::bootstrap(time.wall())?;
+pub(crate) async fn first_state(
+    keys: &KeyMaker,
+    config: &Config,
+    time: &Time,
+) -> Result<State, BootstrapError> {
+    let now = time.wall();
+    let identity = keys.make(move || keys::bootstrap(now)).await?;
     let pin = state::pin(&identity)?;
     let token = IssuedToken::issue(pin, seconds(config.timeouts.token), time).ok_or(NoRandomness)?;
     Ok(State { identity, control_identity: None, membership: None, token: Some(token) })

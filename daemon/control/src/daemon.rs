@@ -9,16 +9,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
+use zone_accept::{HandshakeTurns, LogBudget};
 use zone_channel::Policy;
 use zone_firewall_protocol::PortRule;
 use zone_watchdog::Watchdog;
 
 use crate::config::Config;
 use crate::confine::Confined;
-use zone_accept::{HandshakeTurns, LogBudget};
-
 use crate::connection_limit::ConnectionLimit;
 use crate::firewall::{self, Firewall};
+use crate::keys::KeyMaker;
 use crate::log::SetLevel;
 use crate::metrics::Metrics;
 use crate::offer::OfferSlot;
@@ -36,6 +36,7 @@ pub struct Daemon {
     pub(crate) tls: watch::Sender<Rc<TlsContext>>,
     pub(crate) tickets: RefCell<PortTicketKeys>,
     pub(crate) offer: OfferSlot,
+    pub(crate) keys: KeyMaker,
     /// Locked by the one change that is under way.
     pub(crate) change_lock: Arc<Mutex<()>>,
     pub(crate) supervisor: Rc<Supervisor>,

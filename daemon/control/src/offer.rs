@@ -2,10 +2,8 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use zone_protocol::identity::Label;
 
 use crate::keys::OfferedKeys;
@@ -38,8 +36,6 @@ pub(crate) struct OpenOffer {
 #[derive(Debug, Default)]
 pub(crate) struct OfferSlot {
     slot: RefCell<Option<Rc<OpenOffer>>>,
-    /// Locked while keys for the next one are being made.
-    pub(crate) making: Arc<Mutex<()>>,
 }
 
 impl OfferSlot {

@@ -20,6 +20,7 @@ use crate::confine::Confined;
 use crate::connection_limit::ConnectionLimit;
 use crate::daemon::Daemon;
 use crate::firewall::Firewall;
+use crate::keys::KeyMaker;
 use crate::lifeline::Lifeline;
 use crate::log::SetLevel;
 use crate::metrics::Metrics;
@@ -77,10 +78,10 @@ impl Daemon {
         if let Some(back) = time.set_back_by() {
             tracing::warn!("{}", clock_warning(back));
         }
-        let loaded = store.load()?;
+        let (loaded, keys) = (store.load()?, KeyMaker::default());
         let state = match &loaded {
             Some(state) => state.clone(),
-            None => first_state(&config, &time)?,
+            None => first_state(&keys, &config, &time).await?,
         };
         let tickets = PortTicketKeys::generate().map_err(BootstrapError::from)?;
         let tls = TlsContext::new(&state, &tickets.control, versions(config.tls.tls13), 0)?;
@@ -109,6 +110,7 @@ impl Daemon {
             tls: watch::Sender::new(Rc::new(tls)),
             tickets: RefCell::new(tickets),
             offer: OfferSlot::default(),
+            keys,
             change_lock: Arc::default(),
             supervisor,
             metrics,

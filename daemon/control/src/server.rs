@@ -9,6 +9,7 @@ mod authentication;
 mod connection;
 mod peer;
 mod problems;
+mod request;
 mod routes;
 
 use std::io;

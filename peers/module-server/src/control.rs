@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::Method;
 use hyper::body::Bytes;
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use zone_protocol::features::Features;
 use zone_protocol::fields;
 use zone_protocol::identity::{Label, Role};
@@ -33,6 +33,9 @@ pub(crate) const UNKNOWN: [Role; 2] = [Role::ZoneProxy, Role::ZoneControl];
 const GET_ATTEMPTS: usize = 3;
 /// How long to wait before it is asked for again.
 const GET_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// How long an offer is asked for again of a proxy that is making keys for somebody else, and how often.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+const BUSY_DELAY: Duration = Duration::from_millis(250);
 
 /// What became of a trust document that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,8 +178,16 @@ impl ControlClient {
     }
 
     async fn offer(&self, path: &str, request: &impl Serialize, step: &str) -> Result<Offer> {
-        let answer = self.send(&Method::POST, path, request).await?;
-        let offer: Offer = answer.document(step)?;
+        let deadline = Instant::now() + BUSY_TIMEOUT;
+        let (answer, offer) = loop {
+            let answer = self.send(&Method::POST, path, request).await?;
+            match answer.document::<Offer>(step) {
+                Err(Error::Problem { problem, .. })
+                    if problem.slug() == "busy" && Instant::now() + BUSY_DELAY < deadline => {}
+                offer => break (answer, offer?),
+            }
+            sleep(BUSY_DELAY).await;
+        };
         // It becomes part of a path.
         if (1..=64).contains(&offer.id.len())
             && offer.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')

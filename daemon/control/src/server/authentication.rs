@@ -3,7 +3,7 @@
 use zone_accept::within_budget;
 use zone_protocol::identity::Identity;
 use zone_protocol::problem::Problem;
-use zone_protocol::proof::{Exported, Proof, Prover};
+use zone_protocol::proof::{Exported, Proof, Prover, is_proof};
 use zone_protocol::token::Token;
 
 use super::peer::Peer;
@@ -42,23 +42,24 @@ pub(super) fn member(daemon: &Daemon, peer: &Peer) -> Result<Caller, Problem> {
     }
 }
 
-/// A Module Server of the zone, or the holder of the token that is outstanding.
-pub(super) fn member_or_holder(
-    daemon: &Daemon,
-    peer: &Peer,
-    request: &Proved<'_>,
-) -> Result<Caller, Problem> {
-    if peer.chain.is_empty() { holder(daemon, peer, request) } else { member(daemon, peer) }
+/// Refuses, by its head alone, a request that can't come to be anybody's, before its body is read: from somebody who has shown
+/// no certificate, and no proof that looks like one while a token is outstanding.
+pub(super) fn may_hold_token(daemon: &Daemon, peer: &Peer, proof: Option<&str>) -> Result<(), Problem> {
+    if daemon.state().token.is_none() {
+        return Err(wrong(daemon, peer, "no token is outstanding"));
+    }
+    match proof {
+        None => Err(wrong(daemon, peer, "there is no proof")),
+        Some(proof) if !is_proof(proof) => Err(wrong(daemon, peer, "the proof is none")),
+        Some(_) => Ok(()),
+    }
 }
 
-fn holder(daemon: &Daemon, peer: &Peer, request: &Proved<'_>) -> Result<Caller, Problem> {
+/// The holder of the token that is outstanding.
+pub(super) fn holder(daemon: &Daemon, peer: &Peer, request: &Proved<'_>) -> Result<Caller, Problem> {
     let Proved { method, path, body, proof } = *request;
     let state = daemon.state();
-    let wrong = |error: &'static str| {
-        daemon.metrics.wrong_proofs.inc();
-        refused(daemon, peer, error);
-        problems::proof_wrong()
-    };
+    let wrong = |error: &'static str| wrong(daemon, peer, error);
     let issued = state.token.as_ref().ok_or_else(|| wrong("no token is outstanding"))?;
     let exported = peer.exported.as_ref().ok_or_else(|| wrong("the connection can't be bound"))?;
     let proof = proof.ok_or_else(|| wrong("there is no proof"))?;
@@ -73,10 +74,16 @@ fn holder(daemon: &Daemon, peer: &Peer, request: &Proved<'_>) -> Result<Caller, 
     Ok(Caller::Holder(issued.token.clone(), *exported))
 }
 
+fn wrong(daemon: &Daemon, peer: &Peer, error: &'static str) -> Problem {
+    daemon.metrics.wrong_proofs.inc();
+    refused(daemon, peer, error);
+    problems::proof_wrong()
+}
+
 fn refused(daemon: &Daemon, peer: &Peer, error: &'static str) {
     within_budget!(
         daemon.log_budget,
-        "proof",
+        error,
         warn!(peer = %peer.address, step = "proof", error, "a request to 17488 was refused")
     );
 }

@@ -1,32 +1,34 @@
 //! One connection to 17488: handshake, requests, and its end when the state changes.
 
+use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use zone_accept::{HandshakeError, Unauthenticated, within_budget};
+use zone_protocol::head::HeadLimits;
 use zone_protocol::tls::refusal::Refusal;
 use zone_settings::seconds;
 
+use super::answer::Answer;
 use super::peer::Peer;
+use super::request::{ReadError, Requests};
 use super::routes;
 use crate::daemon::Daemon;
 use crate::metrics::Reason;
 use crate::tls::TlsContext;
 
-/// The smallest buffer that hyper can work with.
-const MIN_BUFFER_BYTES: usize = 8_192;
+/// For the other side to close, once it has its last answer.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of it that are thrown away meanwhile.
+const LINGER_BYTES: u64 = 4 * 1_024 * 1_024;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
@@ -112,58 +114,98 @@ async fn requests(
     tls: &TlsContext,
     unauthenticated: Unauthenticated,
 ) {
-    let peer = Rc::new(Peer::new(&stream, address, tls.epoch, unauthenticated));
+    let peer = Peer::new(&stream, address, tls.epoch, unauthenticated);
     // Registered first and authorised then, so that no change of the state slips between.
-    let mut changes = daemon.tls.subscribe();
+    let changes = daemon.tls.subscribe();
     match admitted(daemon, &peer).map(|member| member.then(|| peer.has_authenticated(daemon))) {
         Ok(None | Some(Ok(()))) => {}
         Ok(Some(Err(refused))) => return daemon.log_refused(address, refused),
         Err(refusal) => return report(daemon, address, &refusal.into()),
     }
-    let config = daemon.config();
-    let (limits, timeouts) = (&config.limits, &config.timeouts);
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(seconds(timeouts.head))
-        .max_headers(limits.head_fields)
-        .max_buf_size(limits.head_bytes.max(MIN_BUFFER_BYTES));
-    let service = service_fn(|request| answer(Rc::clone(daemon), Rc::clone(&peer), request));
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let stalled_after = seconds(timeouts.control_request) + seconds(timeouts.head);
-    let mut closing = false;
-    loop {
-        if !closing && changes.borrow_and_update().epoch != tls.epoch {
-            closing = true;
-            connection.as_mut().graceful_shutdown();
+    let mut requests = Requests::new(stream);
+    let ended = tokio::select! {
+        ended = answer_all(daemon, &peer, &mut requests) => ended,
+        refusal = shut_out(daemon, &peer, changes) => {
+            within_budget!(
+                daemon.log_budget,
+                "cut",
+                warn!(peer = %address, error = %refusal, "a connection to 17488 was cut")
+            );
+            return;
         }
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(peer = %address, %error, "a connection to 17488 ended early");
-                }
-                return;
+    };
+    match ended {
+        Ok(()) => close(requests.into_stream()).await,
+        Err(error) => tracing::debug!(peer = %address, %error, "a connection to 17488 ended early"),
+    }
+}
+
+/// Answers one request after the other, up to the last one. After a change of the state that is the next one, whenever it
+/// comes: none that is on its way goes without an answer.
+async fn answer_all(
+    daemon: &Rc<Daemon>,
+    peer: &Peer,
+    requests: &mut Requests<TlsStream<TcpStream>>,
+) -> Result<(), ReadError> {
+    loop {
+        let config = daemon.config();
+        let deadline = seconds(config.timeouts.head);
+        let limits = HeadLimits { bytes: config.limits.head_bytes, fields: config.limits.head_fields };
+        let head = match timeout(deadline, requests.next_head(limits)).await {
+            Ok(Ok(head)) => head,
+            Ok(Err(ReadError::Head(error))) => {
+                let answer = routes::refuse_head(daemon, peer, &error);
+                return send(daemon, requests, &answer, "", deadline).await;
             }
-            changed = changes.changed(), if !closing => {
-                if changed.is_err() {
-                    return;
-                }
-                if let Err(refusal) = admitted(daemon, &peer) && !peer.answering.get() {
-                    within_budget!(
-                        daemon.log_budget,
-                        "cut",
-                        warn!(peer = %address, error = %refusal, "a connection to 17488 was cut")
-                    );
-                    return;
-                }
-            }
-            () = sleep_until(peer.active.get() + stalled_after) => {
-                if peer.active.get().elapsed() >= stalled_after {
-                    tracing::debug!(peer = %address, "a connection to 17488 stalled and was cut");
-                    return;
-                }
-            }
+            Ok(Err(ReadError::Closed)) | Err(_) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+        };
+        let mut answer = routes::answer(daemon, peer, &head, requests).await;
+        let is_outdated = daemon.tls().epoch != peer.epoch;
+        answer.closes |= requests.has_unread_body() || is_outdated || head.wants_close();
+        let sent = send(daemon, requests, &answer, &head.method, deadline).await;
+        peer.answering.set(false);
+        if answer.closes || sent.is_err() {
+            return sent;
         }
     }
+}
+
+async fn send(
+    daemon: &Daemon,
+    requests: &mut Requests<TlsStream<TcpStream>>,
+    answer: &Answer,
+    method: &str,
+    deadline: Duration,
+) -> Result<(), ReadError> {
+    let bytes = answer.to_bytes(method, daemon.time.wall());
+    let sent = timeout(deadline, requests.send(&bytes)).await;
+    Ok(sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?)
+}
+
+/// Waits until the state lets this client in no more. One whose request is being carried out gets its answer.
+async fn shut_out(daemon: &Daemon, peer: &Peer, mut changes: watch::Receiver<Rc<TlsContext>>) -> Refusal {
+    while changes.changed().await.is_ok() {
+        if let Err(refusal) = admitted(daemon, peer)
+            && !peer.answering.get()
+        {
+            return refusal;
+        }
+    }
+    // The daemon is gone, and this task with it.
+    pending().await
+}
+
+/// Ends a connection so that its last answer arrives: whoever closes while bytes wait unread resets it (RFC 9112, section
+/// 9.6), so what still comes is thrown away, for a while.
+async fn close(mut stream: TlsStream<TcpStream>) {
+    let ending = async {
+        stream.shutdown().await?;
+        let (tcp, _) = stream.get_mut();
+        tokio::io::copy(&mut tcp.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // However it ends, nobody is left to be told.
+    let _ = timeout(LINGER_TIMEOUT, ending).await;
 }
 
 /// Looks at the certificate again, by the state that is in force now: a resumed handshake verified nothing. Whether it is a
@@ -176,19 +218,4 @@ fn admitted(daemon: &Daemon, peer: &Peer) -> Result<bool, Refusal> {
         }
         _ => Ok(false),
     }
-}
-
-async fn answer(
-    daemon: Rc<Daemon>,
-    peer: Rc<Peer>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
-    peer.active.set(Instant::now());
-    let mut response = routes::answer(&daemon, &peer, request).await;
-    if daemon.tls().epoch != peer.epoch {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    peer.active.set(Instant::now());
-    peer.answering.set(false);
-    Ok(response)
 }

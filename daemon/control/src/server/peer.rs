@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use zone_accept::Unauthenticated;
 use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
@@ -25,8 +24,6 @@ pub(super) struct Peer {
     pub(super) answering: Cell<bool>,
     /// The epoch of the state that it was accepted under, see [`crate::tls::TlsContext::epoch`].
     pub(super) epoch: u64,
-    /// When it last asked for something, or was answered.
-    pub(super) active: Cell<Instant>,
     /// Its place, until it has authenticated and from then on.
     place: RefCell<Place>,
 }
@@ -57,7 +54,6 @@ impl Peer {
             exported,
             answering: Cell::new(false),
             epoch,
-            active: Cell::new(Instant::now()),
             place: RefCell::new(Place::Unauthenticated(unauthenticated)),
         }
     }

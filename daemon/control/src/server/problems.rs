@@ -40,11 +40,23 @@ pub(super) fn malformed(why: impl Display) -> Problem {
     Problem::new(400, "malformed", "The request is not understood").detail(why)
 }
 
+/// A head beyond the limits.
+pub(super) fn head_too_large(why: impl Display) -> Problem {
+    Problem::new(431, "malformed", "The request head is too large").detail(why)
+}
+
 /// A body beyond the limit.
 pub(super) fn body_too_large(limit: usize) -> Problem {
     Problem::new(413, "body-too-large", "The request body is too large")
         .detail(format!("more than {limit} bytes"))
         .help("limits.control_body_bytes in zone-proxy.toml is the limit")
+}
+
+/// A request for an offer that is longer than such a request can be: its sender is not known before it is read.
+pub(super) fn offer_request_too_large(limit: usize) -> Problem {
+    Problem::new(413, "body-too-large", "The request body is too large")
+        .detail(format!("more than {limit} bytes"))
+        .help("a request for an offer names a zone and a Module Server, and nothing else")
 }
 
 /// A request or its answer that took too long.

@@ -7,6 +7,7 @@ use zone_protocol::identity::printable;
 
 use crate::bootstrap::BootstrapError;
 use crate::firewall::FirewallError;
+use crate::keys::KeyError;
 use crate::relay::{NotInForce, RelayError};
 use crate::state::StateError;
 use crate::tls::NoRandomness;
@@ -167,6 +168,15 @@ impl std::error::Error for ChangeError {}
 impl From<NotInForce> for ChangeError {
     fn from(error: NotInForce) -> Self {
         Self::NotInForce(error.to_string())
+    }
+}
+
+impl From<KeyError> for ChangeError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Busy => Self::Busy,
+            error => Self::Keys(error.to_string()),
+        }
     }
 }
 

@@ -14,7 +14,8 @@ impl Daemon {
     pub(crate) async fn unprovision(self: &Rc<Self>, actor: Actor) -> Result<(), ChangeError> {
         self.change("unprovision", actor, async move |daemon| {
             let before = daemon.state();
-            let next = first_state(&daemon.config(), &daemon.time).map_err(StepError::from)?;
+            let config = daemon.config();
+            let next = first_state(&daemon.keys, &config, &daemon.time).await.map_err(StepError::from)?;
             let tickets = PortTicketKeys::generate().map_err(StepError::from)?;
             daemon.store.replace(&next).map_err(StepError::from)?.commit();
             daemon.offer.close();

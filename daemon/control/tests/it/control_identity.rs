@@ -187,7 +187,7 @@ fn it_stays_with_the_same_member_and_goes_with_another_zone_another_name_and_the
     });
 }
 
-/// A later offer replaces an earlier one, also where keys for both are made at the same time.
+/// Keys are made for one offer at a time, and a later offer replaces an earlier one.
 #[test]
 fn requests_are_answered_while_keys_are_made_and_the_last_offer_is_the_one_that_counts() {
     run(async {
@@ -195,13 +195,16 @@ fn requests_are_answered_while_keys_are_made_and_the_last_offer_is_the_one_that_
         let (_, party) = proxy.provision(&zone).await;
         let (mut one, mut other) = (proxy.member(&zone, &party).await, proxy.member(&zone, &party).await);
         let mut third = proxy.member(&zone, &party).await;
-        let (earlier, later, status) = tokio::join!(
+        let (earlier, refused, status) = tokio::join!(
             biased;
             offer_with(&mut one, &zone),
-            offer_with(&mut other, &zone),
+            other.send(Method::POST, "/v1/identity", &NAMED, Vec::new()),
             third.get("/v1/status"),
         );
         assert_eq!(status.status, 200);
+        let refused = refused.unwrap();
+        assert_eq!((refused.refusal().0, refused.refusal().1.as_str()), (409, "busy"));
+        let later = offer_with(&mut other, &zone).await;
         let put = |offer: &Offer| (format!("/v1/provisioning/{}", offer.id), document(&zone, offer, &proxy));
         let (path, document) = put(&earlier);
         assert_eq!(one.put(&path, &document).await.refusal().1, "offer-unknown");

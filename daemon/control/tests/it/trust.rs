@@ -81,6 +81,28 @@ fn a_trust_document_that_would_lock_its_sender_out_is_refused() {
 }
 
 #[test]
+fn a_request_on_its_way_when_the_state_changes_is_answered_as_the_last_one() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        let (_, party) = proxy.provision(&zone).await;
+        let mut member = proxy.member(&zone, &party).await;
+        let fresh = proxy.member(&zone, &zone.module_server("standby")).await;
+        let mut used = proxy.member(&zone, &zone.module_server("other")).await;
+        assert_eq!(used.get("/v1/status").await.status, 200);
+        assert_eq!(
+            put(&mut member, Some("\"1\""), &denying(&zone, 2, "host-7", "endpoint")).await.status,
+            200
+        );
+        for mut client in [fresh, used] {
+            let answer = client.get("/v1/status").await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.headers["connection"], "close");
+            client.is_closed().await;
+        }
+    });
+}
+
+#[test]
 fn a_revoked_module_server_is_cut_off_and_let_in_no_more() {
     run(async {
         let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
