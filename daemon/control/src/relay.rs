@@ -23,6 +23,7 @@ mod session_file;
 mod sessions;
 mod start;
 mod supervise;
+mod watchdog;
 
 pub(crate) use channel::Relay;
 pub(crate) use end::Ender;

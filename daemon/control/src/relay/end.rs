@@ -75,6 +75,11 @@ impl Ender {
         }
     }
 
+    /// Whether relays are services of their own, so that the service manager's watchdog ends one that stands still.
+    pub(super) fn is_service_managers(&self) -> bool {
+        matches!(self, Self::Helper(_))
+    }
+
     /// Kills a process. Its end is to be waited for.
     pub(super) async fn end(&self, process: &Process) -> Result<(), EndError> {
         if process.has_ended() {

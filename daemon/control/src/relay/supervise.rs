@@ -20,6 +20,7 @@ use super::error::{NotInForce, RelayError};
 use super::listener::{BindError, Listener};
 use super::sessions::Sessions;
 use super::start::{Started, Starter};
+use super::watchdog::watch_over;
 use super::{notes, remembered, rendezvous};
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
@@ -259,6 +260,9 @@ impl Supervisor {
         if let Err(error) = remembered::note(&self.runtime_dir, relay.generation(), relay.process.facts()) {
             let generation = relay.generation();
             tracing::warn!(generation, %error, "a relay's process can't be noted for the next control");
+        }
+        if !self.surroundings.ender.is_service_managers() {
+            self.surroundings.tasks.spawn(watch_over(Rc::clone(relay)));
         }
         let (supervisor, relay) = (Rc::clone(self), Rc::clone(relay));
         self.surroundings.tasks.spawn(async move {

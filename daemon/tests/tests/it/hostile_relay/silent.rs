@@ -140,3 +140,17 @@ fn taken_up(host: &Host, relay: Pid) {
     });
     assert!(!succeed(&mut host.cli(&["status"]), b"").contains("warning"), "all is well again");
 }
+
+/// Nobody but control watches over a relay that it has started itself.
+#[test]
+fn a_relay_that_stands_still_is_replaced_though_nobody_asks_for_anything() {
+    let (host, zone, _endpoint, session) = scene();
+    let relay = host.relay();
+    stop(relay);
+    host.control.says("a relay gives no sign of life, and is killed");
+    until("another relay serves", || host.relay_now().is_some_and(|now| now != relay));
+    assert!(!is_there(relay));
+    drop(session);
+    until("the endpoint is back", || parks(&host) > 0);
+    Session::connect(&zone, "host-7:echo").exchanges(b"words");
+}
