@@ -23,7 +23,7 @@ use crate::log::SetLevel;
 use crate::metrics::Metrics;
 use crate::offer::OfferSlot;
 use crate::policy;
-use crate::relay::{Supervisor, Wanted};
+use crate::relay::{NotInForce, Supervisor, Wanted};
 use crate::state::clock::Time;
 use crate::state::{State, Store};
 use crate::tasks::Tasks;
@@ -130,12 +130,11 @@ impl Daemon {
     }
 
     /// Makes the relays go by the state, the ticket keys and the configuration as they are now, or ends those that don't.
-    pub(crate) async fn push_policy(&self) {
+    pub(crate) async fn push_policy(&self) -> Result<(), NotInForce> {
         let policy = self.policy(&self.state(), &self.tickets.borrow());
-        if let Some(policy) = policy
-            && let Err(error) = self.supervisor.set_policy(&Rc::new(policy)).await
-        {
-            tracing::error!(%error, "the rules of now are not in force everywhere");
+        match policy {
+            Some(policy) => self.supervisor.set_policy(&Rc::new(policy)).await,
+            None => Ok(()),
         }
     }
 

@@ -29,7 +29,9 @@ impl Daemon {
         if !same_tls {
             self.renew_tls();
         }
-        self.push_policy().await;
+        if let Err(error) = self.push_policy().await {
+            tracing::error!(%error, "the rules of now are not in force everywhere");
+        }
         self.firewall.request_check();
         tracing::info!("the configuration was read again");
         Ok(())
