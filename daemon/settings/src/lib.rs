@@ -162,7 +162,7 @@ pub struct Timeouts {
     pub release: f64,
     /// For a relay without its control before it drains.
     pub orphan: f64,
-    /// For a request on 17488, answer included.
+    /// For a request on 17488, from the end of its head until there is an answer; for that to be taken there is `head` then.
     pub control_request: f64,
     /// For an offer to be completed.
     pub offer: f64,

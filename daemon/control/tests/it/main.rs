@@ -6,6 +6,7 @@ mod commands;
 mod control_identity;
 mod firewall;
 mod harness;
+mod limits;
 mod processes;
 mod provisioning;
 mod refusals;
