@@ -14,5 +14,6 @@ mod log;
 mod processes;
 mod provisioning;
 mod revocations;
+mod state_changes;
 mod tls;
 mod versions;
