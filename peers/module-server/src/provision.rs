@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration as StdDuration;
 
 use time::{Duration, OffsetDateTime};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 use zone_protocol::identity::{Identity, Label, Role, printable};
 use zone_protocol::ports;
 use zone_protocol::provisioning::{
@@ -20,6 +23,10 @@ use crate::zone::{HostName, ProxyEntry, Settings, Validity, Zone};
 
 /// Clocks that differ by more than this are worth a warning.
 const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
+/// Before a proxy whose answer was lost is told once more to leave.
+const LEAVING_DELAY: StdDuration = StdDuration::from_millis(500);
+/// For a port to be found open.
+const PORT_TIMEOUT: StdDuration = StdDuration::from_secs(5);
 
 /// What the operator knows of a fresh proxy.
 #[derive(Debug)]
@@ -166,11 +173,49 @@ pub async fn rotate(zone: &Zone, name: &Label, report: &mut dyn FnMut(Step)) -> 
     Ok(done)
 }
 
+/// How a proxy was found to have left the zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It has said so.
+    Answered,
+    /// It was told, its answer was lost, and by now it shows keys of no zone and has closed its port for Module Servers.
+    Found,
+}
+
 /// Un-provisions a member of the zone and forgets it.
-pub async fn unprovision(zone: &Zone, name: &Label) -> Result<()> {
+///
+/// An answer can be lost, and a proxy that has left shows keys that nobody can know. So it is noted that it was told, and
+/// whoever asks again is told what is found.
+pub async fn unprovision(zone: &Zone, name: &Label) -> Result<Departure> {
     let known = zone.proxy(name)?;
-    ControlClient::of(zone, &known, &zone.credentials()?)?.unprovision().await?;
-    zone.forget_proxy(name)
+    let proxy = ControlClient::of(zone, &known, &zone.credentials()?)?;
+    let mut was_told = zone.is_leaving(name);
+    zone.note_leaving(name)?;
+    let mut answer = proxy.unprovision().await;
+    if answer.as_ref().is_err_and(Error::is_lost_answer) {
+        was_told = true;
+        sleep(LEAVING_DELAY).await;
+        answer = proxy.unprovision().await;
+    }
+    let departure = match answer {
+        Ok(()) => Departure::Answered,
+        Err(Error::NotTrusted { .. }) if was_told && !has_open_relay_port(&known).await => Departure::Found,
+        Err(error) => return Err(error),
+    };
+    zone.forget_proxy(name)?;
+    Ok(departure)
+}
+
+/// Whether somebody accepts where the proxy's port for Module Servers was.
+async fn has_open_relay_port(proxy: &ProxyEntry) -> bool {
+    let port = proxy.settings.ports.module_server;
+    for host in &proxy.addresses {
+        let connecting = timeout(PORT_TIMEOUT, TcpStream::connect((host.as_str(), port)));
+        if matches!(connecting.await, Ok(Ok(_))) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Hosts to dial, control port and token, from what `zone-proxy show payload` printed or from a bare token.

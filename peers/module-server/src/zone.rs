@@ -21,6 +21,7 @@ mod directory;
 mod expiry;
 mod files;
 mod init;
+mod leaving;
 mod proxies;
 mod renewal;
 mod replacement;

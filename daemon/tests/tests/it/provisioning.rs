@@ -106,6 +106,30 @@ fn un_provisioning_closes_both_ports_and_shows_a_new_token() {
     assert_eq!(status(&next)["state"], "provisioned");
 }
 
+/// The proxy has done it, and the Module Server has not heard.
+#[test]
+fn an_un_provisioning_whose_answer_was_lost_is_found_to_be_done_when_it_is_asked_for_again() {
+    let (host, zone) = (Host::start(""), Zone::init());
+    zone.provision(&host);
+    let copy = zone.beside("before");
+    succeed(Command::new("cp").arg("-r").arg(zone.path()).arg(&copy), b"");
+    // Somebody else's reset looks the same: nothing was asked for, so nothing is believed.
+    succeed(&mut zone.cli(&["unprovision", "p1"]), b"");
+    std::fs::rename(zone.path(), zone.beside("after")).expect("our folder");
+    std::fs::rename(copy, zone.path()).expect("our folder");
+    let told = fail(&mut zone.cli(&["unprovision", "p1"]), b"");
+    assert!(told.contains("is not whom it should be"), "{told}");
+    // By then it was told.
+    let told = succeed(&mut zone.cli(&["unprovision", "p1"]), b"");
+    assert!(told.contains("p1: un-provisioned, as it was told before"), "{told}");
+    assert!(succeed(&mut zone.cli(&["status"]), b"").contains("no proxy yet"));
+
+    // A member again, by the same name: what was told before counts no more.
+    zone.provision(&host);
+    assert!(!zone.path().join("leaving-p1.json").exists());
+    succeed(&mut zone.cli(&["unprovision", "p1"]), b"");
+}
+
 /// The same from the host, where the Module Server is out of reach.
 #[test]
 fn a_reset_on_the_host_wants_a_typed_yes_and_then_closes_both_ports() {

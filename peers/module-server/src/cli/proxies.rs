@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 use zone_module::authority;
 use zone_module::control::ControlClient;
-use zone_module::provision::{self, Request, rfc3339};
+use zone_module::provision::{self, Departure, Request, rfc3339};
 use zone_module::trust::{self, Contact, Outcome};
 use zone_module::zone::{Credentials, ProxyEntry, Settings, Zone};
 use zone_module::{Error, Result, join_host_port};
@@ -84,8 +84,13 @@ pub(super) async fn unprovision(zone: &Zone, name: &Label, forget: bool) -> Resu
         zone.forget_proxy(name)?;
         line(format_args!("{name}: forgotten; it was not asked, and its certificates stay good"))?;
     } else {
-        provision::unprovision(zone, name).await?;
-        line(format_args!("{name}: un-provisioned, its relay ports are closed"))?;
+        let how = match provision::unprovision(zone, name).await? {
+            Departure::Answered => "its relay ports are closed",
+            Departure::Found => {
+                "as it was told before: it shows keys of no zone, and its port for Module Servers is closed"
+            }
+        };
+        line(format_args!("{name}: un-provisioned, {how}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

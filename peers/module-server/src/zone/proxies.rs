@@ -146,15 +146,18 @@ impl Zone {
 
     /// Remembers a proxy, in place of what was known under its name.
     pub fn remember_proxy(&self, entry: ProxyEntry) -> Result<()> {
+        let name = entry.name.clone();
         self.change_proxies(|proxies| match proxies.iter_mut().find(|known| known.name == entry.name) {
             Some(known) => *known = entry,
             None => proxies.push(entry),
-        })
+        })?;
+        self.forget_leaving(&name)
     }
 
     /// Forgets a proxy. Its certificates stay good until they run out.
     pub fn forget_proxy(&self, name: &Label) -> Result<()> {
         self.change_proxies(|proxies| proxies.retain(|known| known.name != *name))?;
+        self.forget_leaving(name)?;
         self.forget_control_identity(name)
     }
 
