@@ -71,6 +71,15 @@ pub(crate) async fn by_token(address: IpAddr, token: &Token) -> Result<Client, S
     connect(address, config, Some(token.clone())).await
 }
 
+/// By the token, and past the first proof of it: from then on the connection has authenticated.
+pub(crate) async fn holder(address: IpAddr, token: &Token) -> Client {
+    let mut client = by_token(address, token).await.unwrap();
+    let body = serde_json::to_vec(&serde_json::json!({"zone": "plant", "module_server": "m"})).unwrap();
+    let offer = client.send(Method::POST, "/v1/provisioning", &[], body).await.unwrap();
+    assert_eq!(offer.status, 201);
+    client
+}
+
 /// By a certificate.
 pub(crate) async fn by_certificate(address: IpAddr, zone: &Zone, party: &Party) -> Result<Client, String> {
     connect(address, member_config(zone, Some(party)), None).await

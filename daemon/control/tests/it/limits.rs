@@ -13,7 +13,7 @@ use zone_protocol::tls::verifier::Pinned;
 use zone_proxy::state::clock::Clock;
 
 use crate::authority::{Party, Zone};
-use crate::client::{by_token, dial, member_config};
+use crate::client::{by_token, dial, holder, member_config};
 use crate::harness::{EVENT_TIMEOUT, Proxy, run};
 
 async fn stranger(proxy: &Proxy) -> TlsStream<TcpStream> {
@@ -34,13 +34,13 @@ async fn last_words(stream: &mut TlsStream<TcpStream>) -> String {
 fn control_connections_is_for_all_sources_together() {
     run(async {
         let proxy = Proxy::start_with(|config| config.limits.control_connections = 2).await;
-        let first = TcpStream::connect((proxy.address, 17488)).await.unwrap();
-        let _second = TcpStream::connect((proxy.address, 17488)).await.unwrap();
+        let token = proxy.token();
+        let first = holder(proxy.address, &token).await;
+        let _second = holder(proxy.address, &token).await;
         let mut third = TcpStream::connect((proxy.address, 17488)).await.unwrap();
         assert!(!matches!(third.read(&mut [0]).await, Ok(1..)));
         assert!(proxy.counted("zone_proxy_control_refused_total{reason=\"limit\"} 1"));
         drop(first);
-        let token = proxy.token();
         while by_token(proxy.address, &token).await.is_err() {}
     });
 }

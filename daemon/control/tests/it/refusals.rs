@@ -10,7 +10,7 @@ use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::verifier::Pinned;
 
 use crate::authority::Zone;
-use crate::client::{by_token, dial};
+use crate::client::{by_token, dial, holder};
 use crate::harness::{EVENT_TIMEOUT, Proxy, run};
 
 /// Sends bytes to 17488 and waits for the end of the connection.
@@ -138,18 +138,11 @@ fn a_source_with_too_many_connections_is_refused_until_one_ends() {
     run(async {
         let proxy = Proxy::start_with(|config| config.limits.control_connections_per_source = 2).await;
         let token = proxy.token();
-        let mut clients = Vec::new();
-        for _ in 0..2 {
-            let mut client = by_token(proxy.address, &token).await.unwrap();
-            let body =
-                serde_json::to_vec(&serde_json::json!({"zone": "plant", "module_server": "m"})).unwrap();
-            let offer = client.send(Method::POST, "/v1/provisioning", &[], body).await.unwrap();
-            assert_eq!(offer.status, 201);
-            clients.push(client);
-        }
+        let first = holder(proxy.address, &token).await;
+        let _second = holder(proxy.address, &token).await;
         throw(&proxy, b"").await;
         assert!(proxy.counted("zone_proxy_control_refused_total{reason=\"limit_per_source\"} 1"));
-        clients.pop();
+        drop(first);
         while by_token(proxy.address, &token).await.is_err() {}
         let _silent: Vec<_> = [TcpStream::connect((proxy.address, 17488)).await.unwrap()].into();
         assert!(by_token(proxy.address, &token).await.is_ok(), "a silent one takes no place of its source");
