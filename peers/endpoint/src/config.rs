@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use zone_dial::Place;
 use zone_protocol::identity::{Label, Service};
 
 use crate::timing::Timing;
@@ -325,12 +326,8 @@ fn within<T: PartialOrd + Display + Copy>(
 }
 
 fn host_and_port(text: &str) -> Result<(), String> {
-    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty()
-            && !host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
-            && (!host.contains(':') || (host.starts_with('[') && host.ends_with(']')))
-            && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
+    let good = !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
+        && Place::parse(text).is_some_and(|place| place.port > 0);
     if good { Ok(()) } else { Err(format!("'{}' is not host:port", text.escape_debug())) }
 }
 

@@ -1,7 +1,10 @@
 //! From nothing to a parked connection: TCP, TLS, the park request and its 101.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +12,10 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
+use zone_dial::{Failure, Place, Progress, Reached, Trouble, Unreached, reach};
 use zone_protocol::head::{HeadLimits, ResponseHead, parse_response, write_request};
 use zone_protocol::identity::printable;
 use zone_protocol::instance::Instance;
@@ -23,6 +27,12 @@ use crate::stream::ProxyTls;
 
 /// The head of the proxy's answer may be this large; a refusal explains itself in it.
 const HEAD_LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 32 };
+
+/// Where a name may have further addresses, one that ended the handshake has this part of the time that is left for its answer.
+const ASK_SHARE: u32 = 2;
+
+/// Addresses of a name that are told apart where none could be parked at.
+const MAX_SHOWN_ADDRESSES: usize = 4;
 
 /// A session carries no pings of its own: these let the kernel find out that the proxy is gone. It asks after
 /// this much silence.
@@ -54,7 +64,7 @@ pub enum DialCause {
     /// No TCP connection came about.
     #[error("no TCP connection to {address}: {source}")]
     Connect {
-        /// The last address tried.
+        /// The address.
         address: SocketAddr,
         /// What the system says.
         source: io::Error,
@@ -81,9 +91,25 @@ pub enum DialCause {
     Late {
         /// The step that was not done in time.
         step: &'static str,
-        /// The time that the whole dial may take.
+        /// The time that it had.
         limit: Duration,
     },
+    /// The name has several addresses, and none could be parked at.
+    #[error("none of its {} addresses could be parked at: {}", .0.len(), Each(.0))]
+    Addresses(Vec<(SocketAddr, DialCause)>),
+}
+
+/// The first few addresses, each with what went wrong.
+struct Each<'a>(&'a [(SocketAddr, DialCause)]);
+
+impl fmt::Display for Each<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (address, cause)) in self.0.iter().take(MAX_SHOWN_ADDRESSES).enumerate() {
+            let before = if n == 0 { "" } else { "; " };
+            write!(f, "{before}{address}: {cause}")?;
+        }
+        if self.0.len() > MAX_SHOWN_ADDRESSES { f.write_str("; ...") } else { Ok(()) }
+    }
 }
 
 /// A parked connection.
@@ -115,51 +141,71 @@ impl Dialer {
     }
 
     async fn try_park(&self, proxy: &Arc<str>, tls: Arc<ClientConfig>) -> Result<Connection, DialCause> {
+        let no_place = || DialCause::Resolve(io::Error::other("it is not of the form host:port"));
+        let place = Place::parse(proxy).ok_or_else(no_place)?;
         let deadline = Instant::now() + self.limit;
-        let late = |step| move |_| DialCause::Late { step, limit: self.limit };
-
-        let addresses = timeout_at(deadline, lookup_host(&**proxy))
-            .await
-            .map_err(late("looking up its name"))?
-            .map_err(DialCause::Resolve)?;
-        let tcp = self.connect(addresses.collect(), deadline).await?;
-        let (local, remote) = prepare(&tcp).map_err(DialCause::Broken)?;
-
-        // The verifier knows proxies by role and zone; the name only finds the tickets of this address.
-        let name = ServerName::IpAddress(remote.ip().into());
-        let handshake = TlsConnector::from(tls).connect(name, tcp).into_fallible();
-        let tls = timeout_at(deadline, shake_hands(handshake))
-            .await
-            .map_err(late("the TLS handshake"))?
-            .map_err(|(error, _)| error)?;
-        let mut tls = Box::new(tls);
-
-        let asked = timeout_at(deadline, self.ask(&mut tls, proxy));
-        let received = asked.await.map_err(late("its answer to the park request"))??;
-        Ok(Connection { proxy: Arc::clone(proxy), local, tls, received })
+        // Those that came to the end of the handshake and took no park; the next race goes without them.
+        let mut declined = BTreeMap::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let raced = reach(slice::from_ref(&place), left, |address, progress| {
+                let (passed, source, tls) = (declined.contains_key(&address), self.source, Arc::clone(&tls));
+                async move {
+                    if passed { Err(None) } else { attempt(address, source, tls, progress).await.map_err(Some) }
+                }
+            });
+            let Reached { stream: mut tls, address } = match raced.await {
+                Ok(reached) => reached,
+                Err(failure) => return Err(self.failed(failure, declined)),
+            };
+            let local = tls.get_ref().0.local_addr().map_err(DialCause::Broken)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = if place.address().is_some() { left } else { left / ASK_SHARE };
+            let cause = match timeout(limit, self.ask(&mut tls, proxy)).await {
+                Ok(Ok(received)) => return Ok(Connection { proxy: Arc::clone(proxy), local, tls, received }),
+                Ok(Err(cause)) => cause,
+                Err(_) => DialCause::Late { step: "its answer to the park request", limit },
+            };
+            if place.address().is_some() {
+                return Err(cause);
+            }
+            declined.insert(address, cause);
+        }
     }
 
-    /// Tries one address after the other; each has an even share of the time that is left.
-    async fn connect(&self, addresses: Vec<SocketAddr>, deadline: Instant) -> Result<TcpStream, DialCause> {
-        let mut failure = DialCause::NoAddress;
-        for (tried, address) in addresses.iter().enumerate() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            match timeout_at(Instant::now() + share, self.connect_to(*address)).await {
-                Ok(Ok(tcp)) => return Ok(tcp),
-                Ok(Err(source)) => failure = DialCause::Connect { address: *address, source },
-                Err(_) => failure = DialCause::Late { step: "the TCP connection", limit: share },
+    /// What a race without a winner comes to; `declined` has the reasons of those that were passed over.
+    fn failed(
+        &self,
+        failure: Failure<Option<DialCause>>,
+        mut declined: BTreeMap<SocketAddr, DialCause>,
+    ) -> DialCause {
+        let late = |step| DialCause::Late { step, limit: self.limit };
+        let mut addresses = BTreeMap::new();
+        for (unreached, trouble) in failure.each {
+            let cause = match trouble {
+                Trouble::Lookup(error) => DialCause::Resolve(error),
+                Trouble::NoAddress => DialCause::NoAddress,
+                Trouble::LookupLate => late("looking up its name"),
+                Trouble::ConnectLate => late("the TCP connection"),
+                Trouble::HandshakeLate => late("the TLS handshake"),
+                Trouble::Failed(Some(cause)) => cause,
+                Trouble::Failed(None) => continue,
+            };
+            match unreached {
+                Unreached::Name(_) => return cause,
+                Unreached::Address(address) => drop(addresses.insert(address, cause)),
             }
         }
-        Err(failure)
-    }
-
-    async fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(source) = self.source {
-            socket.bind(SocketAddr::new(source, 0))?;
+        addresses.append(&mut declined);
+        let mut addresses: Vec<_> = addresses.into_iter().collect();
+        match addresses.pop() {
+            None => DialCause::NoAddress,
+            Some((_, cause)) if addresses.is_empty() => cause,
+            Some(last) => {
+                addresses.push(last);
+                DialCause::Addresses(addresses)
+            }
         }
-        socket.connect(address).await
     }
 
     /// Sends the park request and reads the 101; what follows it is the proxy's first words.
@@ -191,14 +237,34 @@ impl Dialer {
     }
 }
 
-fn prepare(tcp: &TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
+/// From an address to the end of the TLS handshake there.
+async fn attempt(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    tls: Arc<ClientConfig>,
+    progress: Progress,
+) -> Result<Box<ProxyTls>, DialCause> {
+    let tcp = connect(address, source).await.map_err(|source| DialCause::Connect { address, source })?;
+    progress.connected();
+    // The verifier knows proxies by role and zone; the name only finds the tickets of this address.
+    let name = ServerName::IpAddress(address.ip().into());
+    let handshake = TlsConnector::from(tls).connect(name, tcp).into_fallible();
+    Ok(Box::new(shake_hands(handshake).await.map_err(|(error, _)| error)?))
+}
+
+async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let tcp = socket.connect(address).await?;
     tcp.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
-    SockRef::from(tcp).set_tcp_keepalive(&keepalive)?;
-    Ok((tcp.local_addr()?, tcp.peer_addr()?))
+    SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+    Ok(tcp)
 }
 
 fn broken(error: io::Error) -> DialCause {

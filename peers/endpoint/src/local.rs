@@ -1,8 +1,10 @@
 //! Sessions joined to a local TCP target, byte by byte.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::pin::{Pin, pin};
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
+use zone_dial::{Place, Reached, Trouble, Unreached, reach};
 
 use crate::requests::SessionRequest;
 use crate::service::{Decline, Serve, ServeFuture, Service};
@@ -19,6 +22,9 @@ use crate::stream::SessionStream;
 
 /// The size of the buffer that each direction of a session has.
 const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Longer than a target may ever take: whoever opens a service has a deadline of its own, which is shorter.
+const MAX_CONNECT_TIME: Duration = Duration::from_secs(3600);
 
 /// When one direction can't deliver any more, the other may still deliver what is under way for this long.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,20 +44,71 @@ impl LocalTcp {
     pub fn new(target: &str) -> Arc<Self> {
         Arc::new(Self { target: target.into() })
     }
+
+    async fn connect(&self) -> Result<TcpStream, Unreachable> {
+        let place = Place::parse(&self.target).ok_or(Unreachable::NAME)?;
+        let raced = reach(slice::from_ref(&place), MAX_CONNECT_TIME, |address, _| async move {
+            let tcp = TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
+            Ok::<_, io::Error>(tcp)
+        });
+        let failure = match raced.await {
+            Ok(Reached { stream, .. }) => return Ok(stream),
+            Err(failure) => failure,
+        };
+        let each = failure.each.into_iter().map(|(what, trouble)| Unreachable::new(&what, trouble));
+        Err(each.max_by_key(|failed| failed.tells).unwrap_or(Unreachable::NAME))
+    }
 }
 
 impl Service for LocalTcp {
     fn open<'a>(&'a self, request: &'a SessionRequest) -> ServeFuture<'a, Result<Serve, Decline>> {
         Box::pin(async move {
-            let connected = TcpStream::connect(&*self.target).await;
-            let tcp = connected.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp)).map_err(|error| {
-                warn!(session = %request.id, target = %self.target, "the service can't be reached: {error}");
-                Decline::TARGET_REFUSED
+            let tcp = self.connect().await.map_err(|Unreachable { decline, why, .. }| {
+                warn!(session = %request.id, target = %self.target, "the service can't be reached: {why}");
+                decline
             })?;
             let local = ResetOnDrop { tcp, ended_well: false };
             let serve: Serve = Box::new(move |session| Box::pin(join(session, local)));
             Ok(serve)
         })
+    }
+}
+
+/// Why a target can't be reached, in the words that the caller and the log get.
+struct Unreachable {
+    decline: Decline,
+    why: Cow<'static, str>,
+    /// Of several addresses, the reason that tells most is given: whoever answered is at least there.
+    tells: u8,
+}
+
+impl Unreachable {
+    const NAME: Self = Self {
+        decline: Decline::TARGET_UNKNOWN,
+        why: Cow::Borrowed("its name has no address"),
+        tells: 0,
+    };
+
+    fn new(what: &Unreached, trouble: Trouble<io::Error>) -> Self {
+        let error = match trouble {
+            Trouble::Lookup(error) => {
+                let why = format!("the name {what} can't be looked up: {error}").into();
+                return Self { why, ..Self::NAME };
+            }
+            Trouble::NoAddress => return Self::NAME,
+            Trouble::LookupLate | Trouble::ConnectLate | Trouble::HandshakeLate => {
+                io::ErrorKind::TimedOut.into()
+            }
+            Trouble::Failed(error) => error,
+        };
+        let (decline, tells) = match error.kind() {
+            io::ErrorKind::ConnectionRefused => (Decline::TARGET_REFUSED, 4),
+            io::ErrorKind::PermissionDenied => (Decline::TARGET_FORBIDDEN, 3),
+            io::ErrorKind::TimedOut => (Decline::TARGET_TIMED_OUT, 2),
+            _ => (Decline::TARGET_UNREACHABLE, 1),
+        };
+        Self { decline, why: format!("{what}: {error}").into(), tells }
     }
 }
 

@@ -63,10 +63,16 @@ impl Decline {
     pub const NO_SUCH_SERVICE: Self = Self { status: 404, reason: Cow::Borrowed("No Such Service") };
     /// This session may not.
     pub const FORBIDDEN: Self = Self { status: 403, reason: Cow::Borrowed("Forbidden") };
-    /// What the service stands for is not there.
+    /// The target of the service refused the connection: nothing listens there.
     pub const TARGET_REFUSED: Self = Self { status: 502, reason: Cow::Borrowed("Target Refused") };
-    /// What the service stands for does not answer.
+    /// The target of the service does not answer.
     pub const TARGET_TIMED_OUT: Self = Self { status: 502, reason: Cow::Borrowed("Target Timed Out") };
+    /// The name of the target has no address.
+    pub const TARGET_UNKNOWN: Self = Self { status: 502, reason: Cow::Borrowed("Target Name Unknown") };
+    /// The endpoint's host may not connect to the target.
+    pub const TARGET_FORBIDDEN: Self = Self { status: 502, reason: Cow::Borrowed("Target Forbidden") };
+    /// No way leads from the endpoint's host to the target.
+    pub const TARGET_UNREACHABLE: Self = Self { status: 502, reason: Cow::Borrowed("Target Unreachable") };
     /// The endpoint carries as many sessions as it may.
     pub const TOO_MANY_SESSIONS: Self = Self { status: 503, reason: Cow::Borrowed("Too Many Sessions") };
 }

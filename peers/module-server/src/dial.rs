@@ -12,10 +12,11 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use zone_dial::{Failure, Place, Progress, Reached, Trouble, reach};
 use zone_protocol::identity::{Identity, Role};
 use zone_protocol::proof::{EXPORTER_LABEL, EXPORTER_LENGTH, Exported};
 use zone_protocol::tls::certificate::Leaf;
@@ -23,8 +24,8 @@ use zone_protocol::tls::refusal::{Refusal, capture, explain_alert};
 
 use crate::error::{Error, Result, legible};
 
-/// How long one address may take to accept a TCP connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a proxy may take to be reached: the lookup of its names, and the race of its addresses to the end of TLS.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,8 +39,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// One dialer for each port of each proxy: its TLS configuration holds the tickets of that port.
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
-    hosts: Vec<String>,
-    port: u16,
+    places: Vec<Place>,
     tls: Arc<ClientConfig>,
 }
 
@@ -64,23 +64,22 @@ impl Link {
 }
 
 impl Dialer {
-    /// `hosts` are names or addresses, tried in order.
+    /// `hosts` are names or addresses of one proxy, in order of preference.
     pub(crate) fn new(hosts: Vec<String>, port: u16, tls: Arc<ClientConfig>) -> Self {
-        Self { hosts, port, tls }
+        Self { places: hosts.into_iter().map(|host| Place { host, port }).collect(), tls }
     }
 
     /// What is dialed, for messages, where no address has answered yet.
     pub(crate) fn peer(&self) -> String {
-        let host = self.hosts.first().map_or("(no address)", String::as_str);
-        peer(&join_host_port(host, self.port))
+        self.places.first().map_or_else(|| "proxy (no address)".to_owned(), peer)
     }
 
-    /// Connects to the first address that accepts, and shakes hands there.
+    /// Connects to the address that shakes hands first; they are tried one beside the other.
     pub(crate) async fn dial(&self) -> Result<Link> {
-        let (tcp, address) = self.connect().await?;
-        set_options(&tcp).map_err(|e| dial_error(&peer(&address), &e))?;
-        let name = ServerName::IpAddress(address.ip().into());
-        let stream = handshake(&self.tls, name, tcp, &peer(&address)).await?;
+        let raced = reach(&self.places, DIAL_TIMEOUT, |address, progress| {
+            attempt(Arc::clone(&self.tls), address, progress)
+        });
+        let Reached { stream, address } = raced.await.map_err(|failure| self.failed(failure))?;
         let exported = stream
             .get_ref()
             .1
@@ -89,38 +88,50 @@ impl Dialer {
         Ok(Link { stream, address, exported })
     }
 
-    async fn connect(&self) -> Result<(TcpStream, SocketAddr)> {
-        let mut last = None;
-        for host in &self.hosts {
-            let called = peer(&join_host_port(host, self.port));
-            let found = timeout(CONNECT_TIMEOUT, lookup_host((host.as_str(), self.port))).await;
-            let addresses: Vec<_> = match found {
-                Ok(Ok(addresses)) => addresses.collect(),
-                Ok(Err(error)) => {
-                    let why = format!("the name {} can't be looked up: {error}", legible(host));
-                    last = Some(Error::Dial { peer: called, why });
-                    continue;
+    /// What a race without a winner comes to: whoever answered and was not taken says more than those that did not answer.
+    fn failed(&self, failure: Failure<Error>) -> Error {
+        let late = |peer, step: &str| Error::Deadline { peer, step: step.into(), after: failure.limit };
+        let mut each = Vec::new();
+        for (unreached, trouble) in failure.each {
+            let peer = peer(&unreached);
+            each.push(match trouble {
+                Trouble::Lookup(error) => {
+                    let why = format!("the name can't be looked up: {}", legible(&error.to_string()));
+                    Error::Dial { peer, why }
                 }
-                Err(_) => {
-                    let step = "looking up its name".into();
-                    last = Some(Error::Deadline { peer: called, step, after: CONNECT_TIMEOUT });
-                    continue;
-                }
-            };
-            for address in addresses {
-                match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                    Ok(Ok(tcp)) => return Ok((tcp, address)),
-                    Ok(Err(error)) => last = Some(dial_error(&peer(&address), &error)),
-                    Err(_) => {
-                        let step = "connecting".into();
-                        last = Some(Error::Deadline { peer: peer(&address), step, after: CONNECT_TIMEOUT });
-                    }
-                }
+                Trouble::NoAddress => Error::Dial { peer, why: "the name has no address".into() },
+                Trouble::LookupLate => late(peer, "looking up its name"),
+                Trouble::ConnectLate => late(peer, "connecting"),
+                Trouble::HandshakeLate => late(peer, "TLS handshake"),
+                Trouble::Failed(error) => error,
+            });
+        }
+        let answered = |error: &Error| !matches!(error, Error::Dial { .. } | Error::Deadline { .. });
+        if let Some(position) = each.iter().position(answered) {
+            return each.swap_remove(position);
+        }
+        match each.pop() {
+            None => Error::Dial { peer: self.peer(), why: "it has no address".into() },
+            Some(only) if each.is_empty() => only,
+            Some(last) => {
+                each.push(last);
+                Error::NoneReached { each }
             }
         }
-        let nowhere = || Error::Dial { peer: self.peer(), why: "it has no address".into() };
-        Err(last.unwrap_or_else(nowhere))
     }
+}
+
+/// From an address to the end of the TLS handshake there.
+async fn attempt(
+    tls: Arc<ClientConfig>,
+    address: SocketAddr,
+    progress: Progress,
+) -> Result<TlsStream<TcpStream>> {
+    let called = peer(&address);
+    let tcp = TcpStream::connect(address).await.map_err(|error| dial_error(&called, &error))?;
+    set_options(&tcp).map_err(|error| dial_error(&called, &error))?;
+    progress.connected();
+    handshake(&tls, ServerName::IpAddress(address.ip().into()), tcp, &called).await
 }
 
 /// What is typed in a session must not wait for more to follow, and a proxy that vanished must be noticed: a

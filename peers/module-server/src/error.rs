@@ -121,6 +121,12 @@ pub enum Error {
         /// What went wrong.
         why: String,
     },
+    /// None of a proxy's addresses answered.
+    #[error("no address of the proxy answers: {}", join(.each))]
+    NoneReached {
+        /// What became of each.
+        each: Vec<Error>,
+    },
     /// The TLS handshake failed.
     #[error("{peer}: TLS handshake failed: {why}")]
     Handshake {
