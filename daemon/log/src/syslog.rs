@@ -4,6 +4,7 @@
 //! is back.
 
 mod connection;
+mod dial;
 mod format;
 mod server;
 
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::queue::Sink;
 use crate::record::{Level, Record, Source};
-use connection::{Connection, Dialer};
+use connection::Connection;
+use dial::Dialer;
 pub use format::MAX_DATAGRAM_BYTES;
 use format::MAX_FRAME_BYTES;
 pub use server::{Pace, Server, SyslogError, Transport};
@@ -87,7 +89,7 @@ impl Syslog {
         }
     }
 
-    /// Dials on a thread of its own: names are looked up within the time limits of the resolver, which are longer than ours.
+    /// Dials on a thread of its own: records don't wait for that.
     fn dial(&mut self) {
         let (report, outcome) = mpsc::sync_channel(1);
         let dialer = Arc::clone(&self.dialer);

@@ -1,127 +1,36 @@
-//! A server at the other end: reached within a deadline, written to within a deadline, watched for its end.
+//! A server at the other end: written to within a deadline, and watched for its end.
 
 use std::io::{self, Read, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
-use std::path::Path;
-use std::sync::Arc;
+use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use rustix::net::{RecvFlags, recv, sockopt};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustix::net::{RecvFlags, recv};
+use rustls::ClientConnection;
 
-use super::server::{Server, SyslogError, Transport};
-
-/// For the kernel to have a message acknowledged before it gives a connection up (tcp(7)), in milliseconds.
-const UNACKNOWLEDGED_TIMEOUT_MS: u32 = 30_000;
-/// Silence after which the kernel asks whether the server is still there; firewalls forget idle connections.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// What a server says is read and forgotten; after so many reads at a time it is left for later.
 const MAX_READS_AT_ONCE: usize = 16;
-
-/// Reaches a server.
-#[derive(Debug)]
-pub(super) struct Dialer {
-    server: Server,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-}
 
 /// A way to a server.
 #[derive(Debug)]
 pub(super) struct Connection {
-    way: Way,
-    write: Duration,
+    pub(super) way: Way,
+    /// For one message.
+    pub(super) write: Duration,
 }
 
 #[derive(Debug)]
-enum Way {
-    Udp { socket: UdpSocket, to: SocketAddr },
+pub(super) enum Way {
+    /// Connected, so that the kernel tells where nobody takes the datagrams.
+    Udp(UdpSocket),
     Tcp(TcpStream),
     Tls(Box<Tls>),
 }
 
+/// A session whose handshake is done.
 #[derive(Debug)]
-struct Tls {
-    stream: TcpStream,
-    session: ClientConnection,
-}
-
-impl Dialer {
-    pub(super) fn new(server: Server) -> Result<Self, SyslogError> {
-        let tls = match &server.transport {
-            Transport::Udp | Transport::Tcp => None,
-            Transport::Tls { ca } => {
-                let name = ServerName::try_from(server.host.clone())
-                    .map_err(|_| SyslogError::Name(server.host.clone()))?;
-                Some((client(ca)?, name))
-            }
-        };
-        Ok(Self { server, tls })
-    }
-
-    pub(super) fn server(&self) -> &Server {
-        &self.server
-    }
-
-    /// Tries the server's addresses one after the other.
-    pub(super) fn dial(&self) -> io::Result<Connection> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let addresses = (self.server.host.as_str(), self.server.port).to_socket_addrs()?;
-        let deadline = Instant::now() + self.server.pace.connect;
-        for address in addresses {
-            match self.reach(address, deadline) {
-                Ok(way) => return Ok(Connection { way, write: self.server.pace.write }),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    fn reach(&self, address: SocketAddr, deadline: Instant) -> io::Result<Way> {
-        if self.server.transport == Transport::Udp {
-            let any: IpAddr =
-                if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-            let socket = UdpSocket::bind((any, 0))?;
-            socket.set_write_timeout(Some(self.server.pace.write))?;
-            return Ok(Way::Udp { socket, to: address });
-        }
-        let stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
-        stream.set_nodelay(true)?;
-        sockopt::set_socket_keepalive(&stream, true)?;
-        sockopt::set_tcp_keepidle(&stream, KEEPALIVE_INTERVAL)?;
-        sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_TIMEOUT_MS)?;
-        match &self.tls {
-            None => Ok(Way::Tcp(stream)),
-            Some((config, name)) => {
-                let session =
-                    ClientConnection::new(Arc::clone(config), name.clone()).map_err(io::Error::other)?;
-                let mut tls = Tls { stream, session };
-                tls.shake_hands(deadline)?;
-                Ok(Way::Tls(Box::new(tls)))
-            }
-        }
-    }
-}
-
-/// Trusts what the file names and nothing else.
-fn client(ca: &Path) -> Result<Arc<ClientConfig>, SyslogError> {
-    let wrong = |why: String| SyslogError::Authority { path: ca.to_owned(), why };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(ca)
-        .and_then(Iterator::collect)
-        .map_err(|error| wrong(format!("can't be read: {error}")))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong("holds no certificate".to_owned()));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+pub(super) struct Tls {
+    pub(super) stream: TcpStream,
+    pub(super) session: ClientConnection,
 }
 
 impl Connection {
@@ -129,7 +38,7 @@ impl Connection {
     pub(super) fn send(&mut self, message: &[u8]) -> io::Result<()> {
         let deadline = Instant::now() + self.write;
         match &mut self.way {
-            Way::Udp { socket, to } => socket.send_to(message, *to).map(drop),
+            Way::Udp(socket) => socket.send(message).map(drop),
             Way::Tcp(stream) => {
                 listen(stream)?;
                 write_by(stream, &framed(message), deadline)
@@ -145,7 +54,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         match &mut self.way {
-            Way::Udp { .. } => {}
+            Way::Udp(_) => {}
             // Half a close: what was sent arrives before the end, and the rest is the kernel's.
             Way::Tcp(stream) => drop(stream.shutdown(Shutdown::Write)),
             Way::Tls(tls) => {
@@ -160,20 +69,6 @@ impl Drop for Connection {
 }
 
 impl Tls {
-    fn shake_hands(&mut self, deadline: Instant) -> io::Result<()> {
-        while self.session.is_handshaking() {
-            self.write_out(deadline)?;
-            if self.session.is_handshaking() && self.session.wants_read() {
-                self.stream.set_read_timeout(Some(left(deadline)?))?;
-                if self.session.read_tls(&mut self.stream).map_err(late)? == 0 {
-                    return Err(ended());
-                }
-                self.take_in(deadline)?;
-            }
-        }
-        self.write_out(deadline)
-    }
-
     /// Tickets and alerts are taken in; what a server says beside them is forgotten.
     fn listen(&mut self) -> io::Result<()> {
         for _ in 0..MAX_READS_AT_ONCE {
@@ -189,15 +84,6 @@ impl Tls {
             if state.peer_has_closed() {
                 return Err(ended());
             }
-        }
-        Ok(())
-    }
-
-    fn take_in(&mut self, deadline: Instant) -> io::Result<()> {
-        if let Err(error) = self.session.process_new_packets() {
-            // The alert tells the server's admin why.
-            let _ = self.write_out(deadline);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(())
     }
@@ -273,10 +159,10 @@ fn late(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { too_late() } else { error }
 }
 
-fn too_late() -> io::Error {
+pub(super) fn too_late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the server took too long")
 }
 
-fn ended() -> io::Error {
+pub(super) fn ended() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended the connection")
 }
