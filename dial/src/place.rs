@@ -54,7 +54,9 @@ mod tests {
         for text in ["proxy.example:17486", "192.0.2.1:1", "[2001:db8::1]:65535", "[fe80::1%2]:1"] {
             assert_eq!(Place::parse(text).map(|place| place.to_string()).as_deref(), Some(text));
         }
-        for text in ["", ":1", "proxy", "proxy:", "proxy:65536", "2001:db8::1:80", "[proxy]:1", "[192.0.2.1]:1"] {
+        for text in
+            ["", ":1", "proxy", "proxy:", "proxy:65536", "2001:db8::1:80", "[proxy]:1", "[192.0.2.1]:1"]
+        {
             assert_eq!(Place::parse(text), None, "{text}");
         }
     }

@@ -300,7 +300,10 @@ mod tests {
                     Action::Start { attempt, address } => {
                         assert!(started.insert(address), "seed {seed}: {address} is tried twice");
                         let waited = last_start.is_none_or(|last| now >= last + CONNECTION_ATTEMPT_DELAY);
-                        assert!(waited || failed_at == Some(now) || open.is_empty(), "seed {seed}: too early");
+                        assert!(
+                            waited || failed_at == Some(now) || open.is_empty(),
+                            "seed {seed}: too early"
+                        );
                         (last_start, open) = (Some(now), open.into_iter().chain([attempt]).collect());
                         let host = hosts[usize::from(address.port())];
                         let mut add = |at, event| {

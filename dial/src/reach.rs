@@ -310,7 +310,8 @@ mod tests {
                 other => format!("{what} {other:?}"),
             })
             .collect();
-        let expected = [format!("{unknown} unknown"), format!("{} hangs", places[1]), format!("{} refused", places[2])];
+        let expected =
+            [format!("{unknown} unknown"), format!("{} hangs", places[1]), format!("{} refused", places[2])];
         assert_eq!(words, expected);
     }
 }

@@ -151,7 +151,11 @@ impl Dialer {
             let raced = reach(slice::from_ref(&place), left, |address, progress| {
                 let (passed, source, tls) = (declined.contains_key(&address), self.source, Arc::clone(&tls));
                 async move {
-                    if passed { Err(None) } else { attempt(address, source, tls, progress).await.map_err(Some) }
+                    if passed {
+                        Err(None)
+                    } else {
+                        attempt(address, source, tls, progress).await.map_err(Some)
+                    }
                 }
             });
             let Reached { stream: mut tls, address } = match raced.await {

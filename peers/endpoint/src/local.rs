@@ -84,11 +84,8 @@ struct Unreachable {
 }
 
 impl Unreachable {
-    const NAME: Self = Self {
-        decline: Decline::TARGET_UNKNOWN,
-        why: Cow::Borrowed("its name has no address"),
-        tells: 0,
-    };
+    const NAME: Self =
+        Self { decline: Decline::TARGET_UNKNOWN, why: Cow::Borrowed("its name has no address"), tells: 0 };
 
     fn new(what: &Unreached, trouble: Trouble<io::Error>) -> Self {
         let error = match trouble {

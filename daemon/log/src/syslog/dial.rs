@@ -154,7 +154,8 @@ impl Dialer {
         }
         let ready: Vec<_> = waited.iter().map(|waited| !waited.revents().is_empty()).collect();
         let mut events = VecDeque::new();
-        for (number, attempt) in attempts.iter_mut().zip(ready).filter_map(|(it, ready)| ready.then_some(it)) {
+        for (number, attempt) in attempts.iter_mut().zip(ready).filter_map(|(it, ready)| ready.then_some(it))
+        {
             match attempt.advance(self.tls.as_ref()) {
                 Ok(None) => {}
                 Ok(Some(Step::Connected)) => events.push_back(Event::Advanced(*number)),

@@ -96,7 +96,11 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn udp() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::udp_at(([127, 0, 0, 1], 0).into())
+    }
+
+    pub(crate) fn udp_at(address: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(address).unwrap();
         let (address, (arrived, messages)) = (socket.local_addr().unwrap(), mpsc::channel());
         thread::spawn(move || {
             let mut space = vec![0; 65_536];

@@ -1,4 +1,4 @@
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,19 @@ fn a_datagram_is_never_longer_than_its_bound() {
     bench.logs(&format!("long {}", "x".repeat(10_000)));
     let message = receiver.until("long x");
     assert!(message.text.len() < MAX_DATAGRAM_BYTES && message.text.len() > MAX_DATAGRAM_BYTES - 200);
+}
+
+#[test]
+fn a_port_where_nobody_takes_datagrams_counts_as_away_and_what_it_did_not_take_is_sent_later() {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let bench = Bench::new(address.port(), Transport::Udp);
+    // The refusal of one datagram is heard of at the next.
+    (0..3).for_each(|n| bench.logs(&format!("early {n}")));
+    assert!(bench.says_locally("is away").contains("Connection refused"));
+    let back = Receiver::udp_at(address);
+    back.until("early 2");
 }
 
 ///

@@ -15,5 +15,6 @@ mod processes;
 mod provisioning;
 mod revocations;
 mod state_changes;
+mod second_address;
 mod tls;
 mod versions;
