@@ -1,6 +1,6 @@
 //! What a party can do beyond the first version of this protocol, by name, so that versions can meet.
 //!
-//! A proxy names its features in every offer and in its status, a client in the request field
+//! A proxy names its features in every offer and in its status, a client of 17488 and an endpoint in the request field
 //! [`fields::FEATURES`](crate::fields::FEATURES). Documents refuse keys that they do not know, so each side writes only
 //! what the other has named, and a party that names nothing is spoken to as ever.
 //!
@@ -20,6 +20,9 @@ pub const TRUST_MERGE: &str = "trust-merge";
 /// 17488 has an identity of its own, [`Role::ZoneControl`](crate::identity::Role::ZoneControl), by keys that no relay sees.
 pub const CONTROL_IDENTITY: &str = "control-identity";
 
+/// Of an endpoint: it understands the last request on a park, in which the proxy says why it lets the park go.
+pub const PARK_END: &str = "park-end";
+
 /// More names than any version has; those behind are not looked at.
 const MAX_FEATURES: usize = 32;
 /// The longest name that is looked at.
@@ -31,7 +34,7 @@ const MAX_NAME_BYTES: usize = 64;
 pub struct Features(Vec<String>);
 
 impl Features {
-    /// Those of this version.
+    /// Those of this version on 17488.
     pub fn own() -> Self {
         Self([TRUST_MERGE, CONTROL_IDENTITY].map(str::to_owned).to_vec())
     }

@@ -8,5 +8,10 @@ pub const END_TO_END: &str = "Zone-End-To-End";
 pub const INSTANCE: &str = "Zone-Instance";
 /// The proof of an offer or provisioning request and of its answer, base64url without padding.
 pub const PROOF: &str = "Zone-Proof";
-/// The [`Features`](crate::features::Features) of a client of 17488; a proxy's stand in its offers and its status.
+/// How many parks the proxy keeps of one endpoint id, in its 101.
+pub const PARKS: &str = "Zone-Parks";
+/// A [`ParkEnd`](crate::park_end::ParkEnd), in the last request on a park: why the proxy lets it go.
+pub const PARK_END: &str = "Zone-Park-End";
+/// The [`Features`](crate::features::Features) of a client of 17488, and of an endpoint in its request for a park; a proxy's
+/// stand in its offers and its status.
 pub const FEATURES: &str = "Zone-Features";

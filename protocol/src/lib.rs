@@ -12,6 +12,7 @@ pub mod identity;
 pub mod instance;
 #[cfg(feature = "tls")]
 pub mod merge;
+pub mod park_end;
 pub mod ports;
 pub mod problem;
 pub mod proof;

@@ -4,18 +4,21 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::timeout;
 use zone_pairing::{CloseReason, Event, ParkId};
+use zone_protocol::features::{Features, PARK_END};
 use zone_protocol::head::{
     HeadLimits, RequestHead, ResponseHead, parse_response, write_request, write_response,
 };
 use zone_protocol::instance::Instance;
+use zone_protocol::park_end::ParkEnd;
 use zone_protocol::proxy_status::Reason;
 use zone_protocol::{PARK_UPGRADE, fields};
 
 use crate::admission::AdmittedConnection;
-use crate::connection::{close, write};
+use crate::connection::{close, write, write_in_time};
 use crate::connections::TerminationReason;
 use crate::context::Context;
 use crate::head_io::{ReadError, read_request, receive};
@@ -29,7 +32,7 @@ use crate::switchboard::{Request, Switchboard};
 pub(crate) async fn serve(context: Arc<Context>, mut admitted: AdmittedConnection) {
     match answer_request(&context, &mut admitted).await {
         // A task of its own again: a park needs none of what its request needed.
-        Ok(instance) => drop(tokio::spawn(wait(context, Box::new(admitted), instance))),
+        Ok(asked) => drop(tokio::spawn(wait(context, Box::new(admitted), asked))),
         Err(RequestError::ConnectionEnded) => {}
         Err(RequestError::ConnectionFailed(details)) => {
             context.log_refusal(Port::Endpoint, admitted.peer, "head", &details);
@@ -43,8 +46,16 @@ pub(crate) async fn serve(context: Arc<Context>, mut admitted: AdmittedConnectio
     }
 }
 
-/// Reads the request for a park and confirms it; the instance that it names.
-async fn answer_request(context: &Context, admitted: &mut AdmittedConnection) -> Result<u128, RequestError> {
+/// What an endpoint said when it asked for a park.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    instance: u128,
+    /// Whether it understands a last request that says why the park ends.
+    reads_end: bool,
+}
+
+/// Reads the request for a park and confirms it.
+async fn answer_request(context: &Context, admitted: &mut AdmittedConnection) -> Result<Asked, RequestError> {
     let rules = context.rules();
     let deadline = rules.timeouts.head;
     let mut bytes = Vec::new();
@@ -52,7 +63,7 @@ async fn answer_request(context: &Context, admitted: &mut AdmittedConnection) ->
         head = read_request(&mut admitted.stream, &mut bytes, rules.head, deadline, deadline) => head,
         _ = admitted.registered.termination.terminated() => return Err(RequestError::ConnectionEnded),
     };
-    let instance = match head {
+    let asked = match head {
         Ok(head) if bytes.is_empty() => check(&head)?,
         Ok(_) => return Err(bad_request(400, "bytes came behind the request for a park").into()),
         Err(ReadError::Closed) => return Err(RequestError::ConnectionEnded),
@@ -63,16 +74,20 @@ async fn answer_request(context: &Context, admitted: &mut AdmittedConnection) ->
         let details = "this proxy is being replaced: connect again";
         return Err(Refusal::new(Reason::Draining, BAD_REQUEST, details).into());
     }
-    let switch =
-        write_response(101, "Switching Protocols", &[("Connection", "Upgrade"), ("Upgrade", PARK_UPGRADE)]);
+    let parks = rules.limits.parks_per_endpoint.to_string();
+    let fields = [("Connection", "Upgrade"), ("Upgrade", PARK_UPGRADE), (fields::PARKS, parks.as_str())];
+    let switch = write_response(101, "Switching Protocols", &fields);
     match timeout(deadline, write(&mut admitted.stream, &switch)).await {
-        Ok(Ok(())) => Ok(instance),
+        Ok(Ok(())) => Ok(asked),
         Ok(Err(error)) => {
             Err(RequestError::ConnectionFailed(format!("while the park was confirmed: {error}")))
         }
         Err(_) => Err(RequestError::ConnectionFailed("it does not read".to_owned())),
     }
 }
+
+/// For an endpoint to take the word about the end of its park.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The label of every refused request for a park.
 const BAD_REQUEST: &str = "request";
@@ -81,7 +96,7 @@ fn bad_request(status: u16, details: &str) -> Refusal {
     Refusal::bad_request(status, BAD_REQUEST, details)
 }
 
-fn check(head: &RequestHead) -> Result<u128, Refusal> {
+fn check(head: &RequestHead) -> Result<Asked, Refusal> {
     if head.target != "/v1/park" {
         return Err(bad_request(404, "this port serves GET /v1/park and nothing else"));
     }
@@ -100,7 +115,9 @@ fn check(head: &RequestHead) -> Result<u128, Refusal> {
         return Err(bad_request(400, "a park is asked for with one Zone-Instance field"));
     };
     let instance: Result<Instance, _> = instance.parse();
-    instance.map(|Instance(number)| number).map_err(|error| bad_request(400, &error.to_string()))
+    let Instance(instance) = instance.map_err(|error| bad_request(400, &error.to_string()))?;
+    let features = Features::from_field(head.fields.get(fields::FEATURES).unwrap_or_default());
+    Ok(Asked { instance, reads_end: features.has(PARK_END) })
 }
 
 /// Whether a 2xx is an answer to a CONNECT: the connection is the session from the next byte on (RFC 9110, section 9.3.6), and
@@ -128,9 +145,9 @@ enum End {
     Cut(io::Error),
 }
 
-async fn wait(context: Arc<Context>, admitted: Box<AdmittedConnection>, instance: u128) {
+async fn wait(context: Arc<Context>, admitted: Box<AdmittedConnection>, asked: Asked) {
     let name = admitted.registered.leaf.identity.name.clone();
-    let (park, mailbox) = context.switchboard.park(&name, instance, admitted.peer);
+    let (park, mailbox) = context.switchboard.park(&name, asked.instance, admitted.peer);
     tracing::debug!(endpoint = %name, peer = %admitted.peer, park = park.0, "parked");
     let peer = admitted.peer;
     let mut gone = ParkGone { switchboard: Arc::clone(&context.switchboard), park: Some(park), clean: false };
@@ -153,10 +170,19 @@ async fn wait(context: Arc<Context>, admitted: Box<AdmittedConnection>, instance
     match end {
         End::Closed(reason) => {
             tracing::debug!(endpoint = %name, %peer, park = park.0, reason = reason.label(), "the relay closed a park");
-            // A clean close tells the endpoint to come back now, which is wrong for one that misbehaves or has
-            // too many parks already.
-            if matches!(reason, CloseReason::Draining | CloseReason::CallerGone) {
-                close(&mut stream).await;
+            // A clean close tells the endpoint to come back now, which is wrong for one that misbehaves, and for one that
+            // has too many parks already unless it understands a word about that.
+            match park_end(reason) {
+                _ if matches!(reason, CloseReason::Draining | CloseReason::CallerGone) => {
+                    close(&mut stream).await;
+                }
+                Some(end) if asked.reads_end => {
+                    // It may be gone; the connection is closed either way.
+                    let _ =
+                        write_in_time(&mut stream, &last_word(name.as_str(), end), LAST_WORD_TIMEOUT).await;
+                    close(&mut stream).await;
+                }
+                _ => {}
             }
         }
         End::Terminated(reason) => {
@@ -324,6 +350,21 @@ fn ping(endpoint: &str) -> String {
     write_request("OPTIONS", "*", &[("Host", endpoint)])
 }
 
+/// The last request on a park, which nobody answers.
+fn last_word(endpoint: &str, end: ParkEnd) -> String {
+    let fields = [("Host", endpoint), ("Connection", "close"), (fields::PARK_END, end.as_str())];
+    write_request("OPTIONS", "*", &fields)
+}
+
+/// What is said about the end of a park to an endpoint that should not come back at once.
+fn park_end(reason: CloseReason) -> Option<ParkEnd> {
+    match reason {
+        CloseReason::Evicted => Some(ParkEnd::Evicted),
+        CloseReason::TooManyEndpoints => Some(ParkEnd::TooManyEndpoints),
+        _ => None,
+    }
+}
+
 fn connect(request: &Request) -> String {
     let (target, session) = (request.target.to_string(), request.session.to_string());
     // RFC 7239 section 6.3: an obfuscated identifier; inside addresses are nobody's business outside.
@@ -358,7 +399,7 @@ mod tests {
     use super::*;
 
     /// The size of the future that a function gives, without calling it.
-    fn future_size<F>(_: impl FnOnce(Arc<Context>, Box<AdmittedConnection>, u128) -> F) -> usize {
+    fn future_size<F>(_: impl FnOnce(Arc<Context>, Box<AdmittedConnection>, Asked) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -24,14 +24,25 @@ impl BackOff {
 
     /// The wait after a failure.
     pub(crate) fn after_failure(&mut self, rng: &mut impl Rng) -> Duration {
-        let doubled = 2_u32.checked_pow(self.failures).and_then(|factor| self.first.checked_mul(factor));
-        self.failures = self.failures.saturating_add(1);
-        within(doubled.unwrap_or(self.longest).min(self.longest), rng)
+        within(self.next_window(), rng)
+    }
+
+    /// The wait after a park was pushed out by somebody else's: at least half of the window, or the two would push each other out
+    /// again and again.
+    pub(crate) fn after_eviction(&mut self, rng: &mut impl Rng) -> Duration {
+        let half = self.next_window() / 2;
+        half + within(half, rng)
     }
 
     /// The wait after a clean close: the proxy wants the endpoint back, only not everybody at once.
     pub(crate) fn after_clean_close(rng: &mut impl Rng) -> Duration {
         within(MAX_CLEAN_CLOSE_DELAY, rng)
+    }
+
+    fn next_window(&mut self) -> Duration {
+        let doubled = 2_u32.checked_pow(self.failures).and_then(|factor| self.first.checked_mul(factor));
+        self.failures = self.failures.saturating_add(1);
+        doubled.unwrap_or(self.longest).min(self.longest)
     }
 
     /// Starts again from the first window: a connection has proved good.
@@ -103,6 +114,16 @@ mod tests {
         let mean = waits.iter().sum::<f64>() / 1000.0;
         assert!((3.5..4.5).contains(&mean), "mean {mean}");
         assert!(waits.iter().any(|w| *w < 0.5) && waits.iter().any(|w| *w > 7.5));
+    }
+
+    #[test]
+    fn a_park_that_was_pushed_out_stays_away_for_half_of_its_window_at_least() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut back_off = BackOff::new(seconds(60), seconds(600));
+        for (least, most) in [(30, 60), (60, 120), (120, 240), (240, 480), (300, 600), (300, 600)] {
+            let wait = back_off.after_eviction(&mut rng);
+            assert!(wait >= seconds(least) && wait <= seconds(most), "{wait:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use zone_dial::{Failure, Place, Progress, Reached, Trouble, Unreached, reach};
+use zone_protocol::features::PARK_END;
 use zone_protocol::head::{HeadLimits, ResponseHead, parse_response, write_request};
 use zone_protocol::identity::printable;
 use zone_protocol::instance::Instance;
@@ -118,6 +119,8 @@ pub(crate) struct Connection {
     pub(crate) proxy: Arc<str>,
     pub(crate) local: SocketAddr,
     pub(crate) tls: Box<ProxyTls>,
+    /// How many parks the proxy keeps of this endpoint, where it says so.
+    pub(crate) keeps: Option<u32>,
     /// What came right behind the 101.
     pub(crate) received: Vec<u8>,
 }
@@ -166,7 +169,9 @@ impl Dialer {
             let left = deadline.saturating_duration_since(Instant::now());
             let limit = if place.address().is_some() { left } else { left / ASK_SHARE };
             let cause = match timeout(limit, self.ask(&mut tls, proxy)).await {
-                Ok(Ok(received)) => return Ok(Connection { proxy: Arc::clone(proxy), local, tls, received }),
+                Ok(Ok((keeps, received))) => {
+                    return Ok(Connection { proxy: Arc::clone(proxy), local, tls, keeps, received });
+                }
                 Ok(Err(cause)) => cause,
                 Err(_) => DialCause::Late { step: "its answer to the park request", limit },
             };
@@ -212,8 +217,8 @@ impl Dialer {
         }
     }
 
-    /// Sends the park request and reads the 101; what follows it is the proxy's first words.
-    async fn ask(&self, tls: &mut ProxyTls, proxy: &str) -> Result<Vec<u8>, DialCause> {
+    /// Sends the park request and reads the 101: how many parks the proxy keeps, and its first words, which follow the head.
+    async fn ask(&self, tls: &mut ProxyTls, proxy: &str) -> Result<(Option<u32>, Vec<u8>), DialCause> {
         let request = write_request(
             "GET",
             "/v1/park",
@@ -222,6 +227,7 @@ impl Dialer {
                 ("Connection", "Upgrade"),
                 ("Upgrade", PARK_UPGRADE),
                 (fields::INSTANCE, &self.instance.to_string()),
+                (fields::FEATURES, PARK_END),
             ],
         );
         tls.write_all(request.as_bytes()).await.map_err(broken)?;
@@ -232,7 +238,8 @@ impl Dialer {
                 parse_response(&received, HEAD_LIMITS).map_err(|e| DialCause::Answer(e.to_string()))?;
             if let Some((head, length)) = parsed {
                 upgraded(&head)?;
-                return Ok(received.split_off(length));
+                let keeps = head.fields.get(fields::PARKS).and_then(|keeps| keeps.parse().ok());
+                return Ok((keeps, received.split_off(length)));
             }
             if tls.read_buf(&mut received).await.map_err(broken)? == 0 {
                 return Err(DialCause::Broken(io::ErrorKind::UnexpectedEof.into()));

@@ -1,23 +1,25 @@
 //! The endpoint itself: what it is made of, and its life from start to stop.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{error, info, warn};
 use zone_protocol::identity::Label;
 use zone_protocol::tls::certificate::Leaf;
 
+use crate::allowance::Allowance;
 use crate::config::{Config, DEFAULT_MAX_SESSIONS, DEFAULT_PARKS, EndToEnd};
 use crate::credentials::CredentialsError;
 use crate::events::Observer;
 use crate::life::Phase;
 use crate::local::LocalTcp;
-use crate::park;
+use crate::park::{self, Kept};
 use crate::renewal::{CurrentTls, Renewal};
 use crate::service::{Entry, Protection, Service};
 use crate::shared::Shared;
@@ -124,6 +126,7 @@ impl Endpoint {
     #[must_use]
     pub fn with_parks(mut self, parks: u32) -> Self {
         self.parks = parks.max(1);
+        self.shared.allowance = Allowance::new(self.parks);
         self
     }
 
@@ -162,12 +165,9 @@ impl Endpoint {
         let Self { parks: count, max_sessions, .. } = self;
         let shared = self.into_shared();
         let mut life = shared.life.subscribe();
-        let mut parks = JoinSet::new();
+        let mut parks = Parks { shared: Arc::clone(&shared), tasks: JoinSet::new(), places: HashMap::new() };
         let mut number = shared.tls.current().number;
-        let maintain = |parks: &mut JoinSet<()>, number| {
-            parks.spawn(park::maintain(Arc::clone(&shared), shared.life.subscribe(), number));
-        };
-        (0..count).for_each(|_| maintain(&mut parks, number));
+        (0..count).for_each(|place| parks.maintain(place, number));
         let mut look = interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = std::pin::pin!(shutdown);
@@ -178,19 +178,16 @@ impl Endpoint {
                 Ok(renewed) = life.wait_for(|life| life.renewed > number) => {
                     number = renewed.renewed;
                     drop(renewed);
-                    (0..count).for_each(|_| maintain(&mut parks, number));
+                    (0..count).for_each(|place| parks.maintain(place, number));
                 }
-                Some(ended) = parks.join_next() => if let Err(failure) = ended {
-                    error!(%failure, "a park's task broke off and is started again");
-                    maintain(&mut parks, number);
-                },
+                Some(ended) = parks.tasks.join_next_with_id() => parks.ended(ended, number),
                 _ = look.tick() => {
                     shared.tls.look();
                 }
             }
         }
         shared.life.send_modify(|life| life.phase = Phase::Draining);
-        while parks.join_next().await.is_some() {}
+        while parks.tasks.join_next().await.is_some() {}
         let ended = || shared.sessions.acquire_many(max_sessions);
         if timeout(shared.timing.shutdown_grace, ended()).await.is_err() {
             let left = max_sessions as usize - shared.sessions.available_permits();
@@ -205,5 +202,31 @@ impl Endpoint {
     fn into_shared(mut self) -> Arc<Shared> {
         self.shared.sessions = Arc::new(Semaphore::new(self.max_sessions as usize));
         Arc::new(self.shared)
+    }
+}
+
+/// The tasks that maintain parks, with the place of each among them.
+struct Parks {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    places: HashMap<Id, u32>,
+}
+
+impl Parks {
+    /// Maintains the park of this place, with the certificates of this number.
+    fn maintain(&mut self, place: u32, number: u64) {
+        let task =
+            park::maintain(Arc::clone(&self.shared), self.shared.life.subscribe(), Kept { place, number });
+        self.places.insert(self.tasks.spawn(task).id(), place);
+    }
+
+    /// A task has ended as it should, or has broken off: then another one takes its place.
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>, number: u64) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        let place = self.places.remove(&id);
+        if let (Err(failure), Some(place)) = (ended, place) {
+            error!(%failure, "a park's task broke off and is started again");
+            self.maintain(place, number);
+        }
     }
 }

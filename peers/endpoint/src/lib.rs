@@ -36,6 +36,7 @@
 //! # }
 //! ```
 
+mod allowance;
 mod back_off;
 mod config;
 mod credentials;

@@ -23,11 +23,13 @@ pub(crate) struct Life {
     pub(crate) renewed: u64,
     /// The newest certificates with which a proxy has taken a park: parks that were made with others are let go.
     pub(crate) accepted: u64,
+    /// How many parks are wanted at a time: those of a higher place are let go.
+    pub(crate) parks: u32,
 }
 
 impl Life {
     /// Of an endpoint that starts.
     pub(crate) fn begin() -> watch::Sender<Self> {
-        watch::Sender::new(Self { phase: Phase::Serving, renewed: 0, accepted: 0 })
+        watch::Sender::new(Self { phase: Phase::Serving, renewed: 0, accepted: 0, parks: u32::MAX })
     }
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use zone_protocol::fields;
 use zone_protocol::head::{HeadError, HeadLimits, RequestError, RequestHead, parse_request};
 use zone_protocol::identity::{Label, Service, printable};
+use zone_protocol::park_end::ParkEnd;
 
 /// How large a head of the proxy may be: ours have three fields.
 const HEAD_LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 16 };
@@ -31,6 +32,8 @@ pub(crate) enum Request {
     Ping,
     /// `CONNECT`: this connection becomes a session, or is refused.
     Session(SessionRequest),
+    /// The last `OPTIONS *`, which is not answered: the proxy lets the park go, and says why.
+    End(ParkEnd),
 }
 
 /// A breach of the park protocol; the connection is dropped.
@@ -76,7 +79,10 @@ impl RequestDecoder {
         let request = match (head.method.as_str(), head.target.as_str()) {
             ("OPTIONS", "*") => {
                 head.without_body()?;
-                Request::Ping
+                match head.fields.get(fields::PARK_END) {
+                    Some(reason) => Request::End(ParkEnd::from_field(reason)),
+                    None => Request::Ping,
+                }
             }
             ("CONNECT", _) if behind > 0 => return Err(Violation::Early(behind)),
             ("CONNECT", _) => Request::Session(self.session(&head)?),
@@ -140,6 +146,13 @@ mod tests {
             assert_eq!(decoder.next_request(), Ok(Some(Request::Ping)));
             assert_eq!(decoder.next_request(), Ok(None));
         }
+    }
+
+    #[test]
+    fn the_last_request_on_a_park_says_why_it_ends() {
+        let last = PING.replace("\r\n\r\n", "\r\nConnection: close\r\nZone-Park-End: evicted\r\n\r\n");
+        assert_eq!(said(&last), Ok(Some(Request::End(ParkEnd::Evicted))));
+        assert_eq!(said(&last.replace("evicted", "later")), Ok(Some(Request::End(ParkEnd::Other))));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use tokio::sync::{Semaphore, watch};
 use zone_protocol::identity::Label;
 use zone_protocol::instance::Instance;
 
+use crate::allowance::Allowance;
+use crate::config::DEFAULT_PARKS;
 use crate::dial::Dialer;
 use crate::events::{Event, Observer};
 use crate::life::Life;
@@ -24,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) services: AllowList,
     pub(crate) timing: Timing,
     pub(crate) observer: Option<Observer>,
+    pub(crate) allowance: Allowance,
     /// One permit for each session that may still begin.
     pub(crate) sessions: Arc<Semaphore>,
 }
@@ -42,6 +45,7 @@ impl Shared {
             services: AllowList::default(),
             timing,
             observer: None,
+            allowance: Allowance::new(DEFAULT_PARKS),
             sessions: Arc::new(Semaphore::new(0)),
         }
     }
@@ -59,6 +63,11 @@ impl Shared {
             life.accepted = life.accepted.max(number);
             newer
         });
+    }
+
+    /// Has the endpoint hold so many parks at a time.
+    pub(crate) fn want(&self, parks: u32) {
+        self.life.send_if_modified(|life| std::mem::replace(&mut life.parks, parks) != parks);
     }
 
     pub(crate) fn emit(&self, event: &Event) {

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 use zone_endpoint::{Event, Timing};
 use zone_protocol::trust::Denied;
 
-use crate::proxy::Proxy;
+use crate::proxy::{Park, Proxy};
 use crate::zone::{Zone, issue};
 use crate::{Running, soon};
+
+/// Nobody dials for so long where all is settled: longer than a clean close or a first back-off makes an endpoint wait.
+const QUIET: Duration = Duration::from_secs(4);
 
 fn lost(event: &Event) -> Option<(bool, String)> {
     match event {
@@ -205,5 +209,58 @@ async fn an_endpoint_dials_from_the_address_that_it_is_told() {
     let endpoint = Running::start(zone.endpoint(&[&proxy.address]).with_source(source));
     let park = proxy.park().await;
     assert_eq!(park.tls.get_ref().0.peer_addr().unwrap().ip(), source);
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn a_park_that_is_evicted_in_words_is_not_dialed_again_at_once() {
+    let zone = Zone::new();
+    let proxy = Proxy::start(&zone).await;
+    let mut endpoint = Running::start(zone.endpoint(&[&proxy.address]));
+    let park = proxy.park().await;
+    assert!(park.request.fields.lists("Zone-Features", "park-end"), "it says that it understands the word");
+    park.evict().await;
+    let (clean, reason) = endpoint.event("the loss", lost).await;
+    assert!(!clean && reason.contains("took its place"), "{reason}");
+    let pause = endpoint.event("the wait", waiting).await;
+    assert!(pause >= Duration::from_secs(30), "{pause:?}");
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn more_parks_than_a_proxy_keeps_settle_where_it_says_how_many_and_evicts_in_words() {
+    settles(Some("4"), true).await;
+}
+
+#[tokio::test]
+async fn more_parks_than_an_earlier_proxy_keeps_settle_although_it_says_nothing_and_cuts() {
+    settles(None, false).await;
+}
+
+/// Eight parks at a proxy that keeps four and lets the oldest go for a newer one: how the two come to rest.
+async fn settles(keeps: Option<&'static str>, in_words: bool) {
+    let zone = Zone::new();
+    let mut proxy = Proxy::start(&zone).await;
+    proxy.keeps = keeps;
+    let endpoint = Running::start(zone.endpoint(&[&proxy.address]).with_parks(8));
+    let mut held: Vec<Park> = Vec::new();
+    let mut made = 0;
+    while let Ok(park) = timeout(QUIET, proxy.park()).await {
+        made += 1;
+        assert!(made < 40, "they push each other out for ever");
+        held.retain_mut(|park| !park.has_ended());
+        held.push(park);
+        if held.len() > 4 {
+            let oldest = held.remove(0);
+            if in_words {
+                oldest.evict().await;
+            }
+        }
+    }
+    held.retain_mut(|park| !park.has_ended());
+    assert_eq!(held.len(), 4, "after {made} handshakes");
+    for park in &mut held {
+        assert_eq!(park.ping().await.status, 200);
+    }
     endpoint.stopped().await;
 }

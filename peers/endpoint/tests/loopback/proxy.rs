@@ -1,9 +1,11 @@
 //! The proxy's side of 17486, as a test drives it.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -25,6 +27,8 @@ pub(crate) struct Proxy {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     pub(crate) address: String,
+    /// The value of `Zone-Parks` in its answers.
+    pub(crate) keeps: Option<&'static str>,
 }
 
 impl Proxy {
@@ -42,7 +46,7 @@ impl Proxy {
         let config = server(leaves, Some(admission), None, versions).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        Self { listener, acceptor: TlsAcceptor::from(config), address }
+        Self { listener, acceptor: TlsAcceptor::from(config), address, keeps: None }
     }
 
     /// The next connection, parked.
@@ -56,11 +60,9 @@ impl Proxy {
             let (tcp, _) = self.listener.accept().await.unwrap();
             let mut tls = self.acceptor.accept(tcp).await.ok()?;
             let request = read_request(&mut tls).await;
-            let answer = write_response(
-                101,
-                "Switching Protocols",
-                &[("Connection", "Upgrade"), ("Upgrade", "ptth/1")],
-            );
+            let mut fields = vec![("Connection", "Upgrade"), ("Upgrade", "ptth/1")];
+            fields.extend(self.keeps.map(|keeps| ("Zone-Parks", keeps)));
+            let answer = write_response(101, "Switching Protocols", &fields);
             tls.write_all(answer.as_bytes()).await.unwrap();
             Some(Park { tls, request })
         })
@@ -112,6 +114,24 @@ impl Park {
         self.tls.write_all(request.as_bytes()).await.unwrap();
         let head = soon("the answer to a CONNECT", read_response(&mut self.tls)).await;
         (head, Session(self.tls))
+    }
+
+    /// Lets go of the park for a newer one, in words.
+    pub(crate) async fn evict(mut self) {
+        let fields = [("Host", "host-7"), ("Connection", "close"), ("Zone-Park-End", "evicted")];
+        let last = write_request("OPTIONS", "*", &fields);
+        // The endpoint may have let go of it meanwhile.
+        if self.tls.write_all(last.as_bytes()).await.is_ok() {
+            let _ = self.tls.shutdown().await;
+        }
+    }
+
+    /// Whether the endpoint has ended it by now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let mut space = [0; 64];
+        let mut space = ReadBuf::new(&mut space);
+        let read = Pin::new(&mut self.tls).poll_read(&mut Context::from_waker(Waker::noop()), &mut space);
+        read.is_ready()
     }
 
     /// Lets go of the park in an orderly way.
