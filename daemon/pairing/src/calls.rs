@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{CallId, ParkId, Time};
+use crate::{CallError, CallId, ParkId, Time};
 
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -19,8 +19,21 @@ pub(crate) struct Call {
     pub(crate) arrival: u64,
     /// Parks it was given.
     pub(crate) tries: u32,
+    /// Of those, the ones that were lost because nothing came from them.
+    pub(crate) silent: u32,
     /// The park it is assigned to; without one it waits.
     pub(crate) park: Option<ParkId>,
+}
+
+impl Call {
+    /// What it fails as if the parks that it was given and lost are all that there were; `None` where it lost none.
+    pub(crate) fn lost_parks(&self) -> Option<CallError> {
+        match self.tries - u32::from(self.park.is_some()) {
+            0 => None,
+            lost if self.silent == lost => Some(CallError::EndpointSilent),
+            _ => Some(CallError::ParksLost),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +49,7 @@ impl Calls {
         let arrival = self.arrivals;
         self.arrivals += 1;
         self.due.insert((deadline, id));
-        self.all.insert(id, Call { endpoint, deadline, last, arrival, tries: 0, park: None });
+        self.all.insert(id, Call { endpoint, deadline, last, arrival, tries: 0, silent: 0, park: None });
         arrival
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Endpoint {
     pub(crate) announced: (usize, usize),
     /// Whether it is on the registry's list of what may have changed.
     pub(crate) touched: bool,
+    /// Whether its park that ended last did so because nothing came from it, and nothing has come from any other since.
+    pub(crate) silent: bool,
     /// Set when the last connection goes.
     pub(crate) remembered_until: Option<Time>,
 }

@@ -78,7 +78,7 @@ impl Machine {
         let Some(call) = self.remove_call(id) else { return };
         let error = match (self.connect_sent(&call), known) {
             (true, _) => CallError::AnswerTimeout,
-            (false, true) => CallError::NoParkInTime,
+            (false, true) => self.unserved(&call),
             (false, false) => CallError::UnknownEndpoint,
         };
         self.actions.push(Action::Fail { call: id, error });

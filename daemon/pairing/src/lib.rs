@@ -94,7 +94,7 @@ mod types;
 
 pub use limits::Limits;
 pub use machine::Machine;
-pub use outcomes::{CallError, CloseReason};
+pub use outcomes::{CallError, CloseReason, refusal};
 pub use types::{
     Action, CallId, Counts, EndpointView, Event, InstanceId, ParkCounts, ParkId, ParkState, ParkView,
     Presence, Stage, Time,

@@ -158,6 +158,7 @@ impl Machine {
         }
         let (now, state) = (self.now, ParkState::Idle);
         self.registry.insert(id, Park { endpoint: endpoint.clone(), rank, state, since: now, proved: now });
+        self.registry.note_silence(endpoint, false);
         self.serve(endpoint);
     }
 
@@ -169,12 +170,14 @@ impl Machine {
         }
         let endpoint = park.endpoint.clone();
         self.registry.prove(id, self.now);
+        self.registry.note_silence(&endpoint, false);
         self.serve(&endpoint);
     }
 
     fn gone(&mut self, id: ParkId) {
         if let Some(park) = self.remove_park(id) {
-            self.retry_call_of(&park);
+            self.registry.note_silence(&park.endpoint, false);
+            self.retry_call_of(&park, false);
         }
     }
 
@@ -256,7 +259,7 @@ impl Machine {
             self.actions.push(Action::Close { park: id, reason: CloseReason::Revoked });
         }
         for park in ended {
-            self.retry_call_of(&park);
+            self.retry_call_of(&park, false);
         }
     }
 
@@ -308,7 +311,9 @@ impl Machine {
     pub(crate) fn close(&mut self, id: ParkId, reason: CloseReason) {
         if let Some(park) = self.remove_park(id) {
             self.actions.push(Action::Close { park: id, reason });
-            self.retry_call_of(&park);
+            let silent = matches!(reason, CloseReason::Silent | CloseReason::PingTimeout);
+            self.registry.note_silence(&park.endpoint, silent);
+            self.retry_call_of(&park, silent);
         }
     }
 
@@ -335,17 +340,19 @@ impl Machine {
         self.drain_returned(id);
     }
 
-    /// Retries the call of a park that has ended, or fails it.
-    fn retry_call_of(&mut self, park: &Park) {
+    /// Retries the call of a park that has ended, because nothing came from it or for another reason, or fails it.
+    fn retry_call_of(&mut self, park: &Park, silent: bool) {
         let ParkState::Assigned { call: id, stage } = park.state else { return };
         let Some(call) = self.calls.get_mut(id) else { return };
         call.park = None;
+        call.silent += u32::from(silent);
         if stage == Stage::Answering {
             self.calls.remove(id);
             self.actions.push(Action::Fail { call: id, error: CallError::EndpointFailed });
         } else if call.tries >= self.registry.limits.attempts {
+            let error = call.lost_parks().unwrap_or(CallError::ParksLost);
             self.calls.remove(id);
-            self.actions.push(Action::Fail { call: id, error: CallError::ParksLost });
+            self.actions.push(Action::Fail { call: id, error });
         } else {
             self.registry.enqueue(&park.endpoint, call.arrival, id);
             self.serve(&park.endpoint);
@@ -366,10 +373,23 @@ impl Machine {
                     self.set_stage(park, id, Stage::Offered);
                     self.actions.push(Action::Assign { park, call: id });
                 }
-                Some(_) => self.fail(id, CallError::NoParkInTime),
+                Some(call) => {
+                    let error = call.lost_parks().unwrap_or(CallError::NoParkInTime);
+                    self.fail(id, error);
+                }
                 None => self.registry.dequeue(endpoint, arrival),
             }
         }
+    }
+
+    /// Why a call had no park until its deadline.
+    pub(crate) fn unserved(&self, call: &Call) -> CallError {
+        let by_endpoint = || match self.registry.endpoint(&call.endpoint) {
+            Some(entry) if entry.counts().parks() == 0 && entry.silent => CallError::EndpointSilent,
+            Some(entry) if entry.counts().live() > 0 => CallError::NoParkInTime,
+            _ => CallError::EndpointAway,
+        };
+        call.lost_parks().unwrap_or_else(by_endpoint)
     }
 
     pub(crate) fn fail(&mut self, id: CallId, error: CallError) {

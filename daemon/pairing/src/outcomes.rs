@@ -77,9 +77,14 @@ impl fmt::Display for CloseReason {
 pub enum CallError {
     /// No endpoint of that id is connected, nor was one lately; or it was just revoked.
     UnknownEndpoint,
-    /// No park became available before the deadline.
+    /// All of the endpoint's parks were in use until the deadline.
     NoParkInTime,
-    /// As many parks as allowed were lost before one of them answered.
+    /// The endpoint is known, and held no park from the call to its deadline.
+    EndpointAway,
+    /// The endpoint did not answer on any park that was tried, or had lost its last one by not answering.
+    EndpointSilent,
+    /// As many parks as allowed were lost before one of them answered, or all that there were until the deadline, and some
+    /// of them broke.
     ParksLost,
     /// The endpoint refused the CONNECT.
     RefusedByEndpoint {
@@ -104,6 +109,8 @@ impl CallError {
         match self {
             Self::UnknownEndpoint => "unknown_endpoint",
             Self::NoParkInTime => "no_park_in_time",
+            Self::EndpointAway => "endpoint_away",
+            Self::EndpointSilent => "endpoint_silent",
             Self::ParksLost => "parks_lost",
             Self::RefusedByEndpoint { .. } => "refused_by_endpoint",
             Self::AnswerTimeout => "answer_timeout",
@@ -119,19 +126,23 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownEndpoint => {
-                "no such endpoint is connected: check the endpoint id, and that the endpoint runs and reaches the relay"
+                "no such endpoint is connected: check the endpoint id, and that the endpoint runs and reaches the proxy"
             }
             Self::NoParkInTime => {
-                "no parked connection became available in time: let the endpoint hold more parks, or try again"
+                "all connections of the endpoint were in use until the deadline: let it hold more parks, or try again"
+            }
+            Self::EndpointAway => {
+                "the endpoint was connected a moment ago and holds no connection now: see that it runs and reaches the proxy, and try again"
+            }
+            Self::EndpointSilent => {
+                "the endpoint does not answer: its host hangs or is overloaded, or a NAT or firewall on the way has dropped its connections: look at its host, and at what lies between it and the proxy"
             }
             Self::ParksLost => {
-                "every connection tried was lost before it answered: check the network between endpoint and relay"
+                "every connection tried broke before it answered: see that the endpoint is not being restarted, and check the network between it and the proxy"
             }
             Self::RefusedByEndpoint { status } => {
-                return write!(
-                    f,
-                    "the endpoint refused with status {status}: check the service name and the endpoint's log"
-                );
+                let (cause, advice) = refusal(*status);
+                return write!(f, "{cause}: {advice}");
             }
             Self::AnswerTimeout => "the endpoint did not answer in time: check its load and the service behind it",
             Self::TooManyWaiting => {
@@ -147,3 +158,26 @@ impl fmt::Display for CallError {
 }
 
 impl Error for CallError {}
+
+/// What an endpoint says by the status of a refusal: the cause, and what to do about it.
+pub fn refusal(status: u16) -> (&'static str, &'static str) {
+    match status {
+        403 => (
+            "the endpoint does not let this Module Server use the service",
+            "ask whoever runs the endpoint to allow it",
+        ),
+        404 => (
+            "the endpoint has no such service",
+            "check the service's name or number against the [[service]] entries of its zone-endpoint.toml",
+        ),
+        502 => (
+            "the endpoint could not reach the service's target",
+            "see on its host that the service runs, and that its target in zone-endpoint.toml is right",
+        ),
+        503 => (
+            "the endpoint carries as many sessions as it allows",
+            "end some, or raise max_sessions in its zone-endpoint.toml",
+        ),
+        _ => ("the endpoint refused the session", "look into the endpoint's log"),
+    }
+}

@@ -101,6 +101,13 @@ impl Registry {
         Some(park)
     }
 
+    /// Notes that a park of the endpoint has ended because nothing came from it, or that something came from one.
+    pub(crate) fn note_silence(&mut self, endpoint: &str, silent: bool) {
+        if let Some(entry) = self.endpoints.get_mut(endpoint) {
+            entry.silent = silent;
+        }
+    }
+
     pub(crate) fn enqueue(&mut self, endpoint: &Arc<str>, arrival: u64, call: CallId) {
         self.touch(endpoint);
         if let Some(entry) = self.endpoints.get_mut(endpoint)

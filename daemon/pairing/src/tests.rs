@@ -6,6 +6,7 @@ mod instances;
 mod liveness;
 mod pairing;
 mod presence;
+mod reasons;
 mod retries;
 mod withdrawal;
 

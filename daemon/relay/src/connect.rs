@@ -119,16 +119,20 @@ async fn wait(
 fn unanswered(request: &Request, error: CallError, words: Option<&str>) -> Refusal {
     let (reason, received_status) = match error {
         CallError::UnknownEndpoint => (Reason::UnknownEndpoint, None),
-        CallError::NoParkInTime => (Reason::NoPark, None),
+        CallError::NoParkInTime | CallError::EndpointAway => (Reason::NoPark, None),
         CallError::RefusedByEndpoint { status } => (Reason::Refused, Some(status)),
-        CallError::ParksLost | CallError::AnswerTimeout | CallError::EndpointFailed => {
-            (Reason::NoAnswer, None)
-        }
+        CallError::EndpointSilent
+        | CallError::ParksLost
+        | CallError::AnswerTimeout
+        | CallError::EndpointFailed => (Reason::NoAnswer, None),
         CallError::TooManyWaiting | CallError::TooManySessions => (Reason::Limit, None),
         CallError::Draining => (Reason::Draining, None),
     };
-    let details = match words {
-        Some(words) if !words.is_empty() => format!("{}: {error}: {words}", request.target),
+    let details = match (error, words) {
+        (CallError::RefusedByEndpoint { status }, Some(words)) if !words.is_empty() => {
+            let (cause, advice) = zone_pairing::refusal(status);
+            format!("{}: {cause} ({words}): {advice}", request.target)
+        }
         _ => format!("{}: {error}", request.target),
     };
     let session = Some(request.session);

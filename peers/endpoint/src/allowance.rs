@@ -19,6 +19,9 @@ const MIN_CUTS: u32 = 3;
 /// What was guessed is never less: with fewer parks an endpoint can't be called while a session begins.
 const MIN_GUESS: u32 = 2;
 
+/// A park that is let go may be one too many of our own for so long after there were too many.
+const SURPLUS_MEMORY: Duration = Duration::from_secs(10);
+
 /// A guess holds for so long: the proxy's limit may be raised.
 const GUESS_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -29,11 +32,24 @@ const OTHERS: &str = "a newer park of this endpoint id took the place of one of 
 #[derive(Debug)]
 pub(crate) struct Allowance(Mutex<Tally>);
 
+/// Counts a dial that is under way.
+pub(crate) struct Dialing<'a>(&'a Allowance);
+
+impl Drop for Dialing<'_> {
+    fn drop(&mut self) {
+        self.0.with(|tally, _| tally.dialing = tally.dialing.saturating_sub(1));
+    }
+}
+
 /// The same, by itself.
 #[derive(Debug)]
 struct Tally {
     configured: u32,
     held: u32,
+    /// Dials that are under way.
+    dialing: u32,
+    /// When held and dialed ones together were last seen to be more than the proxy keeps.
+    exceeded: Option<Instant>,
     /// How many the proxy says that it keeps.
     told: Option<u32>,
     /// How many an earlier proxy seems to keep, and since when.
@@ -53,6 +69,8 @@ impl Allowance {
         Self(Mutex::new(Tally {
             configured,
             held: 0,
+            dialing: 0,
+            exceeded: None,
             told: None,
             guessed: None,
             last_parked: None,
@@ -60,6 +78,12 @@ impl Allowance {
             warned: None,
             others: None,
         }))
+    }
+
+    /// A park is being dialed until this is dropped.
+    pub(crate) fn dialing(&self) -> Dialing<'_> {
+        self.with(|tally, _| tally.dialing += 1);
+        Dialing(self)
     }
 
     /// A proxy has taken a park, and said how many it keeps, if it did; how many parks are wanted from here on.
@@ -108,6 +132,7 @@ impl Tally {
         self.held += 1;
         self.told = told;
         self.last_parked = Some(now);
+        self.note_surplus(now);
         self.wanted(now)
     }
 
@@ -130,11 +155,19 @@ impl Tally {
     }
 
     fn is_own_surplus(&mut self, now: Instant) -> bool {
-        let is_own = self.held > self.wanted(now);
+        self.note_surplus(now);
+        let is_own = self.exceeded.is_some_and(|then| now.duration_since(then) < SURPLUS_MEMORY);
         if !is_own && self.others.is_none() {
             self.others = Some(false);
         }
         is_own
+    }
+
+    /// Parks are let go at the proxy before the newer ones are confirmed here, so those that are being dialed count.
+    fn note_surplus(&mut self, now: Instant) {
+        if self.told.is_some_and(|keeps| self.held + self.dialing > keeps) {
+            self.exceeded = Some(now);
+        }
     }
 
     /// What is to be said, once for each number of parks, and once of others.
@@ -187,8 +220,11 @@ mod tests {
         assert!(!tally.is_own_surplus(now));
         assert!(tally.warning(now).unwrap().contains("another machine"));
         assert!(!tally.is_own_surplus(now) && tally.warning(now).is_none(), "it is said once");
-        tally.parked(Some(2), now);
+        tally.dialing = 3;
         assert!(tally.is_own_surplus(now));
+        tally.dialing = 0;
+        assert!(tally.is_own_surplus(now + seconds(5)), "what follows upon it is told later");
+        assert!(!tally.is_own_surplus(now + SURPLUS_MEMORY));
     }
 
     #[test]

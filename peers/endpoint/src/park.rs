@@ -117,6 +117,7 @@ async fn let_go(life: &mut watch::Receiver<Life>, kept: Kept) {
 
 /// Tries each proxy once, from the one that was good last; none where there are newer certificates.
 async fn dial(shared: &Shared, number: u64) -> Option<Connection> {
+    let _dialing = shared.allowance.dialing();
     for proxy in shared.proxies.in_order() {
         let tls = shared.tls();
         if tls.number != number {

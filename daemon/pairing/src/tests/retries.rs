@@ -150,7 +150,7 @@ fn a_lost_call_whose_deadline_passed_meanwhile_is_not_assigned_again() {
     bench.park(2, "a");
     bench.call_until(1, "a", 4);
     bench.take_up(2);
-    assert_eq!(bench.at(5).tick(), [close(2, CloseReason::Silent), fail(1, CallError::NoParkInTime)]);
+    assert_eq!(bench.at(5).tick(), [close(2, CloseReason::Silent), fail(1, CallError::EndpointSilent)]);
     assert_eq!(bench.state(1), Some(ParkState::Idle));
 }
 
@@ -161,5 +161,5 @@ fn a_retried_call_still_ends_at_its_deadline() {
     bench.call_until(1, "a", 10);
     bench.take_up(1);
     bench.gone(1);
-    assert_eq!(bench.at(10).tick(), [fail(1, CallError::NoParkInTime)]);
+    assert_eq!(bench.at(10).tick(), [fail(1, CallError::ParksLost)]);
 }

@@ -165,8 +165,9 @@ impl World {
                     || is_new && !self.present.contains(&call.endpoint)
                     || !came && (settled || overdue)
             }
-            CallError::NoParkInTime => overdue && !connected,
-            CallError::ParksLost => call.park.is_none() && call.tries == self.machine.limits().attempts,
+            CallError::NoParkInTime | CallError::EndpointAway => overdue && !connected,
+            CallError::EndpointSilent => overdue || call.park.is_none(),
+            CallError::ParksLost => call.tries > 0 && (overdue || call.park.is_none()),
             CallError::RefusedByEndpoint { .. } => connected && matches!(event, Event::Refused { .. }),
             CallError::AnswerTimeout => connected && (overdue || matches!(phase, Some(Phase::Answering(_)))),
             CallError::TooManyWaiting => is_new && self.nothing_idle(&call.endpoint),

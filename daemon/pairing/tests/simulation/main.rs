@@ -13,7 +13,7 @@ use world::World;
 
 /// Every reason, error and kind of action, so that no promise is kept for want of a chance to
 /// break it.
-const EVERYTHING: [&str; 26] = [
+const EVERYTHING: [&str; 28] = [
     "Assign",
     "Changed",
     "Cloned",
@@ -26,7 +26,9 @@ const EVERYTHING: [&str; 26] = [
     "answer_timeout",
     "caller_gone",
     "draining",
+    "endpoint_away",
     "endpoint_failed",
+    "endpoint_silent",
     "evicted",
     "no_park_in_time",
     "parks_lost",
