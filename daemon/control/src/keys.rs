@@ -11,9 +11,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 use zone_channel::{Identity, KeyPair};
 use zone_protocol::provisioning::{Certificates, SigningRequests};
+use zone_protocol::tls::certificate::BOOTSTRAP_NAME;
 
-/// Of bootstrap certificates. Nobody trusts them by name: the token pins their keys.
-const BOOTSTRAP_NAME: &str = "zone-proxy bootstrap";
 const BOOTSTRAP_VALIDITY: Duration = Duration::days(3_653);
 /// So that a peer whose clock is somewhat behind can look at them.
 const BACK_DATED: Duration = Duration::hours(1);

@@ -11,16 +11,22 @@ use crate::context::Context;
 use crate::presence;
 use crate::refusal::RequestError;
 
-/// Streams until the connection is done.
+/// Streams until the connection is done, or answers with the head alone.
 pub(crate) async fn stream_events(
     context: &Context,
     admitted: &mut AdmittedConnection,
+    head_only: bool,
 ) -> Result<(), RequestError> {
     let head = write_response(
         200,
         "OK",
         &[("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"), ("Connection", "close")],
     );
+    if head_only {
+        send(context, admitted, &head).await?;
+        close(&mut admitted.stream).await;
+        return Ok(());
+    }
     let (list, mut events) = context.switchboard.watch();
     send(context, admitted, &(head + &presence::snapshot(&list))).await?;
     let boot = context.switchboard.boot();

@@ -64,7 +64,7 @@ async fn answer_request(context: &Context, admitted: &mut AdmittedConnection) ->
         _ = admitted.registered.termination.terminated() => return Err(RequestError::ConnectionEnded),
     };
     let asked = match head {
-        Ok(head) if bytes.is_empty() => check(&head)?,
+        Ok(head) if bytes.is_empty() => check(&head).map_err(|refusal| refusal.of_method(&head.method))?,
         Ok(_) => return Err(bad_request(400, "bytes came behind the request for a park").into()),
         Err(ReadError::Closed) => return Err(RequestError::ConnectionEnded),
         Err(ReadError::Head(error)) => return Err(Refusal::bad_head(BAD_REQUEST, &error).into()),
@@ -100,7 +100,7 @@ fn check(head: &RequestHead) -> Result<Asked, Refusal> {
     if head.target != "/v1/park" {
         return Err(bad_request(404, "this port serves GET /v1/park and nothing else"));
     }
-    if head.method != "GET" {
+    if !matches!(head.method.as_str(), "GET" | "HEAD") {
         return Err(bad_request(405, "a park is asked for with GET"));
     }
     if let Err(error) = head.host().and_then(|_| head.without_body()) {
@@ -109,6 +109,9 @@ fn check(head: &RequestHead) -> Result<Asked, Refusal> {
     if !head.fields.lists("Upgrade", PARK_UPGRADE) || !head.fields.lists("Connection", "upgrade") {
         let details = "a park needs 'Connection: Upgrade' and 'Upgrade: ptth/1', the version spoken here";
         return Err(bad_request(426, details));
+    }
+    if head.method != "GET" {
+        return Err(bad_request(405, "a park is asked for with GET"));
     }
     let mut instances = head.fields.all(fields::INSTANCE);
     let (Some(instance), None) = (instances.next(), instances.next()) else {

@@ -36,6 +36,8 @@ pub(crate) struct Refusal {
     pub(crate) received_status: Option<u16>,
     /// The session that was asked for, if it had come to that.
     pub(crate) session: Option<Uuid>,
+    /// Whether the answer goes without its body, since the request was a HEAD (RFC 9110, section 9.3.2).
+    pub(crate) head_only: bool,
     /// A short word for metrics.
     pub(crate) label: &'static str,
     /// One line for a person.
@@ -50,6 +52,7 @@ impl Refusal {
             reason,
             received_status: None,
             session: None,
+            head_only: false,
             label,
             details: details.into(),
         }
@@ -64,6 +67,11 @@ impl Refusal {
     pub(crate) fn bad_head(label: &'static str, error: &HeadError) -> Self {
         let too_large = matches!(error, HeadError::TooLong(_) | HeadError::TooManyFields(_));
         Self::bad_request(if too_large { 431 } else { 400 }, label, error.to_string())
+    }
+
+    /// The same for a request of this method.
+    pub(crate) fn of_method(self, method: &str) -> Self {
+        Self { head_only: method == "HEAD", ..self }
     }
 
     /// Answers with it: `Proxy-Status`, a problem document, `Connection: close`.
@@ -104,7 +112,18 @@ impl Refusal {
         if let Some(session) = &session {
             fields.push((fields::SESSION, session));
         }
-        write_response(self.status, status_words(self.status), &fields) + &body
+        let head = write_response(self.status, status_words(self.status), &fields);
+        if self.head_only { head } else { head + &body }
+    }
+}
+
+impl RequestError {
+    /// The same for a request of this method.
+    pub(crate) fn of_method(self, method: &str) -> Self {
+        match self {
+            Self::Refused(refusal) => refusal.of_method(method).into(),
+            other => other,
+        }
     }
 }
 

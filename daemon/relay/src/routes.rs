@@ -30,11 +30,13 @@ pub(crate) async fn serve(context: Arc<Context>, mut admitted: AdmittedConnectio
                     Err(error) => break error,
                 }
             }
-            Ok(head) => match answer(&context, &mut admitted, &head).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => break error,
-            },
+            Ok(head) => {
+                match answer(&context, &mut admitted, &head).await.map_err(|e| e.of_method(&head.method)) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => break error,
+                }
+            }
             Err(error) => break error,
         }
     };
@@ -91,20 +93,21 @@ async fn answer(
     if let Err(error) = head.host().and_then(|_| head.without_body()) {
         return Err(Refusal::new(Reason::BadRequest, "request", error.to_string()).into());
     }
+    // HEAD is answered as GET is, without the body (RFC 9110, section 9.3.2).
     match (head.method.as_str(), head.target.as_str()) {
-        ("GET", "/v1/endpoints") => list(context, admitted, head).await,
-        ("GET", "/v1/endpoints/events") => {
+        ("GET" | "HEAD", "/v1/endpoints") => list(context, admitted, head).await,
+        ("GET" | "HEAD", "/v1/endpoints/events") => {
             let caller = &admitted.registered.leaf.identity.name;
             let permit = context.limiters.event_stream(caller, &context.rules().limits);
             let _permit = permit.map_err(|LimitReached { key, limit }| {
                 let details = format!("{limit} event streams are open already (limits.{key})");
                 Refusal::new(Reason::Limit, "event_streams", details)
             })?;
-            stream_events(context, admitted).await?;
+            stream_events(context, admitted, head.method == "HEAD").await?;
             Ok(false)
         }
         (_, "/v1/endpoints" | "/v1/endpoints/events") => {
-            Err(Refusal::bad_request(405, "request", "only GET is served here").into())
+            Err(Refusal::bad_request(405, "request", "only GET and HEAD are served here").into())
         }
         _ => {
             let details = "this port serves CONNECT, GET /v1/endpoints and GET /v1/endpoints/events";
@@ -127,7 +130,10 @@ async fn list(
         ("Content-Length", length.as_str()),
         ("Connection", connection),
     ];
-    let answer = write_response(200, "OK", &fields) + &body;
+    let mut answer = write_response(200, "OK", &fields);
+    if head.method != "HEAD" {
+        answer += &body;
+    }
     let deadline = context.rules().timeouts.head;
     let sent = write_in_time(&mut admitted.stream, &answer, deadline).await;
     sent.map_err(|_| RequestError::ConnectionEnded)?;

@@ -212,7 +212,7 @@ async fn shows_new(zone: &Zone, proxy: &ProxyEntry) -> Result<bool> {
     own.proxy_anchors = vec![zone.replacement(Role::ZoneProxy)?.signs.pem];
     match ControlClient::of(zone, proxy, &own)?.status().await {
         Ok(_) => Ok(true),
-        Err(Error::NotTrusted { .. }) => Ok(false),
+        Err(error) if error.is_somebody_else() => Ok(false),
         Err(error) => Err(error),
     }
 }

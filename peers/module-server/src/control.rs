@@ -150,7 +150,7 @@ impl ControlClient {
         let condition = vec![("If-Match", format!("\"{current}\"")), own_features()];
         let content = move |_: &_| Content { body, fields: condition };
         let link = self.dial().await?;
-        let answer = http::exchange_over(link, &Method::PUT, "/v1/trust", ANSWER_TIMEOUT, content).await?;
+        let answer = http::exchange(link, &Method::PUT, "/v1/trust", ANSWER_TIMEOUT, content).await?;
         match self::trust(&answer, "the trust document") {
             Ok(_) => Ok(Replaced::Done),
             Err(Error::Problem { problem, .. }) if problem.slug() == "busy" => Ok(Replaced::Busy),
@@ -210,7 +210,7 @@ impl ControlClient {
             let proof = proof.map(|proof| (fields::PROOF, proof));
             Content { body, fields: [own_features()].into_iter().chain(proof).collect() }
         };
-        let answer = http::exchange_over(self.dial().await?, method, path, deadline, content).await?;
+        let answer = http::exchange(self.dial().await?, method, path, deadline, content).await?;
         if let Some(token) = &self.token
             && (200..300).contains(&answer.status)
         {
@@ -238,7 +238,7 @@ impl ControlClient {
                     None => Error::RelayIdentity { peer, shown: identity },
                 });
             }
-            dialed => dialed?,
+            dialed => dialed.map_err(|error| error.of_proxy(known.name.as_ref()))?,
         };
         let peer = peer(&link.address);
         match link.identity() {

@@ -97,9 +97,11 @@ impl Dialer {
             each.push(match trouble {
                 Trouble::Lookup(error) => {
                     let why = format!("the name can't be looked up: {}", legible(&error.to_string()));
-                    Error::Dial { peer, why }
+                    Error::Dial { peer, why, refused: false }
                 }
-                Trouble::NoAddress => Error::Dial { peer, why: "the name has no address".into() },
+                Trouble::NoAddress => {
+                    Error::Dial { peer, why: "the name has no address".into(), refused: false }
+                }
                 Trouble::LookupLate => late(peer, "looking up its name"),
                 Trouble::ConnectLate => late(peer, "connecting"),
                 Trouble::HandshakeLate => late(peer, "TLS handshake"),
@@ -111,7 +113,7 @@ impl Dialer {
             return each.swap_remove(position);
         }
         match each.pop() {
-            None => Error::Dial { peer: self.peer(), why: "it has no address".into() },
+            None => Error::Dial { peer: self.peer(), why: "it has no address".into(), refused: false },
             Some(only) if each.is_empty() => only,
             Some(last) => {
                 each.push(last);
@@ -165,6 +167,10 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
             {
                 Error::RelayIdentity { peer: peer.into(), shown: identity }
             }
+            Some(Refusal::Bootstrap) => Error::Reset { peer: peer.into(), name: None },
+            Some(Refusal::WrongZone { identity, .. }) => {
+                Error::OtherZone { peer: peer.into(), shown: identity, name: None }
+            }
             Some(refusal) => Error::NotTrusted { peer: peer.into(), why: refusal.to_string() },
             None => handshake_error(peer, &error),
         }),
@@ -185,11 +191,10 @@ fn handshake_error(peer: &str, error: &io::Error) -> Error {
 }
 
 fn dial_error(peer: &str, error: &io::Error) -> Error {
-    let why = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),
-        _ => error.to_string(),
-    };
-    Error::Dial { peer: peer.to_owned(), why }
+    let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+    let why =
+        if refused { "nothing listens there (connection refused)".to_owned() } else { error.to_string() };
+    Error::Dial { peer: peer.to_owned(), why, refused }
 }
 
 /// What a transport error means, in one line: an alert in words, an end without close_notify as such.

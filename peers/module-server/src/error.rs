@@ -120,6 +120,8 @@ pub enum Error {
         peer: String,
         /// What went wrong.
         why: String,
+        /// Whether the host is there and says that nothing listens.
+        refused: bool,
     },
     /// None of a proxy's addresses answered.
     #[error("no address of the proxy answers: {}", join(.each))]
@@ -153,6 +155,30 @@ pub enum Error {
         peer: String,
         /// What its certificate says.
         shown: Identity,
+    },
+    /// A proxy of the zone shows that it belongs to none.
+    #[error(
+        "{peer} belongs to no zone any more: it was reset or un-provisioned there, and is told nothing; run 'zone-proxy show payload' on its host and {} with what that prints, or 'zone-module unprovision {} --forget' to do without it",
+        provision_again(.name.as_ref()), name_or_placeholder(.name.as_ref())
+    )]
+    Reset {
+        /// The peer that was dialed.
+        peer: String,
+        /// The proxy's name in the zone; `None` where any of its proxies was expected.
+        name: Option<Label>,
+    },
+    /// A proxy of the zone shows that it belongs to another one.
+    #[error(
+        "{peer} belongs to zone {} now ({shown}), and is told nothing: if it is to come back, run 'zone-proxy reset' on its host, then 'zone-proxy show payload', and {} with what that prints",
+        .shown.zone, provision_again(.name.as_ref())
+    )]
+    OtherZone {
+        /// The peer that was dialed.
+        peer: String,
+        /// What its certificate says.
+        shown: Identity,
+        /// The proxy's name in this zone; `None` where any of its proxies was expected.
+        name: Option<Label>,
     },
     /// The keys shown are not those of the token.
     #[error("{peer} does not hold the keys that the token names")]
@@ -289,6 +315,29 @@ impl Error {
         matches!(self, Self::Deadline { .. } | Self::Broken { .. })
     }
 
+    /// Whether a host is there and says that nothing listens at the port.
+    pub(crate) fn is_refused_connection(&self) -> bool {
+        match self {
+            Self::Dial { refused, .. } => *refused,
+            Self::NoneReached { each } => each.iter().any(Self::is_refused_connection),
+            _ => false,
+        }
+    }
+
+    /// Whether somebody answered who is not whom this zone expects there.
+    pub(crate) fn is_somebody_else(&self) -> bool {
+        matches!(self, Self::NotTrusted { .. } | Self::Reset { .. } | Self::OtherZone { .. })
+    }
+
+    /// The same of the proxy of this name.
+    pub(crate) fn of_proxy(self, proxy: Option<&Label>) -> Self {
+        match self {
+            Self::Reset { peer, .. } => Self::Reset { peer, name: proxy.cloned() },
+            Self::OtherZone { peer, shown, .. } => Self::OtherZone { peer, shown, name: proxy.cloned() },
+            other => other,
+        }
+    }
+
     /// The exit status that goes with it: 2 for usage, 3 for a session that was cut off, otherwise 1.
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -324,6 +373,15 @@ pub(crate) fn names(parties: &[Identity]) -> String {
 
 fn join(errors: &[Error]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// The command that takes a proxy into the zone.
+fn provision_again(name: Option<&Label>) -> String {
+    format!("'zone-module provision --name {}'", name_or_placeholder(name))
+}
+
+fn name_or_placeholder(name: Option<&Label>) -> &str {
+    name.map_or("NAME", Label::as_str)
 }
 
 fn policy(offered: EndToEnd) -> &'static str {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 
-use crate::dial::{Dialer, explain};
+use crate::dial::{Link, explain};
 use crate::error::{Error, Result};
 use crate::http::{self, Connection};
 
@@ -51,8 +51,8 @@ pub struct Events {
 }
 
 impl Events {
-    pub(crate) async fn open(dialer: &Dialer) -> Result<Self> {
-        let (response, connection) = http::open(dialer, EVENTS_PATH).await?;
+    pub(crate) async fn open(link: Link) -> Result<Self> {
+        let (response, connection) = http::open(link, EVENTS_PATH).await?;
         Ok(Self { body: response.into_body(), connection, parser: Parser::default() })
     }
 

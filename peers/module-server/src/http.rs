@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use zone_protocol::problem::Problem;
 use zone_protocol::proof::Exported;
 
-use crate::dial::{Dialer, Link, explain, peer};
+use crate::dial::{Link, explain, peer};
 use crate::error::{Error, Result};
 
 /// How long an answer may take, body included.
@@ -44,19 +44,8 @@ pub(crate) struct Content {
     pub(crate) fields: Vec<(&'static str, String)>,
 }
 
-/// Sends a request and reads the whole answer. `content` is made for the connection that it goes over.
+/// Sends a request over a connection and reads the whole answer. `content` is made for that connection.
 pub(crate) async fn exchange(
-    dialer: &Dialer,
-    method: &Method,
-    path: &str,
-    deadline: Duration,
-    content: impl FnOnce(&Exported) -> Content,
-) -> Result<Answer> {
-    exchange_over(dialer.dial().await?, method, path, deadline, content).await
-}
-
-/// The same over a connection that was dialed before.
-pub(crate) async fn exchange_over(
     link: Link,
     method: &Method,
     path: &str,
@@ -79,8 +68,8 @@ pub(crate) async fn exchange_over(
 }
 
 /// Sends a GET whose answer has no end in sight.
-pub(crate) async fn open(dialer: &Dialer, path: &str) -> Result<(Response<Incoming>, Connection)> {
-    let mut connection = Connection::over(dialer.dial().await?).await?;
+pub(crate) async fn open(link: Link, path: &str) -> Result<(Response<Incoming>, Connection)> {
+    let mut connection = Connection::over(link).await?;
     let step = format!("GET {path}");
     match timeout(ANSWER_TIMEOUT, connection.send(&Method::GET, path, Content::default())).await {
         Ok(Ok(response)) if response.status().is_success() => Ok((response, connection)),

@@ -271,7 +271,8 @@ async fn already_done(zone: &Zone, request: &Request, shows: &[Role]) -> Result<
     let at = (request.hosts.clone(), request.control_port);
     match ControlClient::by_certificate(zone, at, &own, None, shows)?.provisioned().await {
         Ok(done) => Ok(Some(done)),
-        Err(Error::NotTrusted { .. } | Error::NotPinned { .. } | Error::Handshake { .. }) => Ok(None),
+        Err(Error::NotPinned { .. } | Error::Handshake { .. }) => Ok(None),
+        Err(error) if error.is_somebody_else() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -15,6 +15,7 @@ use zone_protocol::tls::config;
 use zone_protocol::tls::policy::Versions;
 use zone_protocol::tls::verifier::Expectation;
 
+use crate::control::UNKNOWN;
 use crate::dial::{Dialer, Link, explain, peer};
 use crate::error::{Error, Result, legible};
 use crate::events::Events;
@@ -30,22 +31,24 @@ const CONNECT_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct ProxyClient {
     name: Label,
     dialer: Dialer,
+    /// Its port 17488, where it is known: what it shows there tells why nothing listens here.
+    control: Option<Dialer>,
     own: Arc<Credentials>,
 }
 
 impl ProxyClient {
     /// For the proxy of this name, at the first of `hosts` that answers.
     pub fn new(hosts: Vec<String>, port: u16, name: Label, own: Arc<Credentials>) -> Result<Self> {
-        let (zone, anchors) = (own.zone.clone(), &own.proxy_anchors);
-        let expected = Expectation::new(zone, Role::ZoneProxy, Some(name.clone()), anchors, Versions::Tls12)?;
-        let tls = config::client(expected, Some((&own.certificate, &own.key)), Versions::Tls12)?;
-        Ok(Self { name, dialer: Dialer::new(hosts, port, tls), own })
+        let dialer = dialer((hosts, port), &name, &[Role::ZoneProxy], &own)?;
+        Ok(Self { name, dialer, control: None, own })
     }
 
     /// For a proxy that the zone directory knows.
     pub fn of(proxy: &ProxyEntry, own: &Arc<Credentials>) -> Result<Self> {
         let port = proxy.settings.ports.module_server;
-        Self::new(proxy.module_server_hosts(), port, proxy.name.clone(), Arc::clone(own))
+        let client = Self::new(proxy.module_server_hosts(), port, proxy.name.clone(), Arc::clone(own))?;
+        let at = (proxy.addresses.clone(), proxy.control_port);
+        Ok(Self { control: Some(dialer(at, &proxy.name, &UNKNOWN, own)?), ..client })
     }
 
     /// The name that the proxy must have.
@@ -61,7 +64,27 @@ impl ProxyClient {
 
     /// A connection with its handshake done, for [`ProxyClient::connect_over`].
     pub(crate) async fn dial(&self) -> Result<Link> {
-        self.dialer.dial().await
+        match self.dialer.dial().await {
+            Ok(link) => Ok(link),
+            Err(error) => Err(self.explained(error).await),
+        }
+    }
+
+    /// Where nothing listens, the reason may be that the proxy was reset, which its port 17488 shows: nothing is asked there.
+    async fn explained(&self, error: Error) -> Error {
+        let error = error.of_proxy(Some(&self.name));
+        let Some(control) = self.control.as_ref().filter(|_| error.is_refused_connection()) else {
+            return error;
+        };
+        match control.dial().await.map_err(|shown| shown.of_proxy(Some(&self.name))) {
+            Err(shown @ (Error::Reset { .. } | Error::OtherZone { .. })) => shown,
+            Ok(mut link) => {
+                // Without close_notify the proxy would log a connection that was cut.
+                let _ = link.stream.shutdown().await;
+                error
+            }
+            Err(_) => error,
+        }
     }
 
     /// The same as [`ProxyClient::connect`], over a connection that was dialed before.
@@ -109,15 +132,28 @@ impl ProxyClient {
     /// `GET /v1/endpoints`: who is connected to this proxy now.
     pub async fn endpoints(&self) -> Result<Endpoints> {
         let content = |_: &_| Content::default();
-        let answer =
-            http::exchange(&self.dialer, &Method::GET, "/v1/endpoints", ANSWER_TIMEOUT, content).await?;
+        let link = self.dial().await?;
+        let answer = http::exchange(link, &Method::GET, "/v1/endpoints", ANSWER_TIMEOUT, content).await?;
         answer.document("the request for its endpoints")
     }
 
     /// `GET /v1/endpoints/events`: who comes and goes, beginning with a snapshot.
     pub async fn events(&self) -> Result<Events> {
-        Events::open(&self.dialer).await
+        Events::open(self.dial().await?).await
     }
+}
+
+/// For a port of the proxy of this name, which may show itself in these roles.
+fn dialer(
+    (hosts, port): (Vec<String>, u16),
+    name: &Label,
+    shows: &[Role],
+    own: &Credentials,
+) -> Result<Dialer> {
+    let (zone, anchors) = (own.zone.clone(), &own.proxy_anchors);
+    let expected = Expectation::one_of(zone, shows, Some(name.clone()), anchors, Versions::Tls12)?;
+    let tls = config::client(expected, Some((&own.certificate, &own.key)), Versions::Tls12)?;
+    Ok(Dialer::new(hosts, port, tls))
 }
 
 /// Reads up to the end of a response head; what came behind it is handed back with it.
@@ -149,7 +185,8 @@ fn refusal(peer: String, target: &Target, head: &ResponseHead) -> Error {
     let words = words.strip_prefix(repeated.as_str()).unwrap_or(words);
     let answered = status.received_status.map(|code| format!(", the endpoint answered {code}"));
     let why = format!("{words} ({}{})", status.error, answered.unwrap_or_default());
-    let elsewhere = [Reason::UnknownEndpoint, Reason::NoPark, Reason::Limit];
+    // No payload flows before a 200: an endpoint that one proxy reaches in vain may answer another one.
+    let elsewhere = [Reason::UnknownEndpoint, Reason::NoPark, Reason::NoAnswer, Reason::Limit];
     let elsewhere = elsewhere.iter().any(|reason| reason.error() == status.error);
     Error::Refused { peer, target: target.clone(), elsewhere, why: legible(&why) }
 }

@@ -24,6 +24,8 @@ use crate::trust::fingerprint;
 pub const MAX_INTERMEDIATES: usize = 4;
 /// The longest chain that a peer may show, in bytes of DER, the leaf included.
 pub const MAX_CHAIN_BYTES: usize = 16 * 1024;
+/// The common name in the certificates of a proxy that belongs to no zone. Nobody trusts them by it: a token pins their keys.
+pub const BOOTSTRAP_NAME: &str = "zone-proxy bootstrap";
 /// The shortest RSA key of a party, in bits.
 const MIN_RSA_BITS: usize = 2048;
 
@@ -118,6 +120,15 @@ impl Leaf {
         });
         Ok(Self { shown_with: others.collect::<Result<_, TlsError>>()?, ..Self::read(leaf)? })
     }
+}
+
+/// Whether a certificate is one that a proxy shows while it belongs to no zone: a hint for people, which anybody can give.
+pub fn is_bootstrap(der: &[u8]) -> bool {
+    parse(der, "certificate").is_ok_and(|certificate| {
+        let mut names = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+        certificate.subject().as_raw() == certificate.issuer().as_raw()
+            && names.any(|name| name == BOOTSTRAP_NAME)
+    })
 }
 
 fn check_size(leaf: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<(), TlsError> {

@@ -76,6 +76,9 @@ pub enum Refusal {
     /// Signed by nobody who is trusted for any role.
     #[error("certificate of {0}, signed by an authority that this zone does not know")]
     UnknownAuthority(Identity),
+    /// It is the certificate of a proxy that belongs to no zone.
+    #[error("certificate of a proxy that belongs to no zone")]
+    Bootstrap,
     /// It can't be read as a certificate of this protocol.
     #[error("{0}")]
     Unreadable(String),
@@ -100,6 +103,7 @@ impl Refusal {
             Self::Revoked(_) => "revoked",
             Self::NotNow { .. } => "not_now",
             Self::UnknownAuthority(_) => "unknown_authority",
+            Self::Bootstrap => "bootstrap",
             Self::Unreadable(_) => "unreadable",
             Self::Path { .. } => "path",
         }
@@ -111,7 +115,7 @@ impl Refusal {
             Self::Revoked(_) => CertificateError::Revoked,
             Self::NotNow { .. } => CertificateError::Expired,
             Self::UnknownAuthority(_) => CertificateError::UnknownIssuer,
-            Self::Unreadable(_) | Self::Path { .. } => CertificateError::BadEncoding,
+            Self::Bootstrap | Self::Unreadable(_) | Self::Path { .. } => CertificateError::BadEncoding,
             _ => CertificateError::ApplicationVerificationFailure,
         };
         LAST.set(Some(self));

@@ -154,13 +154,15 @@ enum Route {
 
 impl Route {
     fn find(head: &RequestHead) -> Result<Self, Answer> {
-        let (method, path) = (head.method.as_str(), path(&head.target));
+        // HEAD is answered as GET is, without the body (RFC 9110, section 9.3.2).
+        let method = if head.method == "HEAD" { "GET" } else { head.method.as_str() };
+        let path = path(&head.target);
         let id = || path.strip_prefix("/v1/provisioning/").unwrap_or_default().to_owned();
         let (allow, route) = match path {
             // CONNECT and `*` have no path: nothing is proxied here.
-            _ if method == "CONNECT" => ("GET", None),
+            _ if method == "CONNECT" => ("GET, HEAD", None),
             "/v1/provisioning" => (
-                "GET, POST, DELETE",
+                "GET, HEAD, POST, DELETE",
                 match method {
                     "GET" => Some(Self::Provisioned),
                     "POST" => Some(Self::OpenOffer),
@@ -169,7 +171,7 @@ impl Route {
                 },
             ),
             path if path.starts_with("/v1/provisioning/") && !id().is_empty() && !id().contains('/') => (
-                "GET, PUT",
+                "GET, HEAD, PUT",
                 match method {
                     "GET" => Some(Self::ProvisionedAs(id())),
                     "PUT" => Some(Self::Provision(id())),
@@ -185,16 +187,16 @@ impl Route {
                 },
             ),
             "/v1/trust" => (
-                "GET, PUT",
+                "GET, HEAD, PUT",
                 match method {
                     "GET" => Some(Self::Trust),
                     "PUT" => Some(Self::SetTrust),
                     _ => None,
                 },
             ),
-            "/v1/status" => ("GET", (method == "GET").then_some(Self::Status)),
-            "/metrics" => ("GET", (method == "GET").then_some(Self::Metrics)),
-            "/v1/openapi.json" => ("GET", (method == "GET").then_some(Self::Openapi)),
+            "/v1/status" => ("GET, HEAD", (method == "GET").then_some(Self::Status)),
+            "/metrics" => ("GET, HEAD", (method == "GET").then_some(Self::Metrics)),
+            "/v1/openapi.json" => ("GET, HEAD", (method == "GET").then_some(Self::Openapi)),
             _ => return Err(problems::not_found(path).into()),
         };
         let not_allowed = || {
@@ -338,11 +340,11 @@ mod tests {
 
     #[test]
     fn a_connect_and_an_unknown_path_are_refused() {
-        assert_eq!(find("CONNECT", "host:22"), Err((405, Some("GET"))));
+        assert_eq!(find("CONNECT", "host:22"), Err((405, Some("GET, HEAD"))));
         assert_eq!(find("GET", "/v1/nothing"), Err((404, None)));
         assert_eq!(find("PUT", "/v1/provisioning/"), Err((404, None)));
         assert_eq!(find("PUT", "/v1/provisioning/a/b"), Err((404, None)));
-        assert_eq!(find("PATCH", "/v1/trust"), Err((405, Some("GET, PUT"))));
+        assert_eq!(find("PATCH", "/v1/trust"), Err((405, Some("GET, HEAD, PUT"))));
     }
 
     #[test]

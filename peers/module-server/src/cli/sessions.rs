@@ -1,6 +1,8 @@
 //! Commands that open sessions: connect, forward.
 
+use std::convert::Infallible;
 use std::fs::OpenOptions;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
@@ -60,15 +62,29 @@ pub(super) async fn forward(
     let forward = Forward::bind(local, clients, target.clone(), policy, sessions).await?;
     let address = forward.local_address().map_err(|source| Error::Listen { address: local, source })?;
     line(format_args!("{address} leads to {target}"))?;
-    forward
-        .run(|from, ended| match ended {
-            Ok(Totals { sent, received }) => {
-                eprintln!("zone-module: {from}: done, {sent} bytes sent, {received} received");
-            }
-            Err(error) => eprintln!("zone-module: {from}: {error}"),
-        })
-        .await;
-    Ok(ExitCode::SUCCESS)
+    let forwarding = forward.run(|from, ended| match ended {
+        Ok(Totals { sent, received }) => {
+            eprintln!("zone-module: {from}: done, {sent} bytes sent, {received} received");
+        }
+        Err(error) => eprintln!("zone-module: {from}: {error}"),
+    });
+    tokio::select! {
+        () = forwarding => Ok(ExitCode::SUCCESS),
+        Err(error) = outlive_hang_ups() => Err(error),
+    }
+}
+
+/// Goes on upon SIGHUP, which is a request to read files again where no terminal is there to hang up: the zone directory is
+/// read at each connection anyway.
+async fn outlive_hang_ups() -> Result<Infallible> {
+    if std::io::stdin().is_terminal() {
+        return std::future::pending().await;
+    }
+    let mut hang_ups = signal(SignalKind::hangup()).map_err(local)?;
+    while hang_ups.recv().await.is_some() {
+        eprintln!("zone-module: SIGHUP: the zone directory is read at each connection; sessions go on");
+    }
+    std::future::pending().await
 }
 
 /// Says why a long-running command does not go by the zone directory as it is now.

@@ -116,6 +116,7 @@ fn a_refusal_is_said_in_words_that_name_the_party_and_what_is_wrong() {
             "certificate of spiffe://plant-7/endpoint/host-7, signed by an authority that this zone does \
              not know",
         ),
+        (Refusal::Bootstrap, "bootstrap", "certificate of a proxy that belongs to no zone"),
         (Refusal::Unreadable("no".into()), "unreadable", "no"),
         (
             Refusal::Path { identity, why: "no".into() },

@@ -11,7 +11,7 @@ use rustls::{CertificateError, Error, RootCertStore};
 use super::signatures::{SignatureVerifier, check_signatures_by};
 use super::validity;
 use crate::identity::{Label, Role};
-use crate::tls::certificate::{Leaf, anchors_from_pem};
+use crate::tls::certificate::{Leaf, anchors_from_pem, is_bootstrap};
 use crate::tls::error::TlsError;
 use crate::tls::policy::Versions;
 use crate::tls::refusal::Refusal;
@@ -62,8 +62,15 @@ impl ServerCertVerifier for Expectation {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let leaf = Leaf::read_chain(end_entity, intermediates)
-            .map_err(|e| Refusal::Unreadable(e.to_string()).into_rustls())?;
+        let unfit = |error: TlsError| {
+            let shown = if is_bootstrap(end_entity) {
+                Refusal::Bootstrap
+            } else {
+                Refusal::Unreadable(error.to_string())
+            };
+            shown.into_rustls()
+        };
+        let leaf = Leaf::read_chain(end_entity, intermediates).map_err(unfit)?;
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.signatures.algorithms();
         if let Err(error) =
