@@ -234,3 +234,32 @@ async fn wait_until_sent(tcp: &TcpStream) {
     };
     let _ = timeout(DRAIN_TIMEOUT, wait).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_target_is_not_reached_is_told_apart() {
+        let what = Unreached::Address("192.0.2.1:80".parse().unwrap());
+        let told = |trouble| Unreachable::new(&what, trouble).decline;
+        let failed = |kind: io::ErrorKind| told(Trouble::Failed(kind.into()));
+        assert_eq!(failed(io::ErrorKind::ConnectionRefused), Decline::TARGET_REFUSED);
+        assert_eq!(failed(io::ErrorKind::PermissionDenied), Decline::TARGET_FORBIDDEN);
+        assert_eq!(failed(io::ErrorKind::NetworkUnreachable), Decline::TARGET_UNREACHABLE);
+        assert_eq!(failed(io::ErrorKind::TimedOut), Decline::TARGET_TIMED_OUT);
+        assert_eq!(told(Trouble::ConnectLate), Decline::TARGET_TIMED_OUT);
+        assert_eq!(told(Trouble::NoAddress), Decline::TARGET_UNKNOWN);
+        assert_eq!(told(Trouble::Lookup(io::ErrorKind::Other.into())), Decline::TARGET_UNKNOWN);
+    }
+
+    #[tokio::test]
+    async fn of_several_addresses_the_one_that_says_most_is_told_of() {
+        // Nobody listens at the loopback addresses of this name.
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = closed.local_addr().unwrap().port();
+        drop(closed);
+        let failed = LocalTcp::new(&format!("localhost:{port}")).connect().await.err().unwrap();
+        assert_eq!(failed.decline, Decline::TARGET_REFUSED, "{}", failed.why);
+    }
+}

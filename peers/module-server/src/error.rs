@@ -325,7 +325,7 @@ impl Error {
     }
 
     /// Whether somebody answered who is not whom this zone expects there.
-    pub(crate) fn is_somebody_else(&self) -> bool {
+    pub fn is_somebody_else(&self) -> bool {
         matches!(self, Self::NotTrusted { .. } | Self::Reset { .. } | Self::OtherZone { .. })
     }
 

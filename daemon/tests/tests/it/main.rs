@@ -11,6 +11,7 @@ mod hostile_relay;
 mod hygiene;
 mod load;
 mod log;
+mod peers_stay_up;
 mod processes;
 mod provisioning;
 mod revocations;

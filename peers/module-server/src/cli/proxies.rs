@@ -120,6 +120,9 @@ struct Report {
     control_identity: Option<Identity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Somebody else answers there, who was asked nothing.
+    #[serde(skip)]
+    is_somebody_else: bool,
     /// What somebody should look at, one line each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
@@ -217,6 +220,7 @@ async fn ask(zone: &Zone, proxy: &ProxyEntry, own: &Credentials) -> (Report, Opt
         proxy_trust_version: None,
         control_identity: None,
         error: None,
+        is_somebody_else: false,
         warnings: Vec::new(),
     };
     let asked = async {
@@ -244,6 +248,7 @@ async fn ask(zone: &Zone, proxy: &ProxyEntry, own: &Credentials) -> (Report, Opt
     let contact = match asked.await {
         Ok(contact) => contact,
         Err(error) => {
+            report.is_somebody_else = error.is_somebody_else();
             report.error = Some(error.to_string());
             return (report, None);
         }
@@ -255,7 +260,8 @@ async fn ask(zone: &Zone, proxy: &ProxyEntry, own: &Credentials) -> (Report, Opt
 }
 
 fn print(report: &Report) -> Result<()> {
-    let state = report.status.as_ref().map_or("does not answer", |status| &status.state);
+    let none = if report.is_somebody_else { "was not asked" } else { "does not answer" };
+    let state = report.status.as_ref().map_or(none, |status| &status.state);
     line(format_args!("{}  {}  {state}", report.name, report.address))?;
     if let Some(error) = &report.error {
         line(format_args!("    {error}"))?;

@@ -80,7 +80,11 @@ impl ServerCertVerifier for Expectation {
             return Err(match error {
                 Error::InvalidCertificate(
                     CertificateError::UnknownIssuer | CertificateError::BadSignature,
-                ) => Refusal::UnknownAuthority(leaf.identity),
+                ) if leaf.identity.zone == self.zone => Refusal::UnknownAuthority(leaf.identity),
+                // That another zone's authority is not known here goes without saying.
+                Error::InvalidCertificate(
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature,
+                ) => Refusal::WrongZone { identity: leaf.identity, zone: self.zone.clone() },
                 other => Refusal::Path { identity: leaf.identity, why: other.to_string() },
             }
             .into_rustls());

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use zone_tests::host::Host;
-use zone_tests::process::{Process, fail, succeed};
+use zone_tests::process::{Process, fail, run, succeed};
 use zone_tests::session::random;
 use zone_tests::zone::Zone;
 
@@ -53,6 +53,59 @@ fn curl_reads_the_list_of_endpoints_from_the_module_server_port() {
     command.arg(format!("https://{}/v1/endpoints", host.port(17487)));
     let list: serde_json::Value = serde_json::from_str(&succeed(&mut command, b"")).expect("JSON");
     assert_eq!(list["endpoints"][0]["id"], "web-1", "{list}");
+}
+
+/// "HEAD answers as GET does": the same status and fields, and no body, on each path of 17487 and 17488.
+#[test]
+fn head_answers_as_get_does_and_without_a_body() {
+    let host = Host::start("");
+    let zone = Zone::with(&host);
+    let _endpoint = zone.endpoint(&host, "web-1", &[]);
+    let bundle = zone.issue_module_server("browser");
+    for (port, path, status) in [
+        (17487, "/v1/endpoints", 200),
+        (17487, "/v1/endpoints/events", 200),
+        (17487, "/v1/nothing", 404),
+        (17488, "/v1/status", 200),
+        (17488, "/v1/trust", 200),
+        (17488, "/v1/provisioning", 200),
+        (17488, "/v1/openapi.json", 200),
+        (17488, "/metrics", 200),
+        (17488, "/v1/nothing", 404),
+        (17488, "/v1/identity", 405),
+    ] {
+        let asked = |method: &[&str]| {
+            let mut command = Command::new("curl");
+            command.args(["-q", "--silent", "--show-error", "--noproxy", "*", "--include"]).args(method);
+            for (option, file) in [
+                ("--cacert", "zone-proxy-ca.crt"),
+                ("--cert", "module-server.crt"),
+                ("--key", "module-server.key"),
+            ] {
+                command.arg(option).arg(bundle.join(file));
+            }
+            let output = run(command.arg(format!("https://{}{path}", host.port(port))), b"");
+            let text = String::from_utf8(output.stdout).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path}: {text}"));
+            (fields(head), body.to_owned())
+        };
+        // A stream of events goes on for as long as it is read.
+        let time = if path.ends_with("events") { "1" } else { "30" };
+        let (get, body) = asked(&["--max-time", time]);
+        let (head, nothing) = asked(&["--max-time", "30", "--head"]);
+        assert!(get[0].contains(&status.to_string()), "{port}{path}: {get:?}");
+        assert_eq!(head, get, "{port}{path}");
+        assert!(nothing.is_empty() && !body.is_empty(), "{port}{path}: {nothing}");
+    }
+}
+
+/// Status line and fields, without the values that change from one answer to the next.
+fn fields(head: &str) -> Vec<String> {
+    let stable = |line: &str| {
+        let name = line.split(':').next().unwrap_or_default().to_lowercase();
+        if matches!(name.as_str(), "date" | "content-length") { name } else { line.to_owned() }
+    };
+    head.lines().map(stable).collect()
 }
 
 #[test]
