@@ -44,8 +44,17 @@ pub enum ToRelay {
     /// First message to a new relay. Descriptors: one per listener, in order, then the rendezvous, then the
     /// lifeline and the file for notes where there are such.
     Configure(Box<Configure>),
-    /// Start to accept.
+    /// Start to accept; with [`Configure::takes_over`] on the port of Module Servers alone.
     Activate,
+    /// The relay whose place this one takes has no CONNECT under way any more: accept endpoints, too. There is no answer.
+    /// Only for a relay with [`HANDS_OVER`].
+    AcceptEndpoints,
+    /// Calls wait for these endpoints at the relay that took this one's place: a relay that drains lets their parks go at
+    /// once. There is no answer. Only for a relay with [`HANDS_OVER`].
+    Release {
+        /// The endpoints.
+        endpoints: Vec<Label>,
+    },
     /// The whole policy again, changed or not.
     Policy(Box<Policy>),
     /// A question, answered with [`FromRelay::Reply`] of the same id.
@@ -55,7 +64,8 @@ pub enum ToRelay {
         /// The question.
         query: Query,
     },
-    /// Stop to accept, let parks go, keep sessions until they end or the drain deadline, then exit.
+    /// Stop to accept, let parks go, keep sessions until they end or the drain deadline, then exit. It is answered when the
+    /// CONNECTs that are under way have what they asked for, or `timeouts.hand_over` has passed; parks go after that.
     Drain,
     /// Close everything and exit.
     Stop,
@@ -80,6 +90,10 @@ pub struct Configure {
     /// [`TAKES_NOTES`].
     #[serde(default)]
     pub notes: bool,
+    /// Whether another relay serves these ports until it is told to drain. Then this one accepts no endpoint before
+    /// [`ToRelay::AcceptEndpoints`], or twice `timeouts.hand_over` have passed, and says [`FromRelay::Wanted`].
+    #[serde(default)]
+    pub takes_over: bool,
     /// The rules that the relay goes by.
     pub policy: Policy,
 }
@@ -189,6 +203,9 @@ pub const TAKES_NOTES: &str = "notes";
 /// other is sent the words of the first version.
 pub const READS_RETIRED: &str = "retired";
 
+/// The feature of a relay that takes another one's place, and leaves its own to the next, so that nobody notices.
+pub const HANDS_OVER: &str = "hands-over";
+
 /// A session that is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenSession {
@@ -271,6 +288,12 @@ pub enum FromRelay {
         id: u64,
         /// The answer.
         reply: Reply,
+    },
+    /// Calls wait here for endpoints that may be parked at a relay that drains. Only from a relay that control has
+    /// started with [`Configure::takes_over`], on its first channel.
+    Wanted {
+        /// The endpoints.
+        endpoints: Vec<Label>,
     },
     /// Something that it logs; see [`Policy::log`].
     Log(Record),

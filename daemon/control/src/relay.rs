@@ -10,6 +10,7 @@ mod end;
 mod error;
 mod exchange;
 mod exposition;
+mod hand_over;
 mod intake;
 mod life;
 mod listener;

@@ -72,6 +72,11 @@ impl Endpoint {
         self.free.worst()
     }
 
+    /// The parks that carry nothing.
+    pub(crate) fn free(&self) -> impl Iterator<Item = ParkId> {
+        self.free.all()
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = ParkId> {
         self.free.all().chain(self.busy.iter().copied())
     }

@@ -1,8 +1,11 @@
 //! What is due when: calls past their deadline, silent parks, parks let go by a drain, endpoints
 //! to forget.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use crate::{
-    Action, CallError, CallId, CloseReason, Machine, ParkId, ParkState, Stage, Time, drain::Drain, park::Park,
+    Action, CallError, CallId, CloseReason, Machine, ParkId, ParkState, Stage, Time, drain::Drain,
+    endpoint::Endpoint,
 };
 
 enum Due {
@@ -37,13 +40,42 @@ impl Machine {
 
     /// Plans to let all parks without a call go until `end`.
     pub(crate) fn begin_drain(&mut self, end: Time) {
-        let free = |(id, park): (ParkId, &Park)| is_free(park.state).then_some(id);
-        let queue = match self.drain.take() {
-            Some(drain) => drain.into_queue(),
-            None => self.registry.parks().filter_map(free).collect(),
+        let queue = if let Some(drain) = self.drain.take() {
+            drain.into_queue()
+        } else {
+            self.registry.touch_waited_for();
+            self.in_order_of_release()
         };
         self.drain = Some(Drain::new(end, queue));
         self.plan_release();
+    }
+
+    /// Lets all parks without a call of one endpoint go, if the machine drains.
+    pub(crate) fn release(&mut self, endpoint: &str) {
+        if !self.is_draining() {
+            return;
+        }
+        let free: Vec<_> =
+            self.registry.endpoint(endpoint).map(Endpoint::free).into_iter().flatten().collect();
+        for park in free {
+            self.close(park, CloseReason::Draining);
+        }
+        self.plan_release();
+    }
+
+    /// The parks without a call: first one of each endpoint, then another one of each, and so on.
+    fn in_order_of_release(&self) -> VecDeque<ParkId> {
+        let mut ranks: BTreeMap<&str, u32> = BTreeMap::new();
+        let free = self.registry.parks().filter(|(_, park)| is_free(park.state));
+        let mut order: Vec<_> = free
+            .map(|(id, park)| {
+                let rank = ranks.entry(&park.endpoint).or_default();
+                *rank += 1;
+                (*rank, id)
+            })
+            .collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Has a park that came back from its call let go as well, if the machine drains.

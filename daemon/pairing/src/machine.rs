@@ -44,11 +44,9 @@ impl Machine {
     #[must_use = "the actions are to be carried out"]
     pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         self.now = self.now.max(now);
-        self.expire();
-        self.announce();
+        self.catch_up();
         self.apply(event);
-        self.expire();
-        self.announce();
+        self.catch_up();
         mem::take(&mut self.actions)
     }
 
@@ -114,6 +112,13 @@ impl Machine {
         self.registry.set_limits(limits);
     }
 
+    /// Deals with what is overdue, and with what follows from all that has happened.
+    fn catch_up(&mut self) {
+        self.expire();
+        self.fail_stranded();
+        self.announce();
+    }
+
     fn apply(&mut self, event: Event) {
         match event {
             Event::Parked { park, endpoint, instance } => self.parked(park, &endpoint, instance),
@@ -129,6 +134,7 @@ impl Machine {
             Event::RevokeInstance { endpoint, instance } => self.revoke_instance(&endpoint, instance),
             Event::RevokePark { park } => self.close(park, CloseReason::Revoked),
             Event::Drain { over } => self.begin_drain(self.now.saturating_add(over)),
+            Event::Release { endpoint } => self.release(&endpoint),
             Event::Tick => {}
         }
     }
@@ -192,8 +198,18 @@ impl Machine {
         let known = self.registry.knows(endpoint, self.now);
         let by = if known { deadline } else { deadline.min(self.settled_at()) };
         let arrival = self.calls.insert(id, endpoint.clone(), by, deadline);
-        self.registry.enqueue(endpoint, arrival, id);
+        self.enqueue(endpoint, arrival, id);
         self.serve(endpoint);
+    }
+
+    /// Has a call wait for its endpoint, which may be parked where this machine's predecessor drains.
+    fn enqueue(&mut self, endpoint: &Arc<str>, arrival: u64, id: CallId) {
+        let entry = self.registry.endpoint(endpoint);
+        let is_first = entry.is_none_or(|entry| entry.waiting.is_empty() && entry.counts().parks() == 0);
+        if is_first && self.now < self.settled_at() && !self.is_draining() {
+            self.actions.push(Action::Want { endpoint: Arc::clone(endpoint) });
+        }
+        self.registry.enqueue(endpoint, arrival, id);
     }
 
     /// From when on an endpoint that has not come is unknown.
@@ -354,7 +370,8 @@ impl Machine {
             self.calls.remove(id);
             self.actions.push(Action::Fail { call: id, error });
         } else {
-            self.registry.enqueue(&park.endpoint, call.arrival, id);
+            let arrival = call.arrival;
+            self.enqueue(&park.endpoint, arrival, id);
             self.serve(&park.endpoint);
         }
     }
@@ -390,6 +407,16 @@ impl Machine {
             _ => CallError::EndpointAway,
         };
         call.lost_parks().unwrap_or_else(by_endpoint)
+    }
+
+    /// Fails the calls that wait in a machine that drains for endpoints that have no park left: no other will come.
+    fn fail_stranded(&mut self) {
+        if !self.is_draining() {
+            return;
+        }
+        for id in self.registry.stranded() {
+            self.fail(id, CallError::Draining);
+        }
     }
 
     pub(crate) fn fail(&mut self, id: CallId, error: CallError) {

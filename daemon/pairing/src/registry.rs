@@ -139,6 +139,22 @@ impl Registry {
         self.forgetting.pop_first().is_some_and(|(_, endpoint)| self.endpoints.remove(&endpoint).is_some())
     }
 
+    /// The calls that wait for endpoints without parks, of those that something happened to since the last
+    /// [`Registry::announce`].
+    pub(crate) fn stranded(&self) -> Vec<CallId> {
+        let entries = self.touched.iter().filter_map(|endpoint| self.endpoints.get(endpoint));
+        let stranded = entries.filter(|entry| entry.counts().parks() == 0);
+        stranded.flat_map(|entry| entry.waiting.values().copied()).collect()
+    }
+
+    /// Has every endpoint that calls wait for looked at by [`Registry::announce`].
+    pub(crate) fn touch_waited_for(&mut self) {
+        let waited_for = self.endpoints.iter().filter(|(_, entry)| !entry.waiting.is_empty());
+        for endpoint in waited_for.map(|(endpoint, _)| endpoint.clone()).collect::<Vec<_>>() {
+            self.touch(&endpoint);
+        }
+    }
+
     /// Looks at every endpoint something happened to since the last time: tells how its presence
     /// changed, and drops it or plans to once nothing holds it.
     pub(crate) fn announce(&mut self, now: Time, mut tell: impl FnMut(Presence)) {

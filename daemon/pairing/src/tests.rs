@@ -118,6 +118,10 @@ impl Bench {
         self.send(Event::Drain { over: Duration::from_secs(seconds) })
     }
 
+    fn release(&mut self, endpoint: &str) -> Vec<Action> {
+        self.send(Event::Release { endpoint: endpoint.into() })
+    }
+
     fn revoke(&mut self, endpoint: &str) -> Vec<Action> {
         self.send(Event::Revoke { endpoint: endpoint.into() })
     }
@@ -158,6 +162,10 @@ fn fail(call: u64, error: CallError) -> Action {
 
 fn join(park: u64, call: u64) -> Action {
     Action::Join { park: ParkId(park), call: CallId(call) }
+}
+
+fn want(endpoint: &str) -> Action {
+    Action::Want { endpoint: name(endpoint) }
 }
 
 fn name(endpoint: &str) -> Arc<str> {

@@ -135,11 +135,19 @@ pub enum Event {
         park: ParkId,
     },
     /// From now on new calls and new parks are refused, and the parks without a call are let go
-    /// evenly over the given time, the ones that arrived first first. Sessions stay, and waiting
-    /// calls are served by parks that become idle. Once more sets a new time.
+    /// evenly over the given time: first one of each endpoint, so that every endpoint is soon parked
+    /// elsewhere, then a second one of each, and so on, each time in order of arrival. Sessions stay,
+    /// and waiting calls are served by parks that become idle; those of endpoints without parks fail
+    /// as [`CallError::Draining`]. Once more sets a new time.
     Drain {
         /// Time from now to the end of the last park; zero lets all of them go at once.
         over: Duration,
+    },
+    /// Whoever takes the machine's place has a call for an endpoint: a machine that drains lets all of
+    /// its parks without a call go at once. Any other ignores it.
+    Release {
+        /// The endpoint.
+        endpoint: Arc<str>,
     },
     /// Time passed.
     Tick,
@@ -180,6 +188,12 @@ pub enum Action {
         park: ParkId,
         /// The call.
         call: CallId,
+    },
+    /// Have whoever drains, and may hold parks of this endpoint, let them go at once: a call waits for it
+    /// here, and the machine has not settled.
+    Want {
+        /// The endpoint.
+        endpoint: Arc<str>,
     },
     /// Tell whoever watches endpoints. Compares before and after an event: what an event takes
     /// away and makes up for is not told.

@@ -8,27 +8,33 @@ use tokio::net::TcpListener;
 use zone_accept::{AcceptError, EXHAUSTED_DELAY, within_budget};
 
 use crate::admission::{AdmissionRefusal, Newcomer, NotAdmitted, admit};
+use crate::callers::UnderWay;
 use crate::context::Context;
 use crate::rules::Port;
 use crate::{park, routes};
 use zone_watchdog::Heartbeat;
 
-/// Accepts on one listening socket until the relay drains.
+/// Accepts on one listening socket: callers until the relay turns them away, endpoints until it drains.
 pub(crate) async fn accept_loop(
     context: Arc<Context>,
     port: Port,
     listener: TcpListener,
     mut heartbeat: Heartbeat,
 ) {
+    let accepting = begin(&context, port, &mut heartbeat).await;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
+            () = context.lets_in_no_more(port) => return,
             () = heartbeat.answer() => continue,
-            () = context.drained() => return,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => match Newcomer::new(&context, port, stream, peer) {
-                Ok(newcomer) => drop(tokio::spawn(serve(Arc::clone(&context), port, newcomer))),
+                Ok(newcomer) => {
+                    let caller = accepting.as_ref().map(UnderWay::another);
+                    drop(tokio::spawn(serve(Arc::clone(&context), port, newcomer, caller)));
+                }
                 Err(refusal) => log_refusal(&context, port, peer, &refusal),
             },
             Err(error) => match AcceptError::of(&error) {
@@ -59,13 +65,24 @@ pub(crate) async fn accept_loop(
     }
 }
 
+/// Waits until a port's peers are let in; the loop counts as a caller where it accepts callers.
+async fn begin(context: &Arc<Context>, port: Port, heartbeat: &mut Heartbeat) -> Option<UnderWay> {
+    match port {
+        Port::ModuleServer => Some(context.callers.begin()),
+        Port::Endpoint => {
+            heartbeat.during(context.lets_endpoints_in()).await;
+            None
+        }
+    }
+}
+
 /// Admits a connection, then hands it on to a task that is no larger than it needs to be: handshakes are large and
 /// short, parks small and long.
-async fn serve(context: Arc<Context>, port: Port, newcomer: Newcomer) {
+async fn serve(context: Arc<Context>, port: Port, newcomer: Newcomer, caller: Option<UnderWay>) {
     match admit(&context, port, newcomer).await {
         Ok(admitted) => match port {
             Port::Endpoint => drop(tokio::spawn(park::serve(context, admitted))),
-            Port::ModuleServer => drop(tokio::spawn(routes::serve(context, admitted))),
+            Port::ModuleServer => drop(tokio::spawn(routes::serve(context, admitted, caller))),
         },
         Err(NotAdmitted::Probe) => context.metrics.probed(),
         Err(NotAdmitted::Refused { peer, refusal }) => log_refusal(&context, port, peer, &refusal),

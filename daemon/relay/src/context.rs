@@ -2,21 +2,27 @@
 
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::time::timeout;
 use zone_accept::{HandshakeTurns, LogBudget, within_budget};
 use zone_pairing::Event;
 
+use crate::callers::Callers;
 use crate::connections::Connections;
 use crate::leg::EndpointLeg;
 use crate::limiters::Limiters;
 use crate::metrics::Metrics;
+use crate::milestone::Milestone;
 use crate::open_sessions::OpenSessions;
 use crate::rules::{Port, Rules};
 use crate::switchboard::Switchboard;
+
+/// Parks that a draining relay lets go in a second where `timeouts.release` gives it the time: their endpoints shake hands
+/// with the next relay, which has other things to do as well.
+const RELEASES_PER_SECOND: f64 = 250.0;
 
 /// Everything that the connections of a relay share.
 #[derive(Debug)]
@@ -36,8 +42,13 @@ pub(crate) struct Context {
     pub(crate) handshake_turns: HandshakeTurns,
     /// Limits on connections, sessions and event streams.
     pub(crate) limiters: Limiters,
-    draining: AtomicBool,
-    drain: Notify,
+    /// The callers that are under way.
+    pub(crate) callers: Arc<Callers>,
+    /// This relay lets endpoints in: at once, or when the one whose place it takes has no caller under way any more.
+    pub(crate) endpoints_let_in: Milestone,
+    /// No caller is let in any more.
+    pub(crate) callers_turned_away: Milestone,
+    draining: Milestone,
 }
 
 impl Context {
@@ -53,8 +64,10 @@ impl Context {
             log_budget: LogBudget::default(),
             handshake_turns: HandshakeTurns::new(available_parallelism().map_or(1, NonZero::get)),
             limiters: Limiters::default(),
-            draining: AtomicBool::new(false),
-            drain: Notify::new(),
+            callers: Arc::default(),
+            endpoints_let_in: Milestone::default(),
+            callers_turned_away: Milestone::default(),
+            draining: Milestone::default(),
         })
     }
 
@@ -82,22 +95,47 @@ impl Context {
 
     /// No new sessions from now on; idle connections are let go.
     pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.drain.notify_waiters();
-        self.switchboard.report(Event::Drain { over: self.rules().timeouts.release });
+        self.callers_turned_away.reach();
+        self.draining.reach();
+        let (counts, _) = self.switchboard.counts();
+        let over = release_time(counts.parks.parks(), self.rules().timeouts.release);
+        self.switchboard.report(Event::Drain { over });
+    }
+
+    /// No caller is let in from now on; waits until those that are under way have their answers, for a while.
+    pub(crate) async fn turn_callers_away(&self) {
+        self.callers_turned_away.reach();
+        let patience = self.rules().timeouts.hand_over;
+        if timeout(patience, self.callers.none_under_way()).await.is_err() {
+            tracing::info!(
+                "callers are still under way: they are served while this relay has parks for them"
+            );
+        }
+    }
+
+    /// Waits until endpoints may come here, and not to the relay whose place this one takes. Where nobody says so, that
+    /// relay or its control is gone.
+    pub(crate) async fn lets_endpoints_in(&self) {
+        let patience = 2 * self.rules().timeouts.hand_over;
+        let _ = timeout(patience, self.endpoints_let_in.reached()).await;
+    }
+
+    /// Waits until nobody is let in on a port any more. Can be cancelled.
+    pub(crate) async fn lets_in_no_more(&self, port: Port) {
+        match port {
+            Port::Endpoint => self.draining.reached().await,
+            Port::ModuleServer => self.callers_turned_away.reached().await,
+        }
     }
 
     /// Whether [`Context::drain`] was called.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_reached()
     }
 
     /// Waits for [`Context::drain`]. Can be cancelled.
     pub(crate) async fn drained(&self) {
-        let waiting = self.drain.notified();
-        if !self.is_draining() {
-            waiting.await;
-        }
+        self.draining.reached().await;
     }
 
     /// Counts and, within the budget, logs a connection that is refused. The label is for metrics, the details are
@@ -115,5 +153,24 @@ impl Context {
             label,
             warn!(port = port.label(), %peer, reason = label, "refused: {details}")
         );
+    }
+}
+
+/// Over which so many parks are let go: as fast as the next relay can well take them, and within the time that there is.
+fn release_time(parks: usize, most: Duration) -> Duration {
+    let parks = u32::try_from(parks).unwrap_or(u32::MAX);
+    Duration::from_secs_f64(f64::from(parks) / RELEASES_PER_SECOND).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_parks_are_let_go_soon_and_many_within_the_time_that_there_is() {
+        let most = Duration::from_secs(5);
+        assert_eq!(release_time(0, most), Duration::ZERO);
+        assert_eq!(release_time(50, most), Duration::from_millis(200));
+        assert_eq!(release_time(20_000, most), most);
     }
 }

@@ -16,9 +16,11 @@ use rustix::net::sockopt::socket_peercred;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zone_channel::{
-    ChannelError, Configure, FromRelay, LISTS_SESSIONS, OnStop, Policy, Query, READS_RETIRED, Receiver,
-    RelayState, Reply, Sender, TAKES_NOTES, ToRelay,
+    ChannelError, Configure, FromRelay, HANDS_OVER, LISTS_SESSIONS, OnStop, Policy, Query, READS_RETIRED,
+    Receiver, RelayState, Reply, Sender, TAKES_NOTES, ToRelay,
 };
+use zone_pairing::Event;
+use zone_protocol::identity::Label;
 use zone_protocol::provisioning::ProcessStatus;
 use zone_service_manager::ServiceManager;
 use zone_watchdog::{EXIT_TASK_ENDED, Heartbeat, Watchdog, task_ended};
@@ -84,6 +86,7 @@ pub async fn run(channel: OwnedFd, process: RelayProcess) -> Result<(), RelayErr
         log: process.log,
         serving: None,
         drain_deadline: None,
+        tells_wanted: false,
         tasks: JoinSet::new(),
     };
     if let Some(timeout) = manager.watchdog() {
@@ -124,6 +127,8 @@ struct Relay {
     log: Records,
     serving: Option<Serving>,
     drain_deadline: Option<Instant>,
+    /// Whether control understands [`FromRelay::Wanted`], as the one does that had this relay take another one's place.
+    tells_wanted: bool,
     tasks: JoinSet<()>,
 }
 
@@ -146,6 +151,7 @@ impl Relay {
                 continue;
             };
             let next = self.serve_channel(&sender, receiver, &mut heartbeat).await;
+            self.tells_wanted = false;
             if !matches!(next, Next::Exit) {
                 self.log.close();
             }
@@ -177,6 +183,11 @@ impl Relay {
                 () = drained(self.serving.as_ref(), self.drain_deadline) => return Next::Exit,
                 why = task_ended(&mut self.tasks) => return Next::TaskEnded(why),
                 () = heartbeat.answer() => continue,
+                endpoints = wanted(self.serving.as_ref(), self.tells_wanted) => {
+                    // A channel that has ended shows where it is read.
+                    let _ = heartbeat.during(sender.send(&FromRelay::Wanted { endpoints }, &[])).await;
+                    continue;
+                }
             };
             let answered = match received {
                 Ok((ToRelay::Stop, _)) => {
@@ -231,13 +242,13 @@ impl Relay {
                             heartbeat.during(self.stop()).await;
                             return Next::Exit;
                         }
-                        OnStop::Drain => self.drain(),
+                        OnStop::Drain => heartbeat.during(self.drain()).await,
                         OnStop::Keep => orphan_limit.as_mut().reset(Instant::now() + orphan),
                     }
                 }
                 () = &mut orphan_limit, if self.state == RelayState::Serving && self.lifeline().is_none() => {
                     tracing::warn!("no control came: draining");
-                    self.drain();
+                    heartbeat.during(self.drain()).await;
                 }
             }
         }
@@ -258,7 +269,7 @@ impl Relay {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: self.build.clone(),
             process: Some(self.privileges.clone()),
-            features: [LISTS_SESSIONS, TAKES_NOTES, READS_RETIRED].map(str::to_owned).to_vec(),
+            features: [LISTS_SESSIONS, TAKES_NOTES, READS_RETIRED, HANDS_OVER].map(str::to_owned).to_vec(),
             state: self.state,
             generation: serving.map_or(0, |s| s.generation),
             serves: serving.map(|s| s.name.clone()).unwrap_or_default(),
@@ -285,8 +296,16 @@ impl Relay {
             ToRelay::Activate => self.activate(),
             ToRelay::Policy(policy) => self.set_policy(&policy),
             ToRelay::Drain => {
-                self.drain();
+                self.drain().await;
                 Ok(())
+            }
+            ToRelay::AcceptEndpoints => {
+                self.accept_endpoints();
+                return Ok(());
+            }
+            ToRelay::Release { endpoints } => {
+                self.release(&endpoints);
+                return Ok(());
             }
             ToRelay::Ask { id, query } => {
                 return sender.send(&FromRelay::Reply { id, reply: self.reply(query) }, &[]).await;
@@ -314,6 +333,7 @@ impl Relay {
         if let Some(file) = serving.notes.take() {
             self.log.note_in(file);
         }
+        self.tells_wanted = serving.takes_over;
         self.serving = Some(serving);
         self.state = RelayState::Ready;
         Ok(())
@@ -336,8 +356,25 @@ impl Relay {
         self.serving.as_mut().ok_or_else(not_configured)?.set_policy(policy)
     }
 
-    fn drain(&mut self) {
+    fn accept_endpoints(&self) {
+        if let Some(serving) = &self.serving {
+            serving.context.endpoints_let_in.reach();
+        }
+    }
+
+    /// Lets endpoints go that calls wait for elsewhere.
+    fn release(&self, endpoints: &[Label]) {
+        let Some(serving) = &self.serving else { return };
+        for endpoint in endpoints {
+            serving.context.switchboard.report(Event::Release { endpoint: endpoint.shared() });
+        }
+    }
+
+    async fn drain(&mut self) {
         let Some(serving) = &mut self.serving else { return };
+        if self.state == RelayState::Serving {
+            serving.turn_callers_away().await;
+        }
         serving.drain();
         self.state = RelayState::Draining;
         self.drain_deadline.get_or_insert(Instant::now() + serving.context.rules().timeouts.drain);
@@ -378,6 +415,17 @@ async fn next_control(serving: Option<&Serving>) -> Channel {
     match serving {
         Some(serving) => serving.rendezvous.next_control().await,
         None => pending().await,
+    }
+}
+
+/// Waits for endpoints that control is to be told of, where it is to be.
+async fn wanted(serving: Option<&Serving>, tells: bool) -> Vec<Label> {
+    match serving {
+        Some(serving) if tells => {
+            let endpoints = serving.context.switchboard.wanted.next().await;
+            endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).collect()
+        }
+        _ => pending().await,
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod accept_loop;
 mod admission;
+mod callers;
 mod connect;
 mod connection;
 mod connections;
@@ -32,6 +33,7 @@ mod lock;
 pub mod log;
 mod mailbox;
 mod metrics;
+mod milestone;
 mod notes;
 mod open_sessions;
 mod park;
@@ -44,3 +46,4 @@ mod rules;
 mod serving;
 mod session;
 mod switchboard;
+mod wanted;

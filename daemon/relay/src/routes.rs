@@ -7,6 +7,7 @@ use zone_protocol::head::{RequestHead, write_response};
 use zone_protocol::proxy_status::Reason;
 
 use crate::admission::AdmittedConnection;
+use crate::callers::UnderWay;
 use crate::connect::connect;
 use crate::connection::{close, write_in_time};
 use crate::connections::TerminationReason;
@@ -18,12 +19,18 @@ use crate::refusal::{Refusal, RequestError};
 use crate::rules::Port;
 use crate::session;
 
-/// Serves requests until the connection closes or becomes a session.
-pub(crate) async fn serve(context: Arc<Context>, mut admitted: AdmittedConnection) {
+/// Serves requests until the connection closes or becomes a session. `under_way` counts its caller among those that are
+/// waited for until it has its answer; one that goes on after a first answer may be closed in between.
+pub(crate) async fn serve(
+    context: Arc<Context>,
+    mut admitted: AdmittedConnection,
+    mut under_way: Option<UnderWay>,
+) {
     let mut bytes = Vec::new();
     let error = loop {
         match next_request(&context, &mut admitted, &mut bytes).await {
             Ok(head) if head.method == "CONNECT" => {
+                let _under_way = under_way.unwrap_or_else(|| context.callers.begin());
                 match connect(&context, &mut admitted, &head, bytes).await {
                     // A task of its own, because a session needs none of what came before it.
                     Ok(connected) => return session::spawn(context, admitted, connected),
@@ -31,6 +38,7 @@ pub(crate) async fn serve(context: Arc<Context>, mut admitted: AdmittedConnectio
                 }
             }
             Ok(head) => {
+                under_way = None;
                 match answer(&context, &mut admitted, &head).await.map_err(|e| e.of_method(&head.method)) {
                     Ok(true) => {}
                     Ok(false) => return,

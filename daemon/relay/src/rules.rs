@@ -66,6 +66,7 @@ pub(crate) struct Timeouts {
     pub(crate) session_idle: Duration,
     pub(crate) drain: Duration,
     pub(crate) release: Duration,
+    pub(crate) hand_over: Duration,
     pub(crate) orphan: Duration,
 }
 
@@ -106,6 +107,7 @@ impl Rules {
                 session_idle: seconds(timeouts.session_idle),
                 drain: seconds(timeouts.drain),
                 release: seconds(timeouts.release),
+                hand_over: seconds(timeouts.hand_over),
                 orphan: seconds(timeouts.orphan),
             },
             head: HeadLimits { bytes: policy.limits.head_bytes, fields: policy.limits.head_fields },

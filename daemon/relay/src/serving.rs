@@ -61,6 +61,8 @@ pub(crate) struct Serving {
     pub(crate) on_stop: OnStop,
     /// Where it is written down what becomes of sessions while there is no control, until the log takes it.
     pub(crate) notes: Option<File>,
+    /// Whether another relay serves these ports until it is told to drain.
+    pub(crate) takes_over: bool,
     /// What the connections share.
     pub(crate) context: Arc<Context>,
 }
@@ -104,12 +106,17 @@ impl Serving {
             lifeline,
             on_stop: configure.policy.on_stop,
             notes,
+            takes_over: configure.takes_over,
             context: Context::new(rules, Rules::pairing(&configure.policy)),
         })
     }
 
-    /// Begins to accept connections, in these tasks, which the watchdog looks after.
+    /// Begins to accept connections, in these tasks, which the watchdog looks after: callers, and endpoints at once where no
+    /// other relay has parks of them.
     pub(crate) fn accept(&self, tasks: &mut JoinSet<()>, watchdog: &Arc<Watchdog>) -> Result<(), StepError> {
+        if !self.takes_over {
+            self.context.endpoints_let_in.reach();
+        }
         for (info, listener) in self.infos.iter().zip(&self.listeners) {
             let Some(port) = Port::of(info.role) else {
                 return Err(StepError::new("accept", format!("{} is no port of a relay", info.role)));
@@ -132,6 +139,11 @@ impl Serving {
         self.on_stop = policy.on_stop;
         self.context.set_rules(rules, Rules::pairing(policy));
         Ok(())
+    }
+
+    /// Lets callers in no more, and gives those that are under way the time that they need, within bounds.
+    pub(crate) async fn turn_callers_away(&self) {
+        self.context.turn_callers_away().await;
     }
 
     /// Accepts nobody any more, and lets go of parks; sessions stay.

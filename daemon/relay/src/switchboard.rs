@@ -22,6 +22,7 @@ use zone_watchdog::Heartbeat;
 use crate::mailbox::{Command, Mailbox};
 use crate::metrics::Metrics;
 use crate::presence::{Change, PresenceEvent};
+use crate::wanted::WantedEndpoints;
 
 #[cfg(test)]
 mod simulation;
@@ -70,6 +71,8 @@ pub(crate) struct Switchboard<L> {
     earlier: Notify,
     metrics: Arc<Metrics>,
     log_budget: LogBudget,
+    /// Endpoints that may be parked at a relay that drains, and that calls wait for here.
+    pub(crate) wanted: WantedEndpoints,
 }
 
 impl<L> std::fmt::Debug for Switchboard<L> {
@@ -106,6 +109,7 @@ impl<L> Switchboard<L> {
             earlier: Notify::new(),
             metrics,
             log_budget: LogBudget::default(),
+            wanted: WantedEndpoints::default(),
         })
     }
 
@@ -278,6 +282,7 @@ impl<L> Switchboard<L> {
                         let _ = waiting.answer.send(Err((error, waiting.words)));
                     }
                 }
+                Action::Want { endpoint } => self.wanted.add(endpoint),
                 Action::Presence(presence) => self.announce(state, presence),
                 Action::Cloned { endpoint, older, newer } => {
                     self.metrics.cloned();

@@ -160,6 +160,8 @@ pub struct Timeouts {
     pub drain: f64,
     /// Over which a draining relay lets its parks go.
     pub release: f64,
+    /// For the CONNECTs that are under way at a relay that is being replaced; its endpoints move to the next one after that.
+    pub hand_over: f64,
     /// For a relay without its control before it drains.
     pub orphan: f64,
     /// For a request on 17488, from the end of its head until there is an answer; for that to be taken there is `head` then.
@@ -187,6 +189,7 @@ impl Default for Timeouts {
             settle: 10.0,
             drain: 28_800.0,
             release: 5.0,
+            hand_over: 0.5,
             orphan: 60.0,
             control_request: 60.0,
             offer: 600.0,

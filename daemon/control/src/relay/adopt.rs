@@ -253,6 +253,8 @@ impl Supervisor {
                 tracing::info!(generation, pid, "control took up a relay that drains");
                 self.inner.borrow_mut().draining.push(Rc::clone(&relay));
                 self.send_policy(&relay, hello.lists_sessions).await;
+                let supervisor = Rc::clone(self);
+                self.surroundings.tasks.spawn(async move { supervisor.release_wanted(&relay).await });
             }
             (state, wanted) => {
                 tracing::info!(generation, pid, ?state, "a relay without a purpose is ended");

@@ -13,9 +13,10 @@ use tokio::process::Child;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use zone_channel::{
-    Configure, FromRelay, LISTS_SESSIONS, ListenerInfo, Policy, Query, READS_RETIRED, RelayState, Reply,
-    Sender, TAKES_NOTES, ToRelay, pair,
+    Configure, FromRelay, HANDS_OVER, LISTS_SESSIONS, ListenerInfo, Policy, Query, READS_RETIRED, RelayState,
+    Reply, Sender, TAKES_NOTES, ToRelay, pair,
 };
+use zone_protocol::identity::Label;
 use zone_protocol::provisioning::ProcessStatus;
 
 use super::end::{Ender, HELPER_TIMEOUT};
@@ -64,6 +65,8 @@ pub(crate) struct Relay {
     generation: u64,
     /// Whether it reads the whole of a trust document: it may be of the package before this one.
     reads_retired: bool,
+    /// Whether it takes another one's place and leaves its own without a gap: it may be of the package before this one.
+    hands_over: bool,
     /// Whether it was told to end, and so has no purpose any more.
     ending: Cell<bool>,
     /// Whether it was told to accept, by this control or one before.
@@ -140,7 +143,7 @@ impl Relay {
             }
         };
         let refused = |error: String| RelayError::Failed { step: "hello".into(), error };
-        let mut reads_retired = false;
+        let (mut reads_retired, mut hands_over) = (false, false);
         let named = match said {
             Ok(Ok((
                 FromRelay::Hello {
@@ -158,6 +161,7 @@ impl Relay {
             ))) => {
                 let pid = process.pid();
                 reads_retired = features.iter().any(|feature| feature == READS_RETIRED);
+                hands_over = features.iter().any(|feature| feature == HANDS_OVER);
                 tracing::debug!(pid, version, named, ?state, "a relay said hello");
                 let hello = Hello {
                     serves,
@@ -191,6 +195,7 @@ impl Relay {
             intake: Intake::new(process.pid(), Rc::clone(&sessions), Rc::clone(&surroundings.metrics)),
             commands: RefCell::default(),
             questions: RefCell::default(),
+            wanted: watch::Sender::default(),
         });
         let (queue, outgoing) = mpsc::channel(MAX_QUEUED);
         let (end, ended) = watch::channel(None);
@@ -215,6 +220,7 @@ impl Relay {
             sessions,
             generation,
             reads_retired,
+            hands_over,
             ending: Cell::default(),
             accepted: Cell::new(state != RelayState::Fresh),
             queue,
@@ -288,7 +294,31 @@ impl Relay {
         self.exchange.intake.expect(policy.log, policy.limits.sessions);
     }
 
-    /// It accepts no more, and keeps its sessions until they end.
+    /// Whether it can be told [`ToRelay::Release`] and [`ToRelay::AcceptEndpoints`].
+    pub(super) fn hands_over(&self) -> bool {
+        self.hands_over
+    }
+
+    /// The endpoints that it wants to be let go by others, in the order in which it said so.
+    pub(super) fn wanted(&self) -> watch::Receiver<Vec<Label>> {
+        self.exchange.wanted.subscribe()
+    }
+
+    /// Lets endpoints in where it has let in callers only. One that is not told does so by itself, a little later.
+    pub(super) async fn accept_endpoints(&self) {
+        if self.hands_over {
+            // A relay that has ended needs no endpoints.
+            let _ = self.enqueue(ToRelay::AcceptEndpoints, Vec::new(), None).await;
+        }
+    }
+
+    /// Lets parks of these endpoints go at once, if it drains; whether it could be told.
+    pub(super) async fn release(&self, endpoints: Vec<Label>) -> bool {
+        self.enqueue(ToRelay::Release { endpoints }, Vec::new(), None).await.is_ok()
+    }
+
+    /// It accepts no more, and keeps its sessions until they end. Returns when the callers that were under way have their
+    /// answers, or had the time for it.
     pub(super) async fn drain(&self) -> Result<(), RelayError> {
         self.command("drain", ToRelay::Drain, Vec::new(), RelayState::Draining).await
     }

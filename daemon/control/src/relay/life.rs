@@ -152,6 +152,12 @@ async fn read(receiver: &mut Receiver<FromRelay>, exchange: &Exchange) -> Channe
                 }
                 true
             }
+            FromRelay::Wanted { endpoints } => {
+                if !exchange.want(endpoints) {
+                    sleep(FLOOD_DELAY).await;
+                }
+                true
+            }
             FromRelay::Hello { .. } => return ChannelError::Malformed("a second hello".to_owned()),
         };
         if !expected {

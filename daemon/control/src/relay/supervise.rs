@@ -155,6 +155,7 @@ impl Supervisor {
             listeners: listeners.iter().map(Listener::info).collect(),
             lifeline: self.lifeline.is_some(),
             notes: hello.takes_notes,
+            takes_over: self.inner.borrow().serving.is_some(),
             policy: policy.clone(),
         };
         if let Err(error) = relay.configure(configure, descriptors).await {
@@ -279,21 +280,6 @@ impl Supervisor {
                 supervisor.expect(generation, Some(process), sessions, relay.is_ending());
             }
             supervisor.on_end(&relay, &end.how);
-        });
-    }
-
-    pub(super) fn drain(self: &Rc<Self>, relay: Option<Rc<Relay>>, closing: Vec<Listener>) {
-        let Some(relay) = relay else { return };
-        self.inner.borrow_mut().draining.push(Rc::clone(&relay));
-        self.surroundings.tasks.spawn(async move {
-            if let Err(error) = relay.drain().await {
-                let generation = relay.generation();
-                tracing::warn!(generation, %error, "the replaced relay does not drain and is ended");
-                relay.stop().await;
-            }
-            for listener in closing {
-                listener.close();
-            }
         });
     }
 

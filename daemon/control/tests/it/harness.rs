@@ -276,6 +276,15 @@ impl Play {
                     self.told.borrow_mut().push((generation, "stop"));
                     return Ok(());
                 }
+                // These are not answered.
+                ToRelay::AcceptEndpoints => {
+                    self.told.borrow_mut().push((generation, "accept endpoints"));
+                    continue;
+                }
+                ToRelay::Release { .. } => {
+                    self.told.borrow_mut().push((generation, "release"));
+                    continue;
+                }
                 ToRelay::Ask { id, query } => {
                     let reply = match query {
                         Query::Counts => Reply::Counts(RelayCounts { parks: 7, ..RelayCounts::default() }),

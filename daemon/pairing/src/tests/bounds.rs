@@ -129,5 +129,6 @@ fn endless_spans_do_not_overflow() {
     bench.send(Event::Called { call: CallId(1), endpoint: name("a"), deadline: Duration::MAX });
     assert_eq!(bench.take_up(1), Some(1));
     bench.gone(1);
-    assert_eq!(bench.send(Event::Drain { over: Duration::MAX }), NOTHING);
+    bench.park(2, "b");
+    assert_eq!(bench.send(Event::Drain { over: Duration::MAX }), [fail(1, CallError::Draining)]);
 }

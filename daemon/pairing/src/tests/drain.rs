@@ -118,3 +118,50 @@ fn parks_that_end_by_themselves_do_not_upset_the_pace() {
     assert_eq!(bench.tick(), [close(9, CloseReason::Draining)]);
     assert_eq!(bench.next(), Some(100_000));
 }
+
+#[test]
+fn each_endpoint_is_let_go_once_before_any_is_let_go_twice() {
+    let mut bench = Bench::with(|limits| limits.ping_after = Duration::from_secs(500));
+    for (park, endpoint) in [(1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "c")] {
+        bench.park(park, endpoint);
+    }
+    bench.drain(50);
+    let order = [1, 3, 5, 2, 4];
+    for (park, second) in order.into_iter().zip([10, 20, 30, 40, 50]) {
+        assert_eq!(bench.at(second).tick(), [close(park, CloseReason::Draining)]);
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_called_elsewhere_is_let_go_at_once_and_the_others_keep_their_turns() {
+    let mut bench = Bench::new();
+    for (park, endpoint) in [(1, "a"), (2, "b"), (3, "b"), (4, "c")] {
+        bench.park(park, endpoint);
+    }
+    assert_eq!(bench.release("b"), NOTHING, "it does not drain");
+    bench.drain(8);
+    let mut gone = bench.at(1).release("b");
+    gone.reverse();
+    assert_eq!(gone, [close(3, CloseReason::Draining), close(2, CloseReason::Draining)]);
+    assert_eq!(bench.release("nobody"), NOTHING);
+    assert_eq!(bench.at(8).tick(), [close(1, CloseReason::Draining), close(4, CloseReason::Draining)]);
+}
+
+#[test]
+fn a_call_that_waits_for_an_endpoint_without_parks_is_told_to_go_elsewhere() {
+    let mut bench = Bench::new();
+    bench.session(1, 1, "a");
+    bench.call(2, "a");
+    assert_eq!(bench.drain(100), [fail(2, CallError::Draining)]);
+    assert_eq!(bench.machine.counts().parks.sessions, 1);
+}
+
+#[test]
+fn a_call_whose_last_park_is_lost_during_a_drain_is_told_to_go_elsewhere() {
+    let mut bench = Bench::new();
+    bench.park(1, "a");
+    bench.call(1, "a");
+    bench.take_up(1);
+    bench.drain(100);
+    assert_eq!(bench.gone(1), [fail(1, CallError::Draining)]);
+}

@@ -6,7 +6,7 @@ use zone_pairing::{
     Action, CallError, CallId, CloseReason, Event, ParkCounts, ParkId, ParkState, Presence, Stage,
 };
 
-use crate::world::{Park, Phase, World};
+use crate::world::{Call, Park, Phase, World};
 
 impl World {
     /// Checks an action against what the world knew right before it.
@@ -38,6 +38,14 @@ impl World {
                     assert!(self.parks.values().any(holds), "a clone without parks");
                 }
             }
+            Action::Want { endpoint } => {
+                assert!(
+                    self.drained.is_none() && !self.is_parked(endpoint),
+                    "nobody waits for this endpoint"
+                );
+                let waits = |call: &Call| call.endpoint == *endpoint && call.park.is_none();
+                assert!(self.calls.values().any(waits), "nobody waits for this endpoint");
+            }
             Action::Presence(presence) => {
                 let fits = match presence {
                     Presence::Joined { endpoint } => self.present.insert(endpoint.clone()),
@@ -66,6 +74,20 @@ impl World {
         }
         if let Event::Revoke { endpoint } = event {
             assert!(self.machine.endpoint(endpoint).is_none(), "a revoked endpoint is remembered");
+        }
+        if let Event::Release { endpoint } = event
+            && self.drained.is_some()
+        {
+            let free = |park: &Park| park.endpoint == *endpoint && is_free(park);
+            assert!(!self.parks.values().any(free), "a released park is still there");
+        }
+        if self.drained.is_some() {
+            let stranded = |call: &&Call| call.park.is_none() && !self.is_parked(&call.endpoint);
+            assert_eq!(
+                self.calls.values().filter(stranded).count(),
+                0,
+                "a call waits where no park comes any more"
+            );
         }
         if self.drained.is_some_and(|end| end <= self.now) {
             assert_eq!(counts.parks.idle + counts.parks.pinging, 0, "a drained park is still there");
@@ -172,7 +194,9 @@ impl World {
             CallError::AnswerTimeout => connected && (overdue || matches!(phase, Some(Phase::Answering(_)))),
             CallError::TooManyWaiting => is_new && self.nothing_idle(&call.endpoint),
             CallError::TooManySessions => is_new && self.machine.limits().per_endpoint_sessions > 0,
-            CallError::Draining => is_new && self.drained.is_some(),
+            CallError::Draining => {
+                self.drained.is_some() && (is_new || call.park.is_none() && !self.is_parked(&call.endpoint))
+            }
             CallError::EndpointFailed => call.doomed,
         };
         assert!(fits, "{call:?} failed as {error:?}");
@@ -212,6 +236,11 @@ impl World {
 
     fn live_park(&self, id: ParkId) -> &Park {
         self.parks.get(&id).expect("an ended park was named")
+    }
+
+    /// Whether an endpoint has a connection that is no session.
+    fn is_parked(&self, endpoint: &Arc<str>) -> bool {
+        self.parks.values().any(|park| park.endpoint == *endpoint && park.phase != Phase::Session)
     }
 
     fn nothing_idle(&self, endpoint: &Arc<str>) -> bool {

@@ -13,7 +13,7 @@ use world::World;
 
 /// Every reason, error and kind of action, so that no promise is kept for want of a chance to
 /// break it.
-const EVERYTHING: [&str; 28] = [
+const EVERYTHING: [&str; 29] = [
     "Assign",
     "Changed",
     "Cloned",
@@ -23,6 +23,7 @@ const EVERYTHING: [&str; 28] = [
     "Joined",
     "Left",
     "Ping",
+    "Want",
     "answer_timeout",
     "caller_gone",
     "draining",

@@ -157,6 +157,7 @@ impl World {
             88..97 => self.stray(),
             97 => self.send(&Event::Revoke { endpoint }),
             98 => self.send(&Event::RevokeInstance { endpoint, instance: 0 }),
+            _ if self.drained.is_some() => self.send(&Event::Release { endpoint }),
             _ if self.rng.random_bool(0.3) => {
                 let over = Duration::from_millis(self.rng.random_range(0..60_000));
                 self.send(&Event::Drain { over });
@@ -313,7 +314,7 @@ impl World {
                 let at = self.rng.random_range(0..60_000);
                 self.plan(at, Plan::Send(Event::SessionEnded { park: *park }));
             }
-            Action::Presence(_) | Action::Cloned { .. } => {}
+            Action::Presence(_) | Action::Cloned { .. } | Action::Want { .. } => {}
         }
     }
 
@@ -365,5 +366,6 @@ fn label(action: &Action) -> &'static str {
         Action::Presence(Presence::Left { .. }) => "Left",
         Action::Presence(Presence::Changed { .. }) => "Changed",
         Action::Cloned { .. } => "Cloned",
+        Action::Want { .. } => "Want",
     }
 }

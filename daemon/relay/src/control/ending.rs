@@ -34,6 +34,7 @@ fn relay() -> Relay {
         log: log::start().unwrap(),
         serving: None,
         drain_deadline: None,
+        tells_wanted: false,
         tasks: JoinSet::new(),
     }
 }
@@ -56,6 +57,7 @@ fn serving(directory: &tempfile::TempDir) -> Relay {
         listeners,
         lifeline: false,
         notes: false,
+        takes_over: false,
         policy: policy(&proxies, &[&endpoints], &[&module_servers]),
     };
     relay.configure(configure, descriptors).unwrap();

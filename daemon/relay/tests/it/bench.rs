@@ -246,6 +246,7 @@ impl Bench {
             ],
             lifeline: with_lifeline,
             notes: false,
+            takes_over: false,
             policy: bench.policy.clone(),
         };
         let mut descriptors = vec![bench.listeners[0].as_fd(), bench.listeners[1].as_fd(), unix.as_fd()];

@@ -15,7 +15,7 @@ mod peers_stay_up;
 mod processes;
 mod provisioning;
 mod revocations;
-mod state_changes;
 mod second_address;
+mod state_changes;
 mod tls;
 mod versions;

@@ -33,6 +33,11 @@ impl Inside {
         Self { directory, anchor, clients }
     }
 
+    /// One for each proxy.
+    pub(super) fn clients(&self) -> &[ProxyClient] {
+        &self.clients
+    }
+
     /// A session to a service that brings its own security.
     pub(super) async fn session(&self, target: &str) -> Session {
         let target = target.parse().expect("a target");
