@@ -116,4 +116,4 @@ if __name__ == "__main__":
         except (EOFError, OSError) as error:
             sys.stderr.write(f"{proxy}: {error}\n")
             failures = failures + 1 if isinstance(error, OSError) else 0
-        time.sleep(random.uniform(0, min(LONGEST_BACK_OFF, 2 ** failures)))  # Full jitter; if all is well, up to 1 s.
+        time.sleep(random.uniform(0, min(LONGEST_BACK_OFF, 2 ** failures) if failures else 0.1))  # Full jitter.

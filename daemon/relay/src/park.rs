@@ -14,7 +14,6 @@ use zone_protocol::head::{
 };
 use zone_protocol::instance::Instance;
 use zone_protocol::park_end::ParkEnd;
-use zone_protocol::proxy_status::Reason;
 use zone_protocol::{PARK_UPGRADE, fields};
 
 use crate::admission::AdmittedConnection;
@@ -70,10 +69,6 @@ async fn answer_request(context: &Context, admitted: &mut AdmittedConnection) ->
         Err(ReadError::Head(error)) => return Err(Refusal::bad_head(BAD_REQUEST, &error).into()),
         Err(error) => return Err(RequestError::ConnectionFailed(error.to_string())),
     };
-    if context.is_draining() {
-        let details = "this proxy is being replaced: connect again";
-        return Err(Refusal::new(Reason::Draining, BAD_REQUEST, details).into());
-    }
     let parks = rules.limits.parks_per_endpoint.to_string();
     let fields = [("Connection", "Upgrade"), ("Upgrade", PARK_UPGRADE), (fields::PARKS, parks.as_str())];
     let switch = write_response(101, "Switching Protocols", &fields);
@@ -194,8 +189,9 @@ async fn wait(context: Arc<Context>, admitted: Box<AdmittedConnection>, asked: A
                     tracing::info!(endpoint = %name, %peer, park = park.0, "a park was ended: its certificate is not admitted any more");
                 }
                 // A clean close brings the endpoint back at once, with the certificate that it has by now.
-                TerminationReason::Retired => close(&mut stream).await,
-                TerminationReason::Expired | TerminationReason::Stopping => {}
+                // So it does where the relay stops, as soon as there is another one.
+                TerminationReason::Retired | TerminationReason::Stopping => close(&mut stream).await,
+                TerminationReason::Expired => {}
             }
         }
         End::Left => close(&mut stream).await,

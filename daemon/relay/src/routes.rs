@@ -68,7 +68,7 @@ async fn next_request(
     let read = tokio::select! {
         biased;
         reason = termination.terminated() => {
-            if reason == TerminationReason::Retired {
+            if matches!(reason, TerminationReason::Retired | TerminationReason::Stopping) {
                 close(&mut admitted.stream).await;
             }
             return Err(RequestError::ConnectionEnded);

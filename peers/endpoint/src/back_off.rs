@@ -4,8 +4,17 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
 
-/// The longest wait after a proxy let go of a park in an orderly way.
+/// The longest wait after a proxy let go of a park in an orderly way that had lasted, or of one that it let go soon after.
+const MAX_PROMPT_DELAY: Duration = Duration::from_millis(100);
+
+/// The longest wait after a proxy has let go of several parks in a row that did not last.
 const MAX_CLEAN_CLOSE_DELAY: Duration = Duration::from_secs(1);
+
+/// So many parks in a row that are let go, and do not last, are dialed again promptly.
+const PROMPT_DIALS: u32 = 3;
+
+/// So many failures after an orderly end are not taken for the proxy's absence: it stops and starts again.
+const EXPECTED_FAILURES: u32 = 10;
 
 /// Exponential back-off with full jitter: each wait is drawn evenly from zero to a window that doubles with
 /// every failure in a row, so that endpoints cut off together don't come back together.
@@ -14,16 +23,24 @@ pub(crate) struct BackOff {
     first: Duration,
     longest: Duration,
     failures: u32,
+    prompt_dials: u32,
+    /// Further failures that do not make the window wider.
+    expected_failures: u32,
 }
 
 impl BackOff {
     /// Windows grow from `first` to `longest`.
     pub(crate) fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest: longest.max(first), failures: 0 }
+        let longest = longest.max(first);
+        Self { first, longest, failures: 0, prompt_dials: PROMPT_DIALS, expected_failures: 0 }
     }
 
     /// The wait after a failure.
     pub(crate) fn after_failure(&mut self, rng: &mut impl Rng) -> Duration {
+        if self.expected_failures > 0 {
+            self.expected_failures -= 1;
+            return within(self.first, rng);
+        }
         within(self.next_window(), rng)
     }
 
@@ -34,9 +51,16 @@ impl BackOff {
         half + within(half, rng)
     }
 
-    /// The wait after a clean close: the proxy wants the endpoint back, only not everybody at once.
-    pub(crate) fn after_clean_close(rng: &mut impl Rng) -> Duration {
-        within(MAX_CLEAN_CLOSE_DELAY, rng)
+    /// The wait after a clean close: the proxy wants the endpoint back, and somebody may wait for it there; only a proxy that
+    /// closes again and again is dialed more slowly.
+    pub(crate) fn after_clean_close(&mut self, rng: &mut impl Rng) -> Duration {
+        self.failures = 0;
+        self.expected_failures = EXPECTED_FAILURES;
+        if self.prompt_dials == 0 {
+            return within(MAX_CLEAN_CLOSE_DELAY, rng);
+        }
+        self.prompt_dials -= 1;
+        within(MAX_PROMPT_DELAY, rng)
     }
 
     fn next_window(&mut self) -> Duration {
@@ -47,7 +71,7 @@ impl BackOff {
 
     /// Starts again from the first window: a connection has proved good.
     pub(crate) fn reset(&mut self) {
-        self.failures = 0;
+        (self.failures, self.prompt_dials, self.expected_failures) = (0, PROMPT_DIALS, 0);
     }
 }
 
@@ -127,8 +151,22 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_close_brings_the_endpoint_back_within_a_second() {
-        let mut rng = StdRng::seed_from_u64(7);
-        assert!((0..1000).all(|_| BackOff::after_clean_close(&mut rng) <= seconds(1)));
+    fn a_clean_close_brings_the_endpoint_back_promptly_and_a_proxy_that_goes_on_closing_within_a_second() {
+        let mut back_off = BackOff::new(seconds(1), seconds(60));
+        let longest = |back_off: &mut BackOff| back_off.after_clean_close(&mut Highest).as_millis();
+        let waits: Vec<_> = (0..5).map(|_| longest(&mut back_off)).collect();
+        assert_eq!(waits, [100, 100, 100, 1_000, 1_000]);
+        back_off.reset();
+        assert_eq!(longest(&mut back_off), 100, "a park that lasted");
+    }
+
+    #[test]
+    fn a_proxy_that_said_goodbye_is_dialed_every_second_for_a_while_until_it_is_back() {
+        let mut back_off = BackOff::new(seconds(1), seconds(60));
+        back_off.after_failure(&mut Highest);
+        back_off.after_clean_close(&mut Highest);
+        let windows: Vec<_> =
+            (0..13).map(|_| back_off.after_failure(&mut Highest).as_secs_f64().round()).collect();
+        assert_eq!(windows, [1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 2., 4.]);
     }
 }

@@ -72,8 +72,13 @@ pub(crate) async fn maintain(shared: Arc<Shared>, mut life: watch::Receiver<Life
                     Box::pin(session::take(connection, request, &shared, &life)).await;
                     continue;
                 }
-                ParkEnd::Lost(Loss::Clean) => BackOff::after_clean_close(&mut rand::rng()),
                 ParkEnd::Lost(Loss::Evicted) => evictions.after_eviction(&mut rand::rng()),
+                ParkEnd::Lost(Loss::Clean { proved }) => {
+                    if proved {
+                        back_off.reset();
+                    }
+                    back_off.after_clean_close(&mut rand::rng())
+                }
                 ParkEnd::Lost(Loss::Broken { proved }) => {
                     if proved {
                         back_off.reset();
@@ -154,11 +159,11 @@ enum ParkEnd {
 /// How a connection was lost, which tells when to dial again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
-    /// The proxy closed it in an orderly way and wants the endpoint back at once.
-    Clean,
+    /// The proxy closed it in an orderly way and wants the endpoint back at once; `proved` is one that worked for a while.
+    Clean { proved: bool },
     /// A newer park of the same id took its place, which is none of ours.
     Evicted,
-    /// It broke, or is to be taken for it; `proved` is one that worked for a while.
+    /// It broke, or is to be taken for it.
     Broken { proved: bool },
 }
 
@@ -228,7 +233,7 @@ async fn hold(
             Ok(Ok(1..)) => {}
             Ok(Ok(0)) => {
                 close(&mut connection.tls).await;
-                break (Loss::Clean, "closed by the proxy".to_owned());
+                break (Loss::Clean { proved: is_proved(answered) }, "closed by the proxy".to_owned());
             }
             Ok(Err(error)) => {
                 counted.was_cut = true;
@@ -237,7 +242,7 @@ async fn hold(
             Err(_) => break (broken(answered), format!("not a byte for {} s", silence.as_secs_f32())),
         }
     };
-    let clean = loss == Loss::Clean;
+    let clean = matches!(loss, Loss::Clean { .. });
     info!(proxy = %connection.proxy, clean, "park lost: {reason}");
     shared.emit(&Event::ParkLost { proxy: connection.proxy, clean, reason });
     ParkEnd::Lost(loss)
@@ -246,9 +251,10 @@ async fn hold(
 /// What the word of the proxy about the end of a park comes to.
 fn let_go_by_proxy(end: park_end::ParkEnd, shared: &Shared) -> (Loss, String) {
     match end {
-        park_end::ParkEnd::Evicted if shared.allowance.is_own_surplus() => {
-            (Loss::Clean, "the proxy let it go: this endpoint holds more parks than it keeps".to_owned())
-        }
+        park_end::ParkEnd::Evicted if shared.allowance.is_own_surplus() => (
+            Loss::Clean { proved: false },
+            "the proxy let it go: this endpoint holds more parks than it keeps".to_owned(),
+        ),
         park_end::ParkEnd::Evicted => {
             (Loss::Evicted, "the proxy let it go: a newer park of this endpoint id took its place".to_owned())
         }

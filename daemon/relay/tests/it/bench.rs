@@ -164,15 +164,20 @@ impl Drop for Bench {
 impl Bench {
     /// A relay with short timeouts, as `change` alters them.
     pub(crate) async fn start(change: impl FnOnce(&mut Policy)) -> Self {
-        Self::start_by(change, false).await
+        Self::start_by(change, false, false).await
     }
 
     /// The same with a lifeline.
     pub(crate) async fn with_lifeline(change: impl FnOnce(&mut Policy)) -> Self {
-        Self::start_by(change, true).await
+        Self::start_by(change, true, false).await
     }
 
-    async fn start_by(change: impl FnOnce(&mut Policy), with_lifeline: bool) -> Self {
+    /// The same in the place of another relay, which nobody plays.
+    pub(crate) async fn taking_over(change: impl FnOnce(&mut Policy)) -> Self {
+        Self::start_by(change, false, true).await
+    }
+
+    async fn start_by(change: impl FnOnce(&mut Policy), with_lifeline: bool, takes_over: bool) -> Self {
         let (endpoints, module_servers, proxies) =
             (Authority::new("endpoints"), Authority::new("module servers"), Authority::new("proxies"));
         let pair = |key: &KeyPair| {
@@ -246,7 +251,7 @@ impl Bench {
             ],
             lifeline: with_lifeline,
             notes: false,
-            takes_over: false,
+            takes_over,
             policy: bench.policy.clone(),
         };
         let mut descriptors = vec![bench.listeners[0].as_fd(), bench.listeners[1].as_fd(), unix.as_fd()];

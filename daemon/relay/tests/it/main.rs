@@ -6,6 +6,7 @@ mod admission;
 mod callers;
 mod end;
 mod expiry;
+mod hand_over;
 mod parks;
 mod sessions;
 mod supervision;
