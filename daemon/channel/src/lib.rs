@@ -19,8 +19,8 @@ mod settings;
 pub mod socket;
 
 pub use message::{
-    Configure, FromRelay, HANDS_OVER, Identity, KeyPair, LISTS_SESSIONS, ListenerInfo, Message, OnStop,
-    OpenSession, Policy, Query, READS_RETIRED, RelayState, Reply, TAKES_NOTES, ToRelay,
+    Configure, FromRelay, HANDS_OVER, Identity, KeyPair, KnownEndpoint, LISTS_SESSIONS, ListenerInfo,
+    Message, OnStop, OpenSession, Policy, Query, READS_RETIRED, RelayState, Reply, TAKES_NOTES, ToRelay,
 };
 pub use note::Note;
 pub use socket::{ChannelError, Receiver, Sender, SenderProcess, pair, show_senders};

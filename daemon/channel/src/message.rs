@@ -55,6 +55,18 @@ pub enum ToRelay {
         /// The endpoints.
         endpoints: Vec<Label>,
     },
+    /// The relay whose place this one takes knew these endpoints: calls wait for them as if they had been here. There is no
+    /// answer. Only for a relay with [`HANDS_OVER`].
+    Expect {
+        /// The endpoints.
+        endpoints: Vec<KnownEndpoint>,
+    },
+    /// How many sessions the relays that drain still carry, which count against `limits.sessions`, and twice against
+    /// `limits.connections`. There is no answer. Only for a relay with [`HANDS_OVER`].
+    Elsewhere {
+        /// In all of them.
+        sessions: usize,
+    },
     /// The whole policy again, changed or not.
     Policy(Box<Policy>),
     /// A question, answered with [`FromRelay::Reply`] of the same id.
@@ -179,7 +191,7 @@ pub enum OnStop {
 }
 
 /// What control may ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// What the relay carries.
     Counts,
@@ -189,6 +201,11 @@ pub enum Query {
     Sessions {
         /// Those after this one: 0, and then what the last answer said.
         after: u64,
+    },
+    /// The endpoints that are connected, or were lately, in order of id. Only for a relay with [`HANDS_OVER`].
+    Endpoints {
+        /// Those after this id: nothing, and then what the last answer said.
+        after: String,
     },
 }
 
@@ -217,6 +234,15 @@ pub struct OpenSession {
     pub caller: String,
 }
 
+/// An endpoint that a relay knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownEndpoint {
+    /// Its id.
+    pub id: Label,
+    /// How long calls are to wait for it yet, in seconds, should it not come.
+    pub seconds: u32,
+}
+
 /// The answer to a [`Query`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
@@ -230,6 +256,13 @@ pub enum Reply {
         sessions: Vec<OpenSession>,
         /// What to ask for next, if there are more.
         next: Option<u64>,
+    },
+    /// Endpoints.
+    Endpoints {
+        /// Some of them.
+        endpoints: Vec<KnownEndpoint>,
+        /// What to ask for next, if there are more.
+        next: Option<String>,
     },
 }
 

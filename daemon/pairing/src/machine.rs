@@ -1,6 +1,6 @@
 //! The machine: what each event does.
 
-use std::{mem, sync::Arc};
+use std::{mem, sync::Arc, time::Duration};
 
 use crate::{
     Action, CallError, CallId, CloseReason, Counts, EndpointView, Event, InstanceId, Limits, ParkId,
@@ -77,6 +77,17 @@ impl Machine {
         self.registry.endpoint_entry(id).map(view)
     }
 
+    /// The endpoints after this one in order of id, each with the time for which it stays known should it have no
+    /// connection from now on: what [`Event::Expected`] tells the next machine.
+    pub fn known_after(&self, id: &str) -> impl Iterator<Item = (&Arc<str>, Duration)> {
+        let remember = self.registry.limits.remember_endpoint;
+        self.registry.endpoints_after(id).filter_map(move |(id, entry)| {
+            let gone = entry.counts().live() == 0;
+            let left = if gone { entry.remembered_until?.checked_sub(self.now)? } else { remember };
+            Some((id, left))
+        })
+    }
+
     /// Every park and session, in order of id.
     pub fn parks(&self) -> impl Iterator<Item = ParkView<'_>> {
         self.registry.parks().filter_map(|(id, park)| self.registry.view(id, park))
@@ -135,6 +146,7 @@ impl Machine {
             Event::RevokePark { park } => self.close(park, CloseReason::Revoked),
             Event::Drain { over } => self.begin_drain(self.now.saturating_add(over)),
             Event::Release { endpoint } => self.release(&endpoint),
+            Event::Expected { endpoint, within } => self.expected(&endpoint, within),
             Event::Tick => {}
         }
     }
@@ -166,6 +178,14 @@ impl Machine {
         self.registry.insert(id, Park { endpoint: endpoint.clone(), rank, state, since: now, proved: now });
         self.registry.note_silence(endpoint, false);
         self.serve(endpoint);
+    }
+
+    fn expected(&mut self, endpoint: &Arc<str>, within: Duration) {
+        if !self.is_draining() && (self.registry.endpoint(endpoint).is_some() || self.registry.has_room()) {
+            self.registry.open(endpoint);
+            let within = within.min(self.registry.limits.remember_endpoint);
+            self.registry.remember(endpoint, self.now.saturating_add(within));
+        }
     }
 
     fn pong(&mut self, id: ParkId) {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -54,6 +55,21 @@ impl Registry {
         }
         self.touch(endpoint);
         true
+    }
+
+    /// Whether one more endpoint can be known without another one being forgotten.
+    pub(crate) fn has_room(&self) -> bool {
+        self.endpoints.len() < self.limits.endpoints
+    }
+
+    /// Keeps an endpoint known until then at least, where it has no connection.
+    pub(crate) fn remember(&mut self, endpoint: &Arc<str>, until: Time) {
+        self.touch(endpoint);
+        if let Some(entry) = self.endpoints.get_mut(endpoint)
+            && entry.counts().live() == 0
+        {
+            entry.remembered_until = entry.remembered_until.max(Some(until));
+        }
     }
 
     /// Notes that a park of this instance arrives; see `Instances::note`.
@@ -219,6 +235,10 @@ impl Registry {
 
     pub(crate) fn endpoints(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Endpoint)> {
         self.endpoints.iter()
+    }
+
+    pub(crate) fn endpoints_after(&self, id: &str) -> impl Iterator<Item = (&Arc<str>, &Endpoint)> {
+        self.endpoints.range::<str, _>((Bound::Excluded(id), Bound::Unbounded))
     }
 
     pub(crate) fn totals(&self) -> ParkCounts {

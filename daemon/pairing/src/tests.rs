@@ -122,6 +122,11 @@ impl Bench {
         self.send(Event::Release { endpoint: endpoint.into() })
     }
 
+    /// For so many seconds.
+    fn expected(&mut self, endpoint: &str, within: u64) -> Vec<Action> {
+        self.send(Event::Expected { endpoint: endpoint.into(), within: Duration::from_secs(within) })
+    }
+
     fn revoke(&mut self, endpoint: &str) -> Vec<Action> {
         self.send(Event::Revoke { endpoint: endpoint.into() })
     }

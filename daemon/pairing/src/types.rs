@@ -149,6 +149,14 @@ pub enum Event {
         /// The endpoint.
         endpoint: Arc<str>,
     },
+    /// An endpoint was known to the machine whose place this one takes, and may come: calls wait for it as if it had been
+    /// here. Nobody else is forgotten for it.
+    Expected {
+        /// The endpoint.
+        endpoint: Arc<str>,
+        /// For how long; at most [`Limits::remember_endpoint`](crate::Limits::remember_endpoint).
+        within: Duration,
+    },
     /// Time passed.
     Tick,
 }

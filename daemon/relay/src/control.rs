@@ -19,12 +19,12 @@ use zone_channel::{
     ChannelError, Configure, FromRelay, HANDS_OVER, LISTS_SESSIONS, OnStop, Policy, Query, READS_RETIRED,
     Receiver, RelayState, Reply, Sender, TAKES_NOTES, ToRelay,
 };
-use zone_pairing::Event;
 use zone_protocol::identity::Label;
 use zone_protocol::provisioning::ProcessStatus;
 use zone_service_manager::ServiceManager;
 use zone_watchdog::{EXIT_TASK_ENDED, Heartbeat, Watchdog, task_ended};
 
+use crate::hand_over;
 use crate::lifeline::Lifeline;
 use crate::log::Records;
 use crate::rendezvous::Channel;
@@ -299,12 +299,13 @@ impl Relay {
                 self.drain().await;
                 Ok(())
             }
-            ToRelay::AcceptEndpoints => {
-                self.accept_endpoints();
-                return Ok(());
-            }
-            ToRelay::Release { endpoints } => {
-                self.release(&endpoints);
+            message @ (ToRelay::AcceptEndpoints
+            | ToRelay::Release { .. }
+            | ToRelay::Expect { .. }
+            | ToRelay::Elsewhere { .. }) => {
+                if let Some(serving) = &self.serving {
+                    hand_over::follow(&serving.context, message);
+                }
                 return Ok(());
             }
             ToRelay::Ask { id, query } => {
@@ -356,20 +357,6 @@ impl Relay {
         self.serving.as_mut().ok_or_else(not_configured)?.set_policy(policy)
     }
 
-    fn accept_endpoints(&self) {
-        if let Some(serving) = &self.serving {
-            serving.context.endpoints_let_in.reach();
-        }
-    }
-
-    /// Lets endpoints go that calls wait for elsewhere.
-    fn release(&self, endpoints: &[Label]) {
-        let Some(serving) = &self.serving else { return };
-        for endpoint in endpoints {
-            serving.context.switchboard.report(Event::Release { endpoint: endpoint.shared() });
-        }
-    }
-
     async fn drain(&mut self) {
         let Some(serving) = &mut self.serving else { return };
         if self.state == RelayState::Serving {
@@ -395,6 +382,10 @@ impl Relay {
                 let (sessions, next) = serving.context.sessions.after(after);
                 Reply::Sessions { sessions, next }
             }
+            (Query::Endpoints { after }, Some(serving)) => {
+                hand_over::known(&serving.context.switchboard, &after)
+            }
+            (Query::Endpoints { .. }, None) => Reply::Endpoints { endpoints: Vec::new(), next: None },
             (Query::Sessions { .. }, None) => Reply::Sessions { sessions: Vec::new(), next: None },
             (Query::Counts, _) | (Query::Metrics, None) => Reply::Counts(counts),
             (Query::Metrics, Some(serving)) => Reply::Metrics(serving.context.metrics.text(&counts)),

@@ -24,6 +24,7 @@ mod event_stream;
 mod expiry;
 #[cfg(test)]
 mod fixtures;
+mod hand_over;
 mod head_io;
 mod identity;
 mod leg;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use zone_accept::{Limiter, Permit, Unauthenticated, UnauthenticatedLimit, source_of};
@@ -33,6 +34,8 @@ pub(crate) struct Limiters {
     sessions: Shared,
     waiting: Arc<Limiter<Label>>,
     event_streams: Shared,
+    /// Sessions that relays carry whose place this one has taken.
+    sessions_elsewhere: AtomicUsize,
 }
 
 /// To be one of all connections, and one of its port's.
@@ -66,9 +69,12 @@ pub(crate) struct Permits {
 impl Limiters {
     /// For a connection whose peer has authenticated.
     pub(crate) fn connection(&self, port: Port, limits: &Limits) -> Result<ConnectionPermit, LimitReached> {
+        let elsewhere = self.elsewhere();
+        let all = Limit::of("connections", limits.connections).less(2 * elsewhere);
+        let share = Limit::of("port_share_percent", limits.connections_per_port()).less(elsewhere);
         Ok(ConnectionPermit {
-            all: acquire(&self.connections, (), ("connections", limits.connections))?,
-            port: acquire(&self.ports, port, ("port_share_percent", limits.connections_per_port()))?,
+            all: acquire(&self.connections, (), all)?,
+            port: acquire(&self.ports, port, share)?,
         })
     }
 
@@ -97,9 +103,11 @@ impl Limiters {
         limits: &Limits,
     ) -> Result<Permit<(Port, IpAddr)>, LimitReached> {
         let limit = match port {
-            Port::Endpoint => ("endpoint_connections_per_source", limits.endpoint_connections_per_source),
+            Port::Endpoint => {
+                Limit::of("endpoint_connections_per_source", limits.endpoint_connections_per_source)
+            }
             Port::ModuleServer => {
-                ("module_server_connections_per_source", limits.module_server_connections_per_source)
+                Limit::of("module_server_connections_per_source", limits.module_server_connections_per_source)
             }
         };
         acquire(&self.sources, (port, source_of(address)), limit)
@@ -114,10 +122,10 @@ impl Limiters {
     ) -> Result<Permit<Label>, LimitReached> {
         let (limiter, limit) = match port {
             Port::Endpoint => {
-                (&self.endpoints, ("connections_per_endpoint", limits.connections_per_endpoint))
+                (&self.endpoints, Limit::of("connections_per_endpoint", limits.connections_per_endpoint))
             }
             Port::ModuleServer => {
-                let limit = ("connections_per_module_server", limits.connections_per_module_server);
+                let limit = Limit::of("connections_per_module_server", limits.connections_per_module_server);
                 (&self.module_servers, limit)
             }
         };
@@ -126,21 +134,31 @@ impl Limiters {
 
     /// For a session of this Module Server, from its CONNECT on.
     pub(crate) fn session(&self, caller: &Label, limits: &Limits) -> Result<SharedPermit, LimitReached> {
-        let own = ("sessions_per_module_server", limits.sessions_per_module_server);
-        self.sessions.acquire(caller, ("sessions", limits.sessions), own)
+        let all = Limit::of("sessions", limits.sessions).less(self.elsewhere());
+        let own = Limit::of("sessions_per_module_server", limits.sessions_per_module_server);
+        self.sessions.acquire(caller, all, own)
+    }
+
+    /// So many sessions of other relays count as if they were here, each with its two connections.
+    pub(crate) fn set_elsewhere(&self, sessions: usize) {
+        self.sessions_elsewhere.store(sessions, Ordering::Relaxed);
+    }
+
+    fn elsewhere(&self) -> usize {
+        self.sessions_elsewhere.load(Ordering::Relaxed)
     }
 
     /// For a CONNECT of this Module Server that has no session yet. How many wait in all, and for one endpoint, is counted
     /// where they wait.
     pub(crate) fn waiting(&self, caller: &Label, limits: &Limits) -> Result<Permit<Label>, LimitReached> {
-        let own = ("waiting_per_module_server", limits.waiting_per_module_server);
+        let own = Limit::of("waiting_per_module_server", limits.waiting_per_module_server);
         acquire(&self.waiting, caller.clone(), own)
     }
 
     /// For a stream of presence events to this Module Server.
     pub(crate) fn event_stream(&self, caller: &Label, limits: &Limits) -> Result<SharedPermit, LimitReached> {
-        let own = ("event_streams_per_module_server", limits.event_streams_per_module_server);
-        self.event_streams.acquire(caller, ("event_streams", limits.event_streams), own)
+        let own = Limit::of("event_streams_per_module_server", limits.event_streams_per_module_server);
+        self.event_streams.acquire(caller, Limit::of("event_streams", limits.event_streams), own)
     }
 }
 
@@ -151,11 +169,27 @@ struct Shared {
     each: Arc<Limiter<Label>>,
 }
 
-/// A limit with its name among `limits`.
-type Named = (&'static str, usize);
+/// A limit with its name among `limits`, and how many may be held of it here.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    name: &'static str,
+    limit: usize,
+    here: usize,
+}
+
+impl Limit {
+    fn of(name: &'static str, limit: usize) -> Self {
+        Self { name, limit, here: limit }
+    }
+
+    /// The same where so many are held elsewhere.
+    fn less(self, elsewhere: usize) -> Self {
+        Self { here: self.limit.saturating_sub(elsewhere), ..self }
+    }
+}
 
 impl Shared {
-    fn acquire(&self, caller: &Label, all: Named, each: Named) -> Result<SharedPermit, LimitReached> {
+    fn acquire(&self, caller: &Label, all: Limit, each: Limit) -> Result<SharedPermit, LimitReached> {
         Ok(SharedPermit {
             all: acquire(&self.all, (), all)?,
             own: acquire(&self.each, caller.clone(), each)?,
@@ -166,9 +200,10 @@ impl Shared {
 fn acquire<K: Eq + std::hash::Hash + Clone>(
     limiter: &Arc<Limiter<K>>,
     key: K,
-    (name, limit): Named,
+    limit: Limit,
 ) -> Result<Permit<K>, LimitReached> {
-    limiter.acquire(key, limit).ok_or(LimitReached { key: name, limit })
+    let Limit { name, limit, here } = limit;
+    limiter.acquire(key, here).ok_or(LimitReached { key: name, limit })
 }
 
 #[cfg(test)]
@@ -207,6 +242,22 @@ mod tests {
         let module_server = limiters.identity(Port::ModuleServer, &name, &limits);
         assert!(endpoint.is_ok() && module_server.is_ok());
         assert_eq!(limiters.identity(Port::Endpoint, &name, &limits).unwrap_err().limit, 1);
+    }
+
+    #[test]
+    fn sessions_that_another_relay_still_carries_count_with_their_connections() {
+        let limiters = Limiters::default();
+        let limits = Limits { sessions: 3, connections: 5, port_share_percent: 100, ..Limits::default() };
+        let caller: Label = "inside".parse().unwrap();
+        let session = || limiters.session(&caller, &limits);
+        let connection = || limiters.connection(Port::Endpoint, &limits);
+        limiters.set_elsewhere(2);
+        let held = (session().unwrap(), connection().unwrap());
+        assert_eq!(session().unwrap_err(), LimitReached { key: "sessions", limit: 3 });
+        assert_eq!(connection().unwrap_err(), LimitReached { key: "connections", limit: 5 });
+        limiters.set_elsewhere(1);
+        assert!(session().is_ok() && connection().is_ok());
+        drop(held);
     }
 
     #[test]

@@ -228,6 +228,12 @@ impl<L> Switchboard<L> {
         (self.list(listed), events)
     }
 
+    /// The endpoints after this one in order of id, so many at most, each with the time for which it stays known.
+    pub(crate) fn known_after(&self, id: &str, most: usize) -> Vec<(Arc<str>, Duration)> {
+        let state = self.lock();
+        state.machine.known_after(id).take(most).map(|(id, left)| (Arc::clone(id), left)).collect()
+    }
+
     /// Drawn at the start: sequence numbers count from there.
     pub(crate) fn boot(&self) -> &str {
         &self.boot

@@ -254,7 +254,7 @@ impl Supervisor {
                 self.inner.borrow_mut().draining.push(Rc::clone(&relay));
                 self.send_policy(&relay, hello.lists_sessions).await;
                 let supervisor = Rc::clone(self);
-                self.surroundings.tasks.spawn(async move { supervisor.release_wanted(&relay).await });
+                self.surroundings.tasks.spawn(async move { supervisor.hand_over(&relay).await });
             }
             (state, wanted) => {
                 tracing::info!(generation, pid, ?state, "a relay without a purpose is ended");

@@ -62,6 +62,10 @@ pub(crate) struct Relay {
     pub(super) since: Instant,
     /// Its open sessions.
     pub(super) sessions: Rc<Sessions>,
+    /// The zone whose rules it goes by.
+    pub(super) zone: RefCell<Option<Label>>,
+    /// How many sessions it carries while it drains, as it said last.
+    pub(super) carries: Cell<usize>,
     generation: u64,
     /// Whether it reads the whole of a trust document: it may be of the package before this one.
     reads_retired: bool,
@@ -218,6 +222,8 @@ impl Relay {
             landlock,
             since: Instant::now(),
             sessions,
+            zone: RefCell::default(),
+            carries: Cell::default(),
             generation,
             reads_retired,
             hands_over,
@@ -263,7 +269,7 @@ impl Relay {
         mut configure: Configure,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), RelayError> {
-        self.expect_records(&configure.policy);
+        self.note(&configure.policy);
         configure.policy = self.readable(configure.policy);
         let message = ToRelay::Configure(Box::new(configure));
         self.command("configure", message, descriptors, RelayState::Ready).await
@@ -277,7 +283,7 @@ impl Relay {
 
     /// The rules that it goes by from now on.
     pub(super) async fn set_policy(&self, policy: &Policy) -> Result<(), RelayError> {
-        self.expect_records(policy);
+        self.note(policy);
         let message = ToRelay::Policy(Box::new(self.readable(policy.clone())));
         self.command_any("policy", message, Vec::new()).await.map(drop)
     }
@@ -290,11 +296,12 @@ impl Relay {
         policy
     }
 
-    fn expect_records(&self, policy: &Policy) {
+    fn note(&self, policy: &Policy) {
+        self.zone.replace(Some(policy.zone.clone()));
         self.exchange.intake.expect(policy.log, policy.limits.sessions);
     }
 
-    /// Whether it can be told [`ToRelay::Release`] and [`ToRelay::AcceptEndpoints`].
+    /// Whether it knows what is told and asked where one relay takes another one's place, see [`HANDS_OVER`].
     pub(super) fn hands_over(&self) -> bool {
         self.hands_over
     }
@@ -304,17 +311,9 @@ impl Relay {
         self.exchange.wanted.subscribe()
     }
 
-    /// Lets endpoints in where it has let in callers only. One that is not told does so by itself, a little later.
-    pub(super) async fn accept_endpoints(&self) {
-        if self.hands_over {
-            // A relay that has ended needs no endpoints.
-            let _ = self.enqueue(ToRelay::AcceptEndpoints, Vec::new(), None).await;
-        }
-    }
-
-    /// Lets parks of these endpoints go at once, if it drains; whether it could be told.
-    pub(super) async fn release(&self, endpoints: Vec<Label>) -> bool {
-        self.enqueue(ToRelay::Release { endpoints }, Vec::new(), None).await.is_ok()
+    /// Tells it what it does not answer; whether it could be told.
+    pub(super) async fn tell(&self, message: ToRelay) -> bool {
+        self.enqueue(message, Vec::new(), None).await.is_ok()
     }
 
     /// It accepts no more, and keeps its sessions until they end. Returns when the callers that were under way have their

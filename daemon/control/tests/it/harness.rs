@@ -281,13 +281,11 @@ impl Play {
                     self.told.borrow_mut().push((generation, "accept endpoints"));
                     continue;
                 }
-                ToRelay::Release { .. } => {
-                    self.told.borrow_mut().push((generation, "release"));
-                    continue;
-                }
+                ToRelay::Release { .. } | ToRelay::Expect { .. } | ToRelay::Elsewhere { .. } => continue,
                 ToRelay::Ask { id, query } => {
                     let reply = match query {
                         Query::Counts => Reply::Counts(RelayCounts { parks: 7, ..RelayCounts::default() }),
+                        Query::Endpoints { .. } => Reply::Endpoints { endpoints: Vec::new(), next: None },
                         Query::Sessions { .. } => Reply::Sessions { sessions: Vec::new(), next: None },
                         Query::Metrics => Reply::Metrics("zone_relay_played 1\n# EOF\n".into()),
                     };

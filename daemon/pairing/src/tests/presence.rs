@@ -130,3 +130,37 @@ fn endpoints_and_parks_are_listed_as_they_are() {
     assert_eq!((park.since.as_secs(), park.proved.as_secs()), (6, 5));
     assert_eq!(bench.machine.parks().map(|view| view.park.0).collect::<Vec<_>>(), [1, 2, 3]);
 }
+
+#[test]
+fn an_endpoint_that_the_machine_before_knew_is_waited_for_as_if_it_had_been_here() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.expected("a", 40), NOTHING);
+    assert_eq!(bench.at(16).call_until(1, "a", 30), NOTHING);
+    assert_eq!(bench.at(30).tick(), [fail(1, CallError::NoParkInTime)]);
+    assert_eq!(bench.at(40).call(2, "a"), [fail(2, CallError::UnknownEndpoint)]);
+}
+
+#[test]
+fn nobody_is_forgotten_for_an_endpoint_that_may_come() {
+    let mut bench = Bench::with(|limits| limits.endpoints = 1);
+    bench.park(1, "a");
+    bench.gone(1);
+    bench.expected("b", 40);
+    assert_eq!(bench.at(1).call_until(1, "a", 30), NOTHING);
+    assert_eq!(bench.call(2, "b"), [fail(2, CallError::UnknownEndpoint)]);
+}
+
+#[test]
+fn what_is_known_is_told_to_the_next_machine_page_by_page() {
+    let mut bench = Bench::new();
+    for (park, endpoint) in [(1, "a"), (2, "b"), (3, "c")] {
+        bench.park(park, endpoint);
+    }
+    bench.gone(2);
+    bench.at(10).tick();
+    let known = |after: &str| -> Vec<_> {
+        bench.machine.known_after(after).map(|(id, left)| (id.to_string(), left.as_secs())).collect()
+    };
+    assert_eq!(known(""), [("a".to_owned(), 60), ("b".to_owned(), 50), ("c".to_owned(), 60)]);
+    assert_eq!(known("b"), [("c".to_owned(), 60)]);
+}

@@ -191,7 +191,7 @@ impl World {
     fn stray(&mut self) {
         let id = self.rng.random_range(0..self.ids + 2);
         let park = ParkId(id);
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..10) {
             0 => self.send(&Event::Pong { park }),
             1 => self.send(&Event::Unexpected { park }),
             2 => self.send(&Event::ParkGone { park, clean: false }),
@@ -200,6 +200,11 @@ impl World {
             5 => self.send(&Event::Accepted { park }),
             6 => self.send(&Event::Refused { park, status: 500 }),
             7 => self.send(&Event::SessionEnded { park }),
+            8 => {
+                let endpoint = self.endpoints[self.rng.random_range(0..self.endpoints.len())].clone();
+                let within = Duration::from_millis(self.rng.random_range(0..90_000));
+                self.send(&Event::Expected { endpoint, within });
+            }
             _ => self.send(&Event::RevokePark { park }),
         }
     }

@@ -1,6 +1,7 @@
 //! The two processes of the proxy: what becomes of the ports and of what flows when one of them ends.
 
 mod control_dies;
+mod generations;
 mod managed;
 mod panics;
 mod relay_dies;

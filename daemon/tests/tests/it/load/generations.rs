@@ -94,7 +94,9 @@ impl Scene {
         let zone = Zone::with(&host);
         let inside = Inside::of(&zone);
         for number in 0..CARRIERS {
-            drop(run(serving(inside.endpoint(&host, &format!("carrier-{number}")), "echo", echo())));
+            let endpoint = inside.endpoint(&host, &format!("carrier-{number}"));
+            let most = u32::try_from(each).expect("a small number");
+            drop(run(serving(endpoint.with_max_sessions(most), "echo", echo())));
         }
         for number in 0..CALLED {
             let endpoint = inside.endpoint(&host, &format!("called-{number}")).with_parks(4);
