@@ -16,6 +16,7 @@ mod proxy;
 mod remove;
 mod report;
 mod run;
+mod ssh;
 mod units;
 mod upgrade;
 

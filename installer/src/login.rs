@@ -1,6 +1,9 @@
 //! The login shell of zone-admin: the menu, and by `-c` (ssh host COMMAND) the verbs. There is no way into a shell.
+//!
+//! sshd is told to start the menu whatever is asked for (`ForceCommand`), because it would serve `internal-sftp` by itself,
+//! without the login shell. What was asked for then comes in the environment.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,6 +29,10 @@ const VERBS: [&str; 11] = [
 ];
 /// The longest command, bytes.
 const MAX_COMMAND_BYTES: usize = 4096;
+/// What clients that copy files have sshd start.
+const COPYING: [&str; 4] = ["internal-sftp", "sftp-server", "scp", "rsync"];
+/// Where sshd puts the command that was asked for, if it starts another one.
+const ORIGINAL_COMMAND: &str = "SSH_ORIGINAL_COMMAND";
 
 /// Whether the program was started as a login shell; login(1) puts a dash before its name.
 pub fn is_login_shell(name: Option<&OsString>) -> bool {
@@ -35,21 +42,44 @@ pub fn is_login_shell(name: Option<&OsString>) -> bool {
 
 /// The login shell.
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    match arguments {
-        [] => menu::main(),
-        [option, command] if option == "-c" => match words(&command.to_string_lossy()) {
-            Ok(words) => match cli::Cli::try_parse_from(words) {
-                Ok(cli) => cli::main(cli),
-                Err(error) => {
-                    // Nobody is left to tell where even that can't be written.
-                    let _ = error.print();
-                    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
-                }
-            },
-            Err(why) => refuse(why),
+    match wanted(arguments, std::env::var_os(ORIGINAL_COMMAND)) {
+        Ok(Wanted::Menu) => menu::main(),
+        Ok(Wanted::Verb(words)) => match cli::Cli::try_parse_from(words) {
+            Ok(cli) => cli::main(cli),
+            Err(error) => {
+                // Nobody is left to tell where even that can't be written.
+                let _ = error.print();
+                ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+            }
         },
-        _ => refuse("only the menu and its verbs are allowed here"),
+        Err(why) => refuse(why),
     }
+}
+
+/// What a login is for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Menu,
+    /// The words of a verb, as `zone-installer` gets them.
+    Verb(Vec<String>),
+}
+
+/// Looks at the shell's arguments, and at the command that sshd has replaced by [`NAME`].
+fn wanted(arguments: &[OsString], original: Option<OsString>) -> Result<Wanted, &'static str> {
+    let [option, command] = arguments else {
+        let menu = arguments.is_empty().then_some(Wanted::Menu);
+        return menu.ok_or("only the menu and its verbs are allowed here");
+    };
+    if option != "-c" {
+        return Err("only the menu and its verbs are allowed here");
+    }
+    let forced = Path::new(command).file_name() == Some(OsStr::new(NAME));
+    let command = match (forced, original) {
+        (true, None) => return Ok(Wanted::Menu),
+        (true, Some(original)) => original,
+        (false, _) => command.clone(),
+    };
+    words(&command.to_string_lossy()).map(Wanted::Verb)
 }
 
 fn refuse(why: &str) -> ExitCode {
@@ -60,6 +90,12 @@ fn refuse(why: &str) -> ExitCode {
 /// The words of a command, as `zone-installer` would get them. Nothing is quoted, expanded or executed.
 fn words(command: &str) -> Result<Vec<String>, &'static str> {
     const REFUSED: &str = "only these verbs are allowed here";
+    const NO_COPIES: &str =
+        "files can't be copied here, neither by sftp nor by scp or rsync; only these verbs are allowed here";
+    let program = command.split(' ').next().map(Path::new).and_then(Path::file_name);
+    if program.is_some_and(|program| COPYING.iter().any(|copying| program == *copying)) {
+        return Err(NO_COPIES);
+    }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" .:/,=~+_-".contains(&byte);
     if command.len() > MAX_COMMAND_BYTES || !command.bytes().all(plain) {
         return Err(REFUSED);
@@ -91,6 +127,28 @@ mod tests {
             assert!(!is_login_shell(Some(&name.into())), "{name}");
         }
         assert!(!is_login_shell(None));
+    }
+
+    #[test]
+    fn a_forced_login_gets_what_was_asked_for_within_the_same_bounds() {
+        let forced = |original: Option<&str>| {
+            wanted(&["-c".into(), "/usr/bin/zone-menu".into()], original.map(OsString::from))
+        };
+        let list = Wanted::Verb(vec!["zone-installer".to_owned(), "list".to_owned()]);
+        assert_eq!(forced(None), Ok(Wanted::Menu));
+        assert_eq!(forced(Some("list")), Ok(list));
+        for other in ["", "sh", "zone-menu", "/usr/bin/zone-menu", "list; sh"] {
+            assert_eq!(forced(Some(other)), Err("only these verbs are allowed here"), "{other:?}");
+        }
+        for copying in
+            ["internal-sftp", "/usr/lib/openssh/sftp-server -l INFO", "scp -t /tmp", "rsync --server . /"]
+        {
+            let refused = forced(Some(copying));
+            assert!(refused.is_err_and(|why| why.contains("can't be copied")), "{copying:?}");
+        }
+        // Without a forced command the environment says nothing.
+        let plain = wanted(&["-c".into(), "sh".into()], Some("list".into()));
+        assert!(plain.is_err(), "{plain:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::statvfs;
 
 use super::package_manager::{Installed, Manager};
-use super::{run, units};
+use super::{run, ssh, units};
 use crate::packages::{Catalogue, PACKAGE};
 use crate::paths::Paths;
 use crate::settings::Settings;
@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub(super) firewalls: Vec<&'static str>,
     /// Which of [`PORTS`] somebody listens on.
     pub(super) taken: Vec<u16>,
+    /// What sshd lets zone-admin do beside the menu; `None` where there is no sshd.
+    pub(super) ssh: Result<Option<Vec<String>>, String>,
     /// Room for programs, bytes.
     pub(super) room_usr: Option<u64>,
     /// Room for state, bytes.
@@ -67,6 +69,7 @@ pub(super) fn gather(paths: &Paths, settings: &Settings) -> Facts {
         nft: nft(),
         firewalls: firewalls(),
         taken: taken(),
+        ssh: ssh::beside_the_menu().map_err(|error| error.to_string()),
         room_usr: room(Path::new("/usr")),
         room_var: room(Path::new("/var")),
         now: SystemTime::now(),

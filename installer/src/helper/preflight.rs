@@ -26,6 +26,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Verdict> {
     verdicts.push(nftables(facts));
     verdicts.push(firewall(facts));
     verdicts.extend(ports(facts));
+    verdicts.push(ssh(facts));
     verdicts.push(room("room on /usr", facts.room_usr, MIN_ROOM_USR_BYTES));
     verdicts.push(room("room on /var", facts.room_var, MIN_ROOM_VAR_BYTES));
     verdicts.push(clock(facts));
@@ -108,6 +109,20 @@ fn ports(facts: &Facts) -> Vec<Verdict> {
     PORTS.iter().filter(|port| facts.taken.contains(port)).map(taken).collect()
 }
 
+fn ssh(facts: &Facts) -> Verdict {
+    let check = "ssh login";
+    match &facts.ssh {
+        Ok(None) => ok(check, "there is no OpenSSH server"),
+        Ok(Some(beside)) if beside.is_empty() => ok(check, "zone-admin gets the menu and nothing beside it"),
+        Ok(Some(beside)) => fail(
+            check,
+            &format!("zone-admin can {}", beside.join(", ")),
+            "sshd_config must include sshd_config.d/00-zone-installer.conf before all that matches zone-admin",
+        ),
+        Err(why) => warn(check, why, "it can't be told whether zone-admin is held to the menu: see sshd -T"),
+    }
+}
+
 fn room(check: &str, room: Option<u64>, needed: u64) -> Verdict {
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
     match room {
@@ -156,6 +171,7 @@ mod tests {
             nft: Ok(()),
             firewalls: vec!["nftables"],
             taken: Vec::new(),
+            ssh: Ok(Some(Vec::new())),
             room_usr: Some(MIN_ROOM_USR_BYTES),
             room_var: Some(MIN_ROOM_VAR_BYTES),
             now: SystemTime::UNIX_EPOCH + EARLIEST_SET_CLOCK,
@@ -178,11 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn a_host_without_sshd_is_administered_at_its_console() {
+        assert_eq!(found(&Facts { ssh: Ok(None), ..good() }, "ssh login").grade, Grade::Ok);
+    }
+
+    #[test]
     fn each_thing_that_is_wrong_is_named_by_itself_and_says_what_to_do() {
         let cases: Vec<(&str, Facts)> = vec![
             ("systemd", Facts { systemd: false, ..good() }),
             ("nftables", Facts { nft: Err("nft is not installed".to_owned()), ..good() }),
             ("port 17487", Facts { taken: vec![17487], ..good() }),
+            ("ssh login", Facts { ssh: Ok(Some(vec!["copy files by sftp".to_owned()])), ..good() }),
             ("room on /usr", Facts { room_usr: Some(MIN_ROOM_USR_BYTES - 1), ..good() }),
             ("room on /var", Facts { room_var: Some(0), ..good() }),
             ("clock", Facts { now: SystemTime::UNIX_EPOCH, ..good() }),
@@ -208,11 +230,12 @@ mod tests {
             firewalls: vec!["ufw"],
             packages: Ok((1, Some("DEVELOPMENT KEY".to_owned()))),
             room_var: None,
+            ssh: Err("sshd has no host key".to_owned()),
             ..good()
         };
         let verdicts = judge(&facts);
         assert_eq!(verdicts.iter().map(|own| own.grade).max(), Some(Grade::Warn));
-        assert_eq!(verdicts.iter().filter(|own| own.grade == Grade::Warn).count(), 4);
+        assert_eq!(verdicts.iter().filter(|own| own.grade == Grade::Warn).count(), 5);
         assert!(found(&facts, "signature").found.contains("DEVELOPMENT"));
     }
 }

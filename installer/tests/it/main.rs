@@ -4,4 +4,5 @@ mod machine;
 mod menu;
 mod packages;
 mod programs;
+mod ssh;
 mod support;

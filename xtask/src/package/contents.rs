@@ -188,7 +188,7 @@ const INSTALLER: &[Entry] = &[
     config("installer/installer.example.toml", "/etc/zone-installer/installer.toml", 0o644),
     dir("/etc/zone-installer/trusted-keys"),
     config("packaging/installer/sudoers", "/etc/sudoers.d/zone-installer", 0o440),
-    config("packaging/installer/sshd.conf", "/etc/ssh/sshd_config.d/zone-installer.conf", 0o644),
+    config("packaging/installer/sshd.conf", "/etc/ssh/sshd_config.d/00-zone-installer.conf", 0o644),
     repo("packaging/installer/sysusers.conf", "/usr/lib/sysusers.d/zone-installer.conf"),
     repo("packaging/installer/tmpfiles.conf", "/usr/lib/tmpfiles.d/zone-installer.conf"),
     made("completions/bash/zone-installer.bash", "/usr/share/bash-completion/completions/zone-installer"),

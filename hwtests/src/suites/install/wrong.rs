@@ -162,6 +162,20 @@ fn not_ready(scene: &mut Scene<'_>) -> Result<()> {
             refused(scene, &what, &output, &[&port.to_string()], &before)
         })?;
     }
+    let what = "sshd would serve files past the menu";
+    scene.step(what, |scene| {
+        // The sshd that runs goes on by what it read when it started.
+        let file = "/etc/ssh/sshd_config.d/00-admins.conf";
+        scene.host("proxy")?.put(file, b"Match User zone-admin\n    ForceCommand internal-sftp\n", 0o644)?;
+        let before = Snapshot::of(scene, "proxy")?;
+        let output = admin.verb(scene, INSTALL, b"")?;
+        refused(scene, what, &output, &["forcecommand is internal-sftp"], &before)?;
+        scene.must("proxy", &Cmd::sh(format!("rm {file}")))?;
+        let verdicts = admin.verb(scene, "preflight", b"")?;
+        let line = verdicts.stdout.lines().find(|line| line.starts_with("OK") && line.contains("ssh login"));
+        scene.check("without that, preflight has nothing against sshd", line.is_some(), verdicts.text());
+        Ok(())
+    })?;
     let what = "there is no nft";
     scene.step(what, |scene| {
         scene.must("proxy", &Cmd::sh("mv /usr/sbin/nft /usr/sbin/nft.away"))?;
@@ -242,7 +256,18 @@ fn garbage(scene: &mut Scene<'_>) -> Result<()> {
         }
         Ok(())
     })?;
-    scene.step("other ways in", |scene| other_ways(scene, &admin))?;
+    for subsystem in ["internal-sftp", "/usr/lib/openssh/sftp-server"] {
+        scene.step(&format!("other ways in, with subsystem {subsystem}"), |scene| {
+            let serve = format!(
+                "cp -p /etc/ssh/sshd_config /run/sshd_config && sed -i 's|^Subsystem.*|Subsystem sftp {subsystem}|' \
+                 /etc/ssh/sshd_config && systemctl reload ssh"
+            );
+            scene.must("proxy", &Cmd::sh(serve))?;
+            other_ways(scene, &admin)?;
+            let back = "cp -p /run/sshd_config /etc/ssh/sshd_config && rm /run/sshd_config && systemctl reload ssh";
+            scene.must("proxy", &Cmd::sh(back)).map(drop)
+        })?;
+    }
     before.check(scene, "proxy", "after all that").map(|_| ())
 }
 
@@ -288,6 +313,7 @@ fn other_ways(scene: &mut Scene<'_>, admin: &Admin) -> Result<()> {
             Cmd::new("scp").args(["-O", "-F", &config, "/etc/hostname", "proxy:/tmp/scp"]),
         ),
         ("sftp", Cmd::new("sh").args(["-c", &format!("echo ls / | sftp -b - -F {config} proxy")])),
+        ("a copy to the host", Cmd::new("scp").args(["-F", &config, &config, "proxy:/tmp/scp"])),
         ("a forwarded connection", ssh(&["-W", "127.0.0.1:22"])),
         ("a subsystem", ssh(&["-s"]).arg("sftp")),
     ];
