@@ -10,13 +10,84 @@ use nix::unistd::{Uid, User};
 use crate::report::{Context, Result, headline, say};
 use crate::{children, tools, workspace};
 
-/// Starts sshd with the libraries that came with it. sshd runs itself again for each client and wants its full path.
-const START: &str = r#"#!/bin/sh
+/// A program whose package is unpacked.
+struct Part {
+    package: &'static str,
+    /// Where it is in the package, without the first slash.
+    program: &'static str,
+    /// What is said while it is fetched.
+    headline: &'static str,
+    /// What it is for, after the package's name.
+    purpose: &'static str,
+}
+
+const SSHD: Part = Part {
+    package: "openssh-server",
+    program: "usr/sbin/sshd",
+    headline: "The ssh server",
+    purpose: "is what the demo's endpoint offers; only unpacked, as installing it would start it",
+};
+const HAPROXY: Part = Part {
+    package: "haproxy",
+    program: "usr/sbin/haproxy",
+    headline: "HAProxy",
+    purpose: "is what the relay's figures are compared with; only unpacked, as installing it would start it",
+};
+
+impl Part {
+    /// What starts the program with the libraries that came with it. sshd runs itself again for each client and wants
+    /// its full path.
+    fn start_script(&self) -> String {
+        format!(
+            r#"#!/bin/sh
 here=$(cd "$(dirname "$0")" && pwd)
-LD_LIBRARY_PATH=$(find "$here" -name '*.so.*' -exec dirname {} + | sort -u | tr '\n' ':')$LD_LIBRARY_PATH
+LD_LIBRARY_PATH=$(find "$here" -name '*.so.*' -exec dirname {{}} + | sort -u | tr '\n' ':')$LD_LIBRARY_PATH
 export LD_LIBRARY_PATH
-exec "$here/usr/sbin/sshd" "$@"
-"#;
+exec "$here/{}" "$@"
+"#,
+            self.program
+        )
+    }
+
+    /// The name of that script.
+    fn start_name(&self) -> String {
+        format!("start-{}", self.program.rsplit('/').next().unwrap_or(self.program))
+    }
+
+    /// The directory of the unpacked package, which is fetched once.
+    fn unpacked(&self) -> Result<PathBuf> {
+        let Self { package, headline: title, purpose, .. } = self;
+        let place = dir().join(package);
+        if place.join(self.start_name()).is_file() {
+            return Ok(place);
+        }
+        headline(title);
+        say(&format!("   {package}   {purpose}"));
+        let draft = dir().join(format!("{package}.draft"));
+        let _ = fs::remove_dir_all(&draft);
+        fs::create_dir_all(&draft).or_fail(|| format!("can't make {}", draft.display()))?;
+        if Uid::effective().is_root() {
+            tools::update_lists()?;
+        }
+        let mut libraries = fetch(package, &draft)?;
+        while let missing @ [_, ..] = missing_libraries(&draft, self.program)?.as_slice() {
+            let Some(library) = libraries.pop() else {
+                let missing = missing.join(", ");
+                return Err(
+                    format!("{package} lacks {missing}, and no package it depends on brings it").into()
+                );
+            };
+            libraries.extend(fetch(&library, &draft)?);
+        }
+        let start = draft.join(self.start_name());
+        fs::write(&start, self.start_script()).or_fail(|| format!("can't write {}", start.display()))?;
+        fs::set_permissions(&start, fs::Permissions::from_mode(0o755))
+            .or_fail(|| format!("can't make {} executable", start.display()))?;
+        let _ = fs::remove_dir_all(&place);
+        fs::rename(&draft, &place).or_fail(|| format!("can't move {} into place", draft.display()))?;
+        Ok(place)
+    }
+}
 
 /// Where unpacked packages are.
 pub(crate) fn dir() -> PathBuf {
@@ -25,36 +96,12 @@ pub(crate) fn dir() -> PathBuf {
 
 /// The directory of the unpacked ssh server, which `start-sshd` in it starts; fetched once.
 pub(crate) fn openssh_server() -> Result<PathBuf> {
-    let place = dir().join("openssh-server");
-    if place.join("start-sshd").is_file() {
-        return Ok(place);
-    }
-    headline("The ssh server");
-    say(
-        "   openssh-server   is what the demo's endpoint offers; only unpacked, as installing it would start it",
-    );
-    let draft = dir().join("openssh-server.draft");
-    let _ = fs::remove_dir_all(&draft);
-    fs::create_dir_all(&draft).or_fail(|| format!("can't make {}", draft.display()))?;
-    if Uid::effective().is_root() {
-        tools::update_lists()?;
-    }
-    let mut libraries = fetch("openssh-server", &draft)?;
-    while let missing @ [_, ..] = missing_libraries(&draft)?.as_slice() {
-        let Some(package) = libraries.pop() else {
-            return Err(
-                format!("sshd lacks {}, and no package it depends on brings it", missing.join(", ")).into()
-            );
-        };
-        libraries.extend(fetch(&package, &draft)?);
-    }
-    let start = draft.join("start-sshd");
-    fs::write(&start, START).or_fail(|| format!("can't write {}", start.display()))?;
-    fs::set_permissions(&start, fs::Permissions::from_mode(0o755))
-        .or_fail(|| format!("can't make {} executable", start.display()))?;
-    let _ = fs::remove_dir_all(&place);
-    fs::rename(&draft, &place).or_fail(|| format!("can't move {} into place", draft.display()))?;
-    Ok(place)
+    SSHD.unpacked()
+}
+
+/// The directory of the unpacked HAProxy, which `start-haproxy` in it starts; fetched once.
+pub(crate) fn haproxy() -> Result<PathBuf> {
+    HAPROXY.unpacked()
 }
 
 /// Downloads a package, unpacks it, and returns the libraries it depends on that are not installed.
@@ -107,13 +154,13 @@ fn is_installed(package: &str) -> bool {
         .is_ok_and(|status| status.lines().any(|line| line == "installed"))
 }
 
-/// The libraries that the unpacked sshd asks for in vain.
-fn missing_libraries(root: &Path) -> Result<Vec<String>> {
+/// The libraries that the unpacked program asks for in vain.
+fn missing_libraries(root: &Path, program: &str) -> Result<Vec<String>> {
     let shared =
         children::output(Command::new("find").arg(root).args(["-name", "*.so.*", "-printf", "%h\n"]))?;
     let found = children::output(
         Command::new("ldd")
-            .arg(root.join("usr/sbin/sshd"))
+            .arg(root.join(program))
             .env("LD_LIBRARY_PATH", shared.lines().collect::<Vec<_>>().join(":")),
     )?;
     let missing = found.lines().filter(|line| line.contains("not found"));

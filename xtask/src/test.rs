@@ -23,6 +23,7 @@ pub(crate) fn run(filter: Option<&str>, strict: bool) -> Result<ExitCode> {
         tools::ensure(tools::LAB)?;
     }
     parts::openssh_server()?;
+    parts::haproxy()?;
     children::adopt_orphans()?;
     let mut run = Run::new()?;
     match filter {
