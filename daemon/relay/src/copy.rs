@@ -22,8 +22,8 @@ use crate::metrics::Metrics;
 /// Bytes that one read takes, and so the most that one direction of a session can own.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 
-/// How many chunks one poll moves in one direction before others get their turn.
-const CHUNKS_PER_POLL: usize = 16;
+/// Bytes that a session moves in one direction in a turn, before others have theirs.
+pub const TURN_BYTES: usize = 64 * 1024;
 
 /// For what was written before a reset to be acknowledged.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -225,7 +225,8 @@ impl Direction {
         writer: &mut Connection,
         metrics: &Metrics,
     ) -> Poll<Result<(), Cut>> {
-        for _ in 0..CHUNKS_PER_POLL {
+        let begin = self.moved;
+        while self.moved - begin < TURN_BYTES as u64 {
             ready!(self.poll_kept(cx, writer, metrics))?;
             match self.stage {
                 Stage::Moving => match self.poll_chunk(cx, reader, writer, metrics)? {
@@ -344,6 +345,9 @@ fn reset(leg: &Connection) {
 fn signed(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod turns;
 
 #[cfg(test)]
 mod tests {

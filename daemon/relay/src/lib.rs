@@ -44,7 +44,10 @@ mod refusal;
 mod rendezvous;
 mod routes;
 mod rules;
+pub mod runtime;
 mod serving;
 mod session;
 mod switchboard;
 mod wanted;
+
+pub use copy::TURN_BYTES;

@@ -49,7 +49,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let log = zone_relay::log::start()?;
     raise_descriptor_limit();
     let channel = std::io::stdin().as_fd().try_clone_to_owned()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    let runtime = zone_relay::runtime::build(workers)?;
     wait_for_workers(&runtime);
     // It is set up at its first use, and looks for a file then.
     let mut random = [0; 1];

@@ -56,6 +56,17 @@ impl Inside {
         Endpoint::new(label(id), &[proxy], self.certified(id))
     }
 
+    /// A client and the server that it expects, an endpoint of the zone: TLS as on the proxy's ports, without the proxy.
+    pub(super) fn pair(&self) -> (Arc<ClientConfig>, String, String) {
+        let (versions, id) = (Versions::Tls12, label("server"));
+        let issued = self.directory.issue(Role::Endpoint, &id, None).expect("a certificate");
+        let anchor = self.directory.anchor(Role::Endpoint).expect("an anchor");
+        let zone = self.directory.name().clone();
+        let server = Expectation::new(zone, Role::Endpoint, Some(id), &[anchor], versions);
+        let client = client(server.expect("an anchor"), None, versions).expect("a client");
+        (client, issued.certificate.clone(), issued.key.to_string())
+    }
+
     fn certified(&self, id: &str) -> Arc<ClientConfig> {
         let versions = Versions::Tls12;
         let issued = self.directory.issue(Role::Endpoint, &label(id), None).expect("a certificate");
