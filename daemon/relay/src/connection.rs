@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 pub(crate) type Connection = Box<TlsStream<TcpStream>>;
 
 /// Bytes of ciphertext that rustls may hold for one connection while the socket does not take them.
-pub(crate) const MAX_TLS_BUFFER_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_TLS_BUFFER_BYTES: usize = 32 * 1024;
 
 /// For a `close_notify` to be taken by a peer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,27 +3,27 @@
 //! Each direction ends by itself: a `close_notify` of one side becomes a `close_notify` and FIN towards the
 //! other, while the opposite direction goes on. A connection that ends without `close_notify` was truncated;
 //! what came before is delivered, then both sides are reset. A session owns no buffer while its peers keep up:
-//! bytes are read into the worker's stack and written from there, and only what the other side does not take
-//! at once is kept, at most [`CHUNK_BYTES`] bytes for each direction.
+//! bytes are read into the worker's `records::Scratch` and written from there. What the other side does not take at
+//! once waits with its connection, encrypted as far as that may hold it, and nothing more is read until it is gone.
+
+mod records;
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use self::records::{READ_BYTES, Scratch};
 use crate::connection::Connection;
 use crate::metrics::Metrics;
 
-/// Bytes that one read takes, and so the most that one direction of a session can own.
-pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
-
-/// Bytes that a session moves in one direction in a turn, before others have theirs.
+/// Bytes that a session reads in one direction in a turn, before others have theirs.
 pub const TURN_BYTES: usize = 64 * 1024;
+const READS_IN_A_TURN: usize = TURN_BYTES / READ_BYTES;
 
 /// For what was written before a reset to be acknowledged.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -193,8 +193,9 @@ struct Direction {
     /// What the writer did not take at once, from `start` on.
     kept: Box<[u8]>,
     start: usize,
+    /// Of what was written, the bytes that wait with the connection; the socket may have taken some of them.
+    unsent: usize,
     stage: Stage,
-    unflushed: bool,
     moved: u64,
     /// The error of the read or write that cut this direction; `None` where its end came in order.
     cause: Option<ErrorKind>,
@@ -207,8 +208,8 @@ impl Direction {
             moved: early.len() as u64,
             kept: early.into_boxed_slice(),
             start: 0,
+            unsent: 0,
             stage: Stage::Moving,
-            unflushed: false,
             cause: None,
         }
     }
@@ -225,26 +226,17 @@ impl Direction {
         writer: &mut Connection,
         metrics: &Metrics,
     ) -> Poll<Result<(), Cut>> {
-        let begin = self.moved;
-        while self.moved - begin < TURN_BYTES as u64 {
-            ready!(self.poll_kept(cx, writer, metrics))?;
+        for _ in 0..READS_IN_A_TURN {
+            ready!(self.poll_kept(cx, writer))?;
+            ready!(self.poll_unsent(cx, writer, metrics))?;
             match self.stage {
-                Stage::Moving => match self.poll_chunk(cx, reader, writer, metrics)? {
-                    Poll::Ready(()) => {}
-                    Poll::Pending => {
-                        let _ = self.poll_flush(cx, writer)?;
-                        return Poll::Pending;
-                    }
-                },
+                Stage::Moving => ready!(self.poll_chunk(cx, reader, writer, metrics))?,
                 Stage::Ending => {
                     ready!(Pin::new(&mut *writer).poll_shutdown(cx))
                         .map_err(|error| self.cut(&error, Cut::Writer))?;
                     self.stage = Stage::Ended;
                 }
-                Stage::Cut => {
-                    ready!(self.poll_flush(cx, writer)?);
-                    return Poll::Ready(Err(Cut::Reader));
-                }
+                Stage::Cut => return Poll::Ready(Err(Cut::Reader)),
                 Stage::Ended => return Poll::Ready(Ok(())),
             }
         }
@@ -253,18 +245,12 @@ impl Direction {
     }
 
     /// Writes what is kept until nothing is.
-    fn poll_kept(
-        &mut self,
-        cx: &mut Context<'_>,
-        writer: &mut Connection,
-        metrics: &Metrics,
-    ) -> Poll<Result<(), Cut>> {
+    fn poll_kept(&mut self, cx: &mut Context<'_>, writer: &mut Connection) -> Poll<Result<(), Cut>> {
         while self.start < self.kept.len() {
             let n = ready!(Pin::new(&mut *writer).poll_write(cx, &self.kept[self.start..]))
                 .map_err(|error| self.cut(&error, Cut::Writer))?;
             self.start += n;
-            self.unflushed = true;
-            metrics.buffered.dec_by(signed(n));
+            self.unsent += n;
         }
         if !self.kept.is_empty() {
             self.kept = Box::default();
@@ -273,65 +259,84 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, onto the stack, and writes from there.
+    /// Waits until the socket has taken what was written. Nothing is read before, so that what the session holds does not
+    /// grow.
+    fn poll_unsent(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut Connection,
+        metrics: &Metrics,
+    ) -> Poll<Result<(), Cut>> {
+        if self.unsent > 0 {
+            ready!(Pin::new(writer).poll_flush(cx)).map_err(|error| self.cut(&error, Cut::Writer))?;
+            metrics.buffered.dec_by(signed(self.unsent));
+            self.unsent = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once, into the worker's scratch, and writes from there.
     fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut Connection,
         writer: &mut Connection,
         metrics: &Metrics,
-    ) -> Result<Poll<()>, Cut> {
-        let mut space = [MaybeUninit::<u8>::uninit(); CHUNK_BYTES];
-        let mut chunk = ReadBuf::uninit(&mut space);
-        match Pin::new(&mut *reader).poll_read(cx, &mut chunk) {
-            Poll::Pending => return Ok(Poll::Pending),
-            Poll::Ready(Err(error)) => {
-                self.cause = Some(error.kind());
-                self.stage = Stage::Cut;
-                return Ok(Poll::Ready(()));
+    ) -> Poll<Result<(), Cut>> {
+        Scratch::with(|scratch| {
+            let chunk = ready!(scratch.poll_read(cx, reader));
+            self.moved += chunk.bytes as u64;
+            let result = self.write(cx, writer, scratch.payload(&chunk), metrics);
+            match chunk.end {
+                None => {}
+                Some(Ok(())) => self.stage = Stage::Ending,
+                Some(Err(error)) => {
+                    self.cause = Some(error.kind());
+                    self.stage = Stage::Cut;
+                }
             }
-            Poll::Ready(Ok(())) if chunk.filled().is_empty() => {
-                self.stage = Stage::Ending;
-                return Ok(Poll::Ready(()));
-            }
-            Poll::Ready(Ok(())) => {}
-        }
-        let mut rest = chunk.filled();
-        self.moved += rest.len() as u64;
+            Poll::Ready(result)
+        })
+    }
+
+    /// Writes a chunk. What the socket does not take of it waits encrypted, as far as the connection may hold it, and the
+    /// rest is kept here: that rest and the record that is not complete yet are one record together at most.
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut Connection,
+        chunk: &[u8],
+        metrics: &Metrics,
+    ) -> Result<(), Cut> {
+        let mut rest = chunk;
         while !rest.is_empty() {
             match Pin::new(&mut *writer).poll_write(cx, rest) {
-                Poll::Ready(Ok(n)) => {
-                    rest = &rest[n..];
-                    self.unflushed = true;
-                }
+                Poll::Ready(Ok(n)) => rest = &rest[n..],
                 Poll::Ready(Err(error)) => return Err(self.cut(&error, Cut::Writer)),
                 Poll::Pending => {
-                    metrics.buffered.inc_by(signed(rest.len()));
                     self.kept = rest.into();
                     self.start = 0;
                     break;
                 }
             }
         }
-        Ok(Poll::Ready(()))
+        if writer.get_ref().1.wants_write() {
+            self.unsent = chunk.len() - rest.len();
+        }
+        metrics.buffered.inc_by(signed(self.held()));
+        Ok(())
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, writer: &mut Connection) -> Result<Poll<()>, Cut> {
-        if self.unflushed {
-            match Pin::new(writer).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => return Err(self.cut(&error, Cut::Writer)),
-                Poll::Pending => return Ok(Poll::Pending),
-            }
-        }
-        Ok(Poll::Ready(()))
+    /// Bytes of payload that the writer has not taken yet.
+    fn held(&self) -> usize {
+        self.unsent + self.kept.len() - self.start
     }
 }
 
 impl Drop for BidirectionalCopy<'_> {
     fn drop(&mut self) {
         for direction in [&self.outward, &self.inward] {
-            self.metrics.buffered.dec_by(signed(direction.kept.len() - direction.start));
+            self.metrics.buffered.dec_by(signed(direction.held()));
         }
     }
 }
