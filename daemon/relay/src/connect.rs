@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt;
-use tracing::{Instrument, Span};
 use uuid::Uuid;
 use zone_accept::within_budget;
 use zone_pairing::CallError;
@@ -31,8 +30,6 @@ pub(crate) struct Connected {
     pub(crate) early: Vec<u8>,
     /// To be one of all sessions.
     pub(crate) permit: SharedPermit,
-    /// Whose facts stand in each line that the session logs.
-    pub(crate) span: Span,
 }
 
 /// Gets a park for a CONNECT. What the caller sends meanwhile is kept, up to a limit, and flows only after the
@@ -65,22 +62,25 @@ pub(crate) async fn connect(
             Refusal::new(Reason::Limit, "waiting", format!("{limit} CONNECTs wait already (limits.{key})"))
         })?;
     let request = Arc::new(Request { target, session: Uuid::now_v7(), caller });
-    let span = span(&request);
-    let leg = wait(context, admitted, &request, &mut early).instrument(span.clone()).await?;
+    let leg = wait(context, admitted, &request, &mut early).await?;
     drop(waiting);
-    Ok(Connected { request, leg, early, permit, span })
+    Ok(Connected { request, leg, early, permit })
 }
 
-/// Its facts stand in each line that is logged within it, audit lines too: so it has their target, which the log
-/// takes in at every level.
-fn span(request: &Request) -> Span {
-    tracing::info_span!(
+/// Logs lines in which the facts of a session stand, audit lines too: so its span has their target, which the log takes in
+/// at every level.
+///
+/// There is no span beyond the line. Of each that there is at a time, tracing keeps memory for good, in between that of all
+/// else.
+pub(crate) fn log_of_session(request: &Request, log: impl FnOnce()) {
+    let span = tracing::info_span!(
         target: "audit",
         "session",
         session = %request.session,
         target = %request.target,
         caller = %request.caller
-    )
+    );
+    span.in_scope(log);
 }
 
 /// Waits for the endpoint's answer, or for the caller to leave.
@@ -103,11 +103,11 @@ async fn wait(
             _ = admitted.registered.termination.terminated() => return Err(RequestError::ConnectionEnded),
             read = admitted.stream.read(&mut space[..room]), if room > 0 => match read {
                 Ok(0) | Err(_) => {
-                    within_budget!(
+                    log_of_session(request, || within_budget!(
                         context.log_budget,
                         "caller_left",
                         info!("the caller left before the session began")
-                    );
+                    ));
                     return Err(RequestError::ConnectionEnded);
                 }
                 Ok(n) => early.extend_from_slice(&space[..n]),

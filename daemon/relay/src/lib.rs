@@ -33,6 +33,7 @@ mod limiters;
 mod lock;
 pub mod log;
 mod mailbox;
+mod memory;
 mod metrics;
 mod milestone;
 mod notes;

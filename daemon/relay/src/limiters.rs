@@ -95,6 +95,12 @@ impl Limiters {
         of_port.enter(address, limit, now).ok_or(reached)
     }
 
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        // Each permit holds the limiter that gave it.
+        Arc::strong_count(&self.connections) - 1
+    }
+
     /// For a connection from this address, which shares its limit with its neighbours (see [`source_of`]).
     pub(crate) fn source(
         &self,

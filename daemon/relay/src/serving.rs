@@ -18,6 +18,7 @@ use crate::accept_loop::accept_loop;
 use crate::context::Context;
 use crate::expiry;
 use crate::lifeline::Lifeline;
+use crate::memory;
 use crate::rendezvous::Rendezvous;
 use crate::rules::{Port, Rules};
 use zone_watchdog::Watchdog;
@@ -129,6 +130,7 @@ impl Serving {
         let (switchboard, heartbeat) =
             (Arc::clone(&self.context.switchboard), watchdog.register("switchboard"));
         tasks.spawn(async move { switchboard.run(heartbeat).await });
+        tasks.spawn(memory::run(Arc::clone(&self.context), watchdog.register("freed memory")));
         tasks.spawn(expiry::run(Arc::clone(&self.context), watchdog.register("certificate ends")));
         Ok(())
     }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::Instrument;
 use zone_channel::OpenSession;
 use zone_pairing::{Event, ParkId};
 use zone_protocol::fields;
 use zone_protocol::head::write_response;
 
 use crate::admission::AdmittedConnection;
-use crate::connect::Connected;
+use crate::connect::{Connected, log_of_session};
 use crate::connection::{Connection, write_in_time};
 use crate::connections::TerminationReason;
 use crate::context::Context;
@@ -24,8 +23,7 @@ const ABORTED: &str = "aborted";
 
 /// Carries a session to its end, in a task of its own.
 pub(crate) fn spawn(context: Arc<Context>, caller: AdmittedConnection, connected: Connected) {
-    let span = connected.span.clone();
-    drop(tokio::spawn(run(context, caller, connected).instrument(span)));
+    drop(tokio::spawn(run(context, caller, connected)));
 }
 
 /// Tells the caller that it is connected, and carries the session to its end.
@@ -41,20 +39,23 @@ async fn run(context: Arc<Context>, mut caller: AdmittedConnection, connected: C
         target: request.target.to_string(),
         caller: request.caller.to_string(),
     });
-    tracing::info!(
-        target: "audit",
-        caller_address = %caller.peer,
-        endpoint_address = %leg.address,
-        end_to_end = leg.end_to_end.as_deref().unwrap_or("unsaid"),
-        "session begins"
-    );
+    log_of_session(&request, || {
+        tracing::info!(
+            target: "audit",
+            caller_address = %caller.peer,
+            endpoint_address = %leg.address,
+            end_to_end = leg.end_to_end.as_deref().unwrap_or("unsaid"),
+            "session begins"
+        );
+    });
     // Whoever waits until nobody is connected finds all ends logged: the entries among the connections, and the
     // permits, outlive the session.
     let EndpointLeg { stream, early: answered, registered, mailbox, permits: _permits, .. } = *leg;
     let idle = context.rules().timeouts.session_idle;
     let copy = BidirectionalCopy::new(caller.stream, early, stream, answered, idle, &context.metrics);
     let entry = Some(entry);
-    let mut session = Session { context: &context, began: Instant::now(), copy, reason: ABORTED, entry };
+    let began = Instant::now();
+    let mut session = Session { context: &context, request, began, copy, reason: ABORTED, entry };
     zone_watchdog::fault::reached("session");
     let ended = tokio::select! {
         biased;
@@ -105,6 +106,7 @@ impl Drop for SessionEnd<'_> {
 /// A session that has begun. Dropped, it has ended, and says so exactly once, in the metrics and in the log.
 struct Session<'a> {
     context: &'a Context,
+    request: Arc<Request>,
     began: Instant,
     copy: BidirectionalCopy<'a>,
     /// Why it has ended; to be set before.
@@ -119,15 +121,17 @@ impl Drop for Session<'_> {
         self.entry = None;
         let (moved, cause) = (self.copy.moved(), self.copy.cause());
         self.context.metrics.session_ended(self.reason, moved.from_caller, moved.from_endpoint);
-        tracing::info!(
-            target: "audit",
-            reason = self.reason,
-            cause,
-            seconds = self.began.elapsed().as_secs_f64(),
-            from_caller = moved.from_caller,
-            from_endpoint = moved.from_endpoint,
-            "session ended"
-        );
+        log_of_session(&self.request, || {
+            tracing::info!(
+                target: "audit",
+                reason = self.reason,
+                cause,
+                seconds = self.began.elapsed().as_secs_f64(),
+                from_caller = moved.from_caller,
+                from_endpoint = moved.from_endpoint,
+                "session ended"
+            );
+        });
     }
 }
 

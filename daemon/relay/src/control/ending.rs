@@ -95,13 +95,13 @@ async fn a_panic_of_a_task_that_stands_for_the_process_ends_it_with_and_without_
     }
 }
 
-/// They are waited for together, so it is enough that each is among them: the accept loops, the switchboard and the ends of
-/// certificates.
+/// They are waited for together, so it is enough that each is among them: the accept loops, the switchboard, the ends of
+/// certificates, and freed memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_ends_with_each_of_its_loops() {
     let directory = tempfile::tempdir().unwrap();
     let mut relay = serving(&directory);
-    assert_eq!(relay.tasks.len(), ACCEPT_LOOPS + 2);
+    assert_eq!(relay.tasks.len(), ACCEPT_LOOPS + 3);
     assert_eq!(relay.watchdog.check(TEST_TIMEOUT).await, Ok(()), "and each answers the watchdog");
     relay.tasks.abort_all();
     let error = end(relay, true).await;

@@ -1,5 +1,5 @@
-//! Load: sessions through all that an admin does, thousands of endpoints, readers that stall, directions that end by themselves, a revocation.
-//! Load: thousands of endpoints, readers that stall, directions that end by themselves, keystrokes beside copies, a revocation.
+//! Load: sessions through all that an admin does, floods of hostile connections, thousands of endpoints, readers that stall,
+//! directions that end by themselves, keystrokes beside copies, a revocation.
 //!
 //! Memory is that of the relay as the kernel counts it, and means something with a release build only.
 
@@ -12,4 +12,5 @@ mod memory;
 mod peers;
 mod revocation;
 mod stalled;
+mod storm;
 mod thousands;
