@@ -6,6 +6,7 @@
 mod access;
 mod answer;
 mod connection_limit;
+mod log_budget;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -26,6 +27,7 @@ use crate::config;
 use crate::host::Host;
 use access::{Accounts, Peer};
 use connection_limit::ConnectionLimit;
+use log_budget::LogBudget;
 
 /// The time for a request to arrive, and for an answer to be taken.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,6 +64,8 @@ struct Broker {
     busy_since: Mutex<Option<Instant>>,
     /// The connections that are open.
     connections: Arc<ConnectionLimit>,
+    /// For lines about those who may ask for nothing, and about what is no request.
+    log: LogBudget,
 }
 
 /// Serves until nobody has asked for `broker.idle` seconds. The socket comes from systemd (`LISTEN_FDS`, sd_listen_fds(3));
@@ -83,6 +87,7 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
         work: Mutex::new(()),
         busy_since: Mutex::new(None),
         connections: Arc::default(),
+        log: LogBudget::new(Instant::now()),
     });
     let manager = ServiceManager::from_environment().unwrap_or_else(|error| {
         tracing::warn!("systemd can't be notified, NOTIFY_SOCKET is of no use: {error}");
@@ -163,14 +168,17 @@ fn admit(broker: &Arc<Broker>, stream: UnixStream, max: usize) {
     let Some(permit) = broker.connections.admit(peer, &accounts(), max) else {
         let why = format!("the broker already serves {max} connections of yours (broker.connections)");
         let _ = stream.set_nonblocking(true);
-        send(&stream, &Answer::Refused { why, help: "try again in a moment".to_owned() });
+        // Whoever has no more connections may as well not read why.
+        let _ = send(&stream, &Answer::Refused { why, help: "try again in a moment".to_owned() });
         return;
     };
     let broker = Arc::clone(broker);
     let serve = move || {
         let _permit = permit;
-        if let Err(error) = serve_connection(&broker, peer, &stream) {
-            tracing::warn!("a connection broke off: {error}");
+        if let Err(error) = serve_connection(&broker, peer, &stream)
+            && let Some(held_back) = broker.log.allows(Instant::now())
+        {
+            tracing::warn!(uid = peer.uid, held_back, "a connection broke off: {error}");
         }
     };
     if let Err(error) = thread::Builder::new().name("connection".to_owned()).spawn(serve) {
@@ -219,23 +227,24 @@ fn serve_connection(broker: &Broker, peer: Peer, stream: &UnixStream) -> io::Res
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
     let refused = |why: &str, help: &str| {
-        tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), "no request");
+        if let Some(held_back) = broker.log.allows(Instant::now()) {
+            tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), held_back, "no request");
+        }
         Answer::Refused { why: why.to_owned(), help: help.to_owned() }
     };
     let Some(received) = receive(stream)? else {
         let why = "no request came in time";
-        send(stream, &refused(why, "send one line of JSON within 5 s of connecting"));
-        return Ok(());
+        return send(stream, &refused(why, "send one line of JSON within 5 s of connecting"));
     };
     match parse_request(&received) {
-        Ok(request) => send(stream, &broker.perform(peer, stream, &request)),
+        Ok(request) => send(stream, &broker.perform(peer, stream, &request))?,
         Err(error) => {
             let help = match error {
                 RequestError::NotARequest => "send one line of JSON, as crate zone-firewall-protocol has it",
                 RequestError::TooLong => "name fewer networks",
                 RequestError::Empty => "send one line of JSON",
             };
-            send(stream, &refused(&error.to_string(), help));
+            send(stream, &refused(&error.to_string(), help))?;
             if error == RequestError::TooLong {
                 return drain(stream);
             }
@@ -297,11 +306,8 @@ fn drain(mut stream: &UnixStream) -> io::Result<()> {
     }
 }
 
-fn send(mut stream: &UnixStream, answer: &Answer) {
-    let line = fitting(answer);
-    if let Err(error) = stream.write_all(line.as_bytes()) {
-        tracing::warn!("an answer was not taken: {error}");
-    }
+fn send(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
+    stream.write_all(fitting(answer).as_bytes())
 }
 
 /// An answer as one line that is not longer than promised: lists are cut, and say so.
@@ -348,11 +354,13 @@ impl Broker {
         if has_left(stream) {
             // Whoever gave it up may have asked for something newer since, which this would undo.
             let why = "whoever asked has left before it was carried out";
-            tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), "a request was dropped");
+            if let Some(held_back) = self.log.allows(Instant::now()) {
+                tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), held_back, "a request was dropped");
+            }
             return Answer::Refused { why: why.to_owned(), help: "ask again".to_owned() };
         }
         let _busy = Busy::with(self);
-        answer::answer(&self.host, peer, &accounts, request)
+        answer::answer(&self.host, (peer, &accounts), request, &self.log)
     }
 
     fn set_busy_since(&self, since: Option<Instant>) {
@@ -377,6 +385,7 @@ mod tests {
             work: Mutex::new(()),
             busy_since: Mutex::new(None),
             connections: Arc::default(),
+            log: LogBudget::new(Instant::now()),
         });
         let peer = Peer { uid: 0, gid: 0, pid: 1 };
         let permit = broker.connections.admit(peer, &Accounts::default(), 1).expect("there is room");

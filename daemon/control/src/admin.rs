@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
@@ -103,8 +103,11 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, listener: UnixListener, mut heartb
         spawn_local(async move {
             // Beyond the limit nobody waits: the connection is closed unanswered.
             let Ok(_permit) = permits.try_acquire() else { return };
-            if let Err(error) = exchange(&daemon, stream).await {
-                tracing::warn!(%error, "a connection to the admin socket failed");
+            if let Err(error) = exchange(&daemon, stream).await
+                && let Some(held_back) = daemon.log_budget.allows("admin", Instant::now())
+            {
+                let times = held_back + 1;
+                tracing::warn!(%error, times, "a connection to the admin socket failed");
             }
         });
     }

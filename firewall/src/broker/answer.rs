@@ -1,14 +1,23 @@
 //! One request: who may ask, what is granted, what is done, and the line that tells of it.
 
+use std::time::Instant;
+
 use zone_firewall_protocol::{Answer, PortRule, Request};
 
 use super::access::{Access, Accounts, CONTROL_USER, Peer, READER, RELAY_USER};
+use super::log_budget::LogBudget;
 use crate::desired::{Desired, Refusal, within_ceiling};
 use crate::host::{self, Host, HostError};
 use crate::listening;
 
-/// Answers a request, and writes its line of the audit.
-pub(super) fn answer(host: &Host, peer: Peer, accounts: &Accounts, request: &Request) -> Answer {
+/// Answers a request, and writes its line of the audit: one for each request of those who may ask, and as many as `log` allows
+/// for all others.
+pub(super) fn answer(
+    host: &Host,
+    (peer, accounts): (Peer, &Accounts),
+    request: &Request,
+    log: &LogBudget,
+) -> Answer {
     let actor = accounts.name(peer.uid);
     let access = match request {
         Request::SetRelayPorts(_) => Access::Write,
@@ -16,7 +25,9 @@ pub(super) fn answer(host: &Host, peer: Peer, accounts: &Accounts, request: &Req
     };
     if !accounts.may(peer, access) {
         let answer = forbidden(&actor, access);
-        audit(peer, &actor, request, "", &answer);
+        if let Some(held_back) = log.allows(Instant::now()) {
+            audit(peer, &actor, request, "", &answer, held_back);
+        }
         return answer;
     }
     let before = match request {
@@ -37,7 +48,7 @@ pub(super) fn answer(host: &Host, peer: Peer, accounts: &Accounts, request: &Req
             .map_err(Failure::from),
     };
     let answer = done.unwrap_or_else(Failure::answer);
-    audit(peer, &actor, request, &before, &answer);
+    audit(peer, &actor, request, &before, &answer, 0);
     answer
 }
 
@@ -120,9 +131,9 @@ fn forbidden(actor: &str, access: Access) -> Answer {
     }
 }
 
-/// One line for each request, at any log level. All values come from the kernel or from parsed types, so that nobody
+/// One line, at any log level, for this request and for those before it whose lines were held back. All values come from the kernel or from parsed types, so that nobody
 /// can forge a line.
-fn audit(peer: Peer, actor: &str, request: &Request, before: &str, answer: &Answer) {
+fn audit(peer: Peer, actor: &str, request: &Request, before: &str, answer: &Answer, held_back: u64) {
     let (verb, asked) = match request {
         Request::SetRelayPorts(ports) => ("set-relay-ports", described(ports)),
         Request::Plan => ("plan", String::new()),
@@ -136,7 +147,7 @@ fn audit(peer: Peer, actor: &str, request: &Request, before: &str, answer: &Answ
         Answer::Refused { why, .. } => format!("refused: {why}"),
     };
     let line: String = outcome.chars().filter(|c| !c.is_control()).collect();
-    tracing::info!(target: "audit", actor, uid = peer.uid, pid = peer.pid, verb, before, asked, outcome = line, "request");
+    tracing::info!(target: "audit", actor, uid = peer.uid, pid = peer.pid, verb, before, asked, outcome = line, held_back, "request");
 }
 
 /// Ports in one line.

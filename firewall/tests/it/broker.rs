@@ -92,6 +92,21 @@ fn strangers_and_the_relay_are_refused_by_name_and_admins_may_look() {
     );
 }
 
+/// A line of audit for each of them would let anybody on the host fill its log.
+#[test]
+fn a_stranger_who_asks_and_asks_fills_no_log_and_hides_no_request_of_control() {
+    let Some(host) = served("a flood") else { return };
+    let begun = Instant::now();
+    for _ in 0..200 {
+        assert!(refused(&host.send_as(STRANGER, b"\"plan\"\n")).starts_with("stranger may not look"));
+    }
+    assert_eq!(host.ask(&json!([])), json!({"done": []}));
+    until("control's request is logged", || host.broker_log().contains("verb=\"set-relay-ports\""));
+    let lines = host.broker_log().lines().filter(|line| line.contains("actor=\"stranger\"")).count();
+    let allowed = 21 + usize::try_from(begun.elapsed().as_secs()).unwrap();
+    assert!((20..=allowed).contains(&lines), "{lines} lines of 200, {allowed} are allowed");
+}
+
 #[test]
 fn the_ceiling_and_the_listening_check_hold_and_change_nothing() {
     let Some(mut host) = served("the ceiling") else { return };

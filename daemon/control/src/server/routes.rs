@@ -222,8 +222,9 @@ impl Route {
         match self {
             Self::OpenOffer => {
                 let request: OfferRequest = parse(body)?;
+                let purpose = Purpose::Provisioning(request.zone.clone());
+                let offer = daemon.open_offer(purpose, &features(head)).await?;
                 audit_offer(&actor, peer.address, &request);
-                let offer = daemon.open_offer(Purpose::Provisioning(request.zone), &features(head)).await?;
                 Ok(Answer::json(201, &offer))
             }
             Self::Provision(id) => {
