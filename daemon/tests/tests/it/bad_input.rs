@@ -4,6 +4,7 @@
 //! The relay's ports by themselves are tested in `daemon/relay`; here is 17488, the durable state, the clock and
 //! the configuration, and one look at each peer.
 
+mod broken_off;
 mod clock;
 mod config;
 mod disk;
