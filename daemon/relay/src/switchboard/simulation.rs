@@ -22,10 +22,12 @@ const CLOCK: Duration = Duration::from_millis(1);
 const WORDS: &str = "no thanks";
 
 /// Whatever can become of a call, so that nothing is kept for want of a chance to break it.
-const EVERYTHING: [&str; 12] = [
+const EVERYTHING: [&str; 14] = [
     "answer_timeout",
     "draining",
+    "endpoint_away",
     "endpoint_failed",
+    "endpoint_silent",
     "joined",
     "left unanswered",
     "left with its answer unseen",
