@@ -1,10 +1,11 @@
 //! The accept loops: each accepted connection is admitted and handed on, in a task of its own. The loops never wait
 //! for a peer, and survive running out of descriptors.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use zone_accept::{AcceptError, EXHAUSTED_DELAY, within_budget};
 
 use crate::admission::{AdmissionRefusal, Newcomer, NotAdmitted, admit};
@@ -27,7 +28,7 @@ pub(crate) async fn accept_loop(
             biased;
             () = context.lets_in_no_more(port) => return,
             () = heartbeat.answer() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&context, &listener, accepting.as_ref()) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => match Newcomer::new(&context, port, stream, peer) {
@@ -41,8 +42,8 @@ pub(crate) async fn accept_loop(
                 AcceptError::Exhausted => {
                     context.metrics.refused(port, "descriptors");
                     within_budget!(
-                        context.log_budget,
-                        "descriptors",
+                        context.descriptors.log_budget,
+                        port.label(),
                         error!(
                             port = port.label(),
                             "no descriptor left to accept with ({error}): raise LimitNOFILE, or lower limits.connections"
@@ -74,6 +75,18 @@ async fn begin(context: &Arc<Context>, port: Port, heartbeat: &mut Heartbeat) ->
             None
         }
     }
+}
+
+/// Accepts the next connection; a caller only when those that are under way leave descriptors to endpoints.
+async fn accept(
+    context: &Context,
+    listener: &TcpListener,
+    callers: Option<&UnderWay>,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    if let Some(callers) = callers {
+        callers.fewer_than(context.descriptors.callers()).await;
+    }
+    listener.accept().await
 }
 
 /// Admits a connection, then hands it on to a task that is no larger than it needs to be: handshakes are large and

@@ -127,7 +127,12 @@ impl Newcomer {
         // It takes its place among the others when it has authenticated; where there is none, a handshake is of no use.
         limiters.connection(port, &rules.limits).map_err(AdmissionRefusal::ConnectionLimit)?;
         let unauthenticated = limiters
-            .unauthenticated(port, peer.ip(), &rules.limits, now.into_std())
+            .unauthenticated(
+                port,
+                peer.ip(),
+                context.descriptors.unauthenticated(&rules.limits),
+                now.into_std(),
+            )
             .map_err(AdmissionRefusal::UnauthenticatedLimit)?;
         unauthenticated.look_for_first_byte(&stream, now.into_std());
         Ok(Self { stream, peer, unauthenticated, deadline: now + rules.timeouts.handshake })

@@ -32,6 +32,14 @@ impl UnderWay {
     pub(crate) fn another(&self) -> Self {
         self.0.begin()
     }
+
+    /// Waits until there are fewer than this, or this is the only one. Can be cancelled.
+    pub(crate) async fn fewer_than(&self, most: usize) {
+        let Callers(count) = &*self.0;
+        if *count.borrow() >= most {
+            let _ = count.subscribe().wait_for(|count| *count < most.max(2)).await;
+        }
+    }
 }
 
 impl Drop for UnderWay {
@@ -55,13 +63,25 @@ mod tests {
         let caller = accepting.another();
         let mut none = pin!(callers.none_under_way());
         drop(accepting);
-        assert_eq!(futures_poll(none.as_mut()).await, Poll::Pending);
+        assert_eq!(poll_once(none.as_mut()).await, Poll::Pending);
         drop(caller);
         none.await;
     }
 
+    #[tokio::test]
+    async fn one_more_is_waited_with_until_there_are_fewer() {
+        let callers: Arc<Callers> = Arc::default();
+        let accepting = callers.begin();
+        let caller = accepting.another();
+        accepting.fewer_than(3).await;
+        let mut room = pin!(accepting.fewer_than(2));
+        assert_eq!(poll_once(room.as_mut()).await, Poll::Pending);
+        drop(caller);
+        room.await;
+    }
+
     /// Polls a future once.
-    async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
         std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
     }
 }

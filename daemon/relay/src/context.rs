@@ -12,6 +12,7 @@ use zone_pairing::Event;
 
 use crate::callers::Callers;
 use crate::connections::Connections;
+use crate::descriptors::Descriptors;
 use crate::leg::EndpointLeg;
 use crate::limiters::Limiters;
 use crate::metrics::Metrics;
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) handshake_turns: HandshakeTurns,
     /// Limits on connections, sessions and event streams.
     pub(crate) limiters: Limiters,
+    /// How many descriptors there may be.
+    pub(crate) descriptors: Descriptors,
     /// The callers that are under way.
     pub(crate) callers: Arc<Callers>,
     /// This relay lets endpoints in: at once, or when the one whose place it takes has no caller under way any more.
@@ -64,6 +67,7 @@ impl Context {
             log_budget: LogBudget::default(),
             handshake_turns: HandshakeTurns::new(available_parallelism().map_or(1, NonZero::get)),
             limiters: Limiters::default(),
+            descriptors: Descriptors::default(),
             callers: Arc::default(),
             endpoints_let_in: Milestone::default(),
             callers_turned_away: Milestone::default(),

@@ -65,6 +65,8 @@ pub struct RelayProcess {
     pub privileges: ProcessStatus,
     /// Who started it, if that was a service manager.
     pub manager: ServiceManager,
+    /// How many descriptors it may have; `None` where there is no limit, or none that is known.
+    pub descriptors: Option<u64>,
     /// Where its records go: to standard error, and to control once there is a channel.
     pub log: Records,
 }
@@ -80,6 +82,7 @@ pub async fn run(channel: OwnedFd, process: RelayProcess) -> Result<(), RelayErr
         state: RelayState::Fresh,
         started_by,
         build: process.build,
+        descriptors: process.descriptors,
         privileges: process.privileges,
         manager: Arc::clone(&manager),
         watchdog: Watchdog::new(),
@@ -121,6 +124,7 @@ struct Relay {
     /// The user of the control that started this relay.
     started_by: u32,
     build: String,
+    descriptors: Option<u64>,
     privileges: ProcessStatus,
     manager: Arc<ServiceManager>,
     watchdog: Arc<Watchdog>,
@@ -334,6 +338,7 @@ impl Relay {
         if let Some(file) = serving.notes.take() {
             self.log.note_in(file);
         }
+        serving.context.descriptors.limit_to(self.descriptors);
         self.tells_wanted = serving.takes_over;
         self.serving = Some(serving);
         self.state = RelayState::Ready;
@@ -345,6 +350,7 @@ impl Relay {
             return Err(StepError::new("accept", format!("this relay is {:?}, not ready", self.state)));
         };
         serving.accept(&mut self.tasks, &self.watchdog)?;
+        serving.context.descriptors.warn_if_few(&serving.context.rules().limits);
         self.state = RelayState::Serving;
         self.manager.status(&format!("generation {} serves", serving.generation));
         let (generation, listeners) = (serving.generation, serving.infos.len());

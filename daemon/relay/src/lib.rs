@@ -19,6 +19,7 @@ mod connections;
 mod context;
 pub mod control;
 mod copy;
+mod descriptors;
 pub mod end;
 mod event_stream;
 mod expiry;

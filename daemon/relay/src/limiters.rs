@@ -78,19 +78,18 @@ impl Limiters {
         })
     }
 
-    /// For a connection that has not authenticated; another one may have to make room.
+    /// For a connection that has not authenticated, of so many on its port; another one may have to make room.
     pub(crate) fn unauthenticated(
         &self,
         port: Port,
         address: IpAddr,
-        limits: &Limits,
+        limit: usize,
         now: Instant,
     ) -> Result<Unauthenticated, LimitReached> {
         let of_port = match port {
             Port::Endpoint => &self.unauthenticated_endpoints,
             Port::ModuleServer => &self.unauthenticated_module_servers,
         };
-        let limit = limits.unauthenticated_connections;
         let reached = LimitReached { key: "unauthenticated_connections", limit };
         of_port.enter(address, limit, now).ok_or(reached)
     }

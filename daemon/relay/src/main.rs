@@ -47,7 +47,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let workers = available_parallelism().map_or(1, NonZero::get);
     let files = zone_confinement::deny_files();
     let log = zone_relay::log::start()?;
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     let channel = std::io::stdin().as_fd().try_clone_to_owned()?;
     let runtime = zone_relay::runtime::build(workers)?;
     wait_for_workers(&runtime);
@@ -64,7 +64,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     if !matches!(files, Files::Denied { .. }) {
         tracing::warn!("files are closed to this relay by seccomp alone; landlock: {files}");
     }
-    let process = RelayProcess { build, privileges, manager, log };
+    let process = RelayProcess { build, descriptors, privileges, manager, log };
     Ok(runtime.block_on(zone_relay::control::run(channel, process))?)
 }
 
@@ -101,9 +101,16 @@ fn without_privileges() -> Result<ProcessStatus, String> {
         .map_err(|error: PrivilegeError| error.to_string())
 }
 
-fn raise_descriptor_limit() {
+/// How many there may be then; `None` where there is no limit, or none that is known.
+fn raise_descriptor_limit() -> Option<u64> {
     match zone_accept::raise_descriptor_limit() {
-        Ok(descriptors) => tracing::debug!(?descriptors, "this relay has started"),
-        Err(error) => tracing::warn!("the limit of descriptors stays as it is: {error}"),
+        Ok(descriptors) => {
+            tracing::debug!(?descriptors, "this relay has started");
+            descriptors
+        }
+        Err(error) => {
+            tracing::warn!("the limit of descriptors stays as it is: {error}");
+            None
+        }
     }
 }

@@ -21,6 +21,7 @@ fn relay() -> Relay {
         state: RelayState::Fresh,
         started_by: getuid().as_raw(),
         build: String::new(),
+        descriptors: None,
         privileges: ProcessStatus {
             role: "relay".to_owned(),
             pid: std::process::id(),

@@ -3,6 +3,7 @@
 //!
 //! Memory is that of the relay as the kernel counts it, and means something with a release build only.
 
+mod descriptors;
 mod generations;
 mod half_close;
 mod hostile;
