@@ -62,7 +62,7 @@ impl fmt::Display for CloseReason {
                 "the answer to CONNECT was not complete in time: check the endpoint's load and its service"
             }
             Self::Refused => "the endpoint refused the CONNECT: check the service it was asked for",
-            Self::Draining => "the relay is shutting down: connect to another one, or again later",
+            Self::Draining => "the relay is being stopped or replaced: connect again at once",
             Self::Revoked => "access was revoked: renew the endpoint's credentials before it connects again",
             Self::CallerGone => "the caller left before the endpoint had answered: nothing to do",
             Self::TooManyEndpoints => {
@@ -146,12 +146,14 @@ impl fmt::Display for CallError {
             }
             Self::AnswerTimeout => "the endpoint did not answer in time: check its load and the service behind it",
             Self::TooManyWaiting => {
-                "too many calls wait already: try again later, or let the endpoint hold more parks"
+                "too many calls wait already: see that the endpoint answers, let it hold more parks, or try again later"
             }
             Self::TooManySessions => {
                 "the endpoint has as many sessions as allowed: end some, or raise the limit per endpoint"
             }
-            Self::Draining => "the relay is shutting down: call through another one, or again later",
+            Self::Draining => {
+                "the relay of this proxy is being stopped or replaced: try again at once, or through another proxy"
+            }
             Self::EndpointFailed => "the connection broke while the endpoint answered: check the endpoint's log",
         })
     }

@@ -33,7 +33,7 @@ pub enum Transport {
 /// Deadlines and back-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// For a connection, TLS included.
+    /// For a connection: the lookup of the name and TLS included.
     pub connect: Duration,
     /// For the server to take one message; it counts as away afterwards.
     pub write: Duration,
