@@ -136,7 +136,7 @@ fn an_endpoint_that_the_machine_before_knew_is_waited_for_as_if_it_had_been_here
     let mut bench = Bench::new();
     assert_eq!(bench.expected("a", 40), NOTHING);
     assert_eq!(bench.at(16).call_until(1, "a", 30), NOTHING);
-    assert_eq!(bench.at(30).tick(), [fail(1, CallError::NoParkInTime)]);
+    assert_eq!(bench.at(30).tick(), [fail(1, CallError::EndpointAway)]);
     assert_eq!(bench.at(40).call(2, "a"), [fail(2, CallError::UnknownEndpoint)]);
 }
 
