@@ -54,7 +54,7 @@ async fn a_caller_whose_endpoint_does_not_come_in_time_is_told_to_try_again() {
     bench.tell(ToRelay::Drain).await;
     let answer = waiting.response().await;
     assert_eq!(answer.status, 503);
-    assert!(answer.fields.get("Proxy-Status").unwrap().contains("shutting down"), "{answer:?}");
+    assert!(answer.fields.get("Proxy-Status").unwrap().contains("try again at once"), "{answer:?}");
 }
 
 #[tokio::test]
