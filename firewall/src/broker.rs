@@ -6,7 +6,6 @@
 mod access;
 mod answer;
 mod connection_limit;
-mod log_budget;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -21,13 +20,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::socket_peercred;
 use zone_firewall_protocol::{Answer, MAX_LINE_BYTES, Request, RequestError, parse_request};
+use zone_log_budget::{LogBudget, within_budget};
 use zone_service_manager::ServiceManager;
 
 use crate::config;
 use crate::host::Host;
 use access::{Accounts, Peer};
 use connection_limit::ConnectionLimit;
-use log_budget::LogBudget;
 
 /// The time for a request to arrive, and for an answer to be taken.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,7 +86,7 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
         work: Mutex::new(()),
         busy_since: Mutex::new(None),
         connections: Arc::default(),
-        log: LogBudget::new(Instant::now()),
+        log: LogBudget::default(),
     });
     let manager = ServiceManager::from_environment().unwrap_or_else(|error| {
         tracing::warn!("systemd can't be notified, NOTIFY_SOCKET is of no use: {error}");
@@ -175,10 +174,8 @@ fn admit(broker: &Arc<Broker>, stream: UnixStream, max: usize) {
     let broker = Arc::clone(broker);
     let serve = move || {
         let _permit = permit;
-        if let Err(error) = serve_connection(&broker, peer, &stream)
-            && let Some(held_back) = broker.log.allows(Instant::now())
-        {
-            tracing::warn!(uid = peer.uid, held_back, "a connection broke off: {error}");
+        if let Err(error) = serve_connection(&broker, peer, &stream) {
+            within_budget!(broker.log, "broke_off", warn!(uid = peer.uid, "a connection broke off: {error}"));
         }
     };
     if let Err(error) = thread::Builder::new().name("connection".to_owned()).spawn(serve) {
@@ -227,9 +224,12 @@ fn serve_connection(broker: &Broker, peer: Peer, stream: &UnixStream) -> io::Res
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
     let refused = |why: &str, help: &str| {
-        if let Some(held_back) = broker.log.allows(Instant::now()) {
-            tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), held_back, "no request");
-        }
+        let outcome = format!("refused: {why}");
+        within_budget!(
+            broker.log,
+            "no_request",
+            info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome, "no request")
+        );
         Answer::Refused { why: why.to_owned(), help: help.to_owned() }
     };
     let Some(received) = receive(stream)? else {
@@ -354,9 +354,12 @@ impl Broker {
         if has_left(stream) {
             // Whoever gave it up may have asked for something newer since, which this would undo.
             let why = "whoever asked has left before it was carried out";
-            if let Some(held_back) = self.log.allows(Instant::now()) {
-                tracing::info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome = format!("refused: {why}"), held_back, "a request was dropped");
-            }
+            let outcome = format!("refused: {why}");
+            within_budget!(
+                self.log,
+                "dropped",
+                info!(target: "audit", uid = peer.uid, pid = peer.pid, outcome, "a request was dropped")
+            );
             return Answer::Refused { why: why.to_owned(), help: "ask again".to_owned() };
         }
         let _busy = Busy::with(self);
@@ -385,7 +388,7 @@ mod tests {
             work: Mutex::new(()),
             busy_since: Mutex::new(None),
             connections: Arc::default(),
-            log: LogBudget::new(Instant::now()),
+            log: LogBudget::default(),
         });
         let peer = Peer { uid: 0, gid: 0, pid: 1 };
         let permit = broker.connections.admit(peer, &Accounts::default(), 1).expect("there is room");

@@ -1,5 +1,5 @@
-//! What comes before a peer is known, for every port of the daemon: accepting without end, limits on connections, a
-//! budget for what strangers make the log say, and the TLS handshake with its deadline.
+//! What comes before a peer is known, for every port of the daemon: accepting without end, limits on connections,
+//! places for those that have not authenticated, and the TLS handshake with its deadline.
 //!
 //! It decides nothing about who may come: that is the caller's, with what the handshake shows.
 
@@ -7,12 +7,10 @@ mod accept_error;
 mod connection_limit;
 mod descriptor_limit;
 mod handshake;
-mod log_budget;
 mod unauthenticated;
 
 pub use accept_error::{AcceptError, EXHAUSTED_DELAY};
 pub use connection_limit::{Limiter, Permit, source_of};
 pub use descriptor_limit::raise_descriptor_limit;
 pub use handshake::{HandshakeError, HandshakeTurns, handshake};
-pub use log_budget::{LOG_BURST, LOG_LINES_PER_SECOND, LogBudget};
 pub use unauthenticated::{GRACE, Unauthenticated, UnauthenticatedLimit};

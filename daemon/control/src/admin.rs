@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
+use zone_log_budget::within_budget;
 use zone_protocol::ports;
 use zone_protocol::provisioning::Payload;
 use zone_watchdog::Heartbeat;
@@ -103,11 +104,12 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, listener: UnixListener, mut heartb
         spawn_local(async move {
             // Beyond the limit nobody waits: the connection is closed unanswered.
             let Ok(_permit) = permits.try_acquire() else { return };
-            if let Err(error) = exchange(&daemon, stream).await
-                && let Some(held_back) = daemon.log_budget.allows("admin", Instant::now())
-            {
-                let times = held_back + 1;
-                tracing::warn!(%error, times, "a connection to the admin socket failed");
+            if let Err(error) = exchange(&daemon, stream).await {
+                within_budget!(
+                    daemon.log_budget,
+                    "admin",
+                    warn!(%error, "a connection to the admin socket failed")
+                );
             }
         });
     }

@@ -344,8 +344,11 @@ fn print(text: &str) -> Result<(), String> {
 }
 
 fn on_one_thread<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let runtime =
-        runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name("blocking")
+        .build()
+        .map_err(|error| error.to_string())?;
     LocalSet::new().block_on(&runtime, work)
 }
 

@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
-use zone_accept::{HandshakeTurns, LogBudget};
+use zone_accept::HandshakeTurns;
 use zone_channel::Policy;
 use zone_firewall_protocol::PortRule;
+use zone_log_budget::LogBudget;
 use zone_watchdog::Watchdog;
 
 use crate::config::Config;

@@ -116,7 +116,7 @@ impl Daemon {
             metrics,
             connection_limit: ConnectionLimit::default(),
             handshake_turns: zone_accept::HandshakeTurns::new(1),
-            log_budget: zone_accept::LogBudget::default(),
+            log_budget: zone_log_budget::LogBudget::default(),
             firewall: Firewall::new(&config.firewall),
             config: RefCell::new(Rc::new(config)),
             config_file: config_file.to_owned(),

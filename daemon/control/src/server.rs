@@ -21,7 +21,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use zone_accept::{AcceptError, EXHAUSTED_DELAY, within_budget};
+use zone_accept::{AcceptError, EXHAUSTED_DELAY};
+use zone_log_budget::within_budget;
 use zone_protocol::ports;
 use zone_watchdog::Heartbeat;
 

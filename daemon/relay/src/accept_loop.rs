@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
-use zone_accept::{AcceptError, EXHAUSTED_DELAY, within_budget};
+use zone_accept::{AcceptError, EXHAUSTED_DELAY};
+use zone_log_budget::within_budget;
 
 use crate::admission::{AdmissionRefusal, Newcomer, NotAdmitted, admit};
 use crate::callers::UnderWay;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
-use zone_accept::within_budget;
+use zone_log_budget::within_budget;
 use zone_pairing::CallError;
 use zone_protocol::head::RequestHead;
 use zone_protocol::proxy_status::Reason;

@@ -7,7 +7,8 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use zone_accept::{HandshakeTurns, LogBudget, within_budget};
+use zone_accept::HandshakeTurns;
+use zone_log_budget::{LogBudget, within_budget};
 use zone_pairing::Event;
 
 use crate::callers::Callers;

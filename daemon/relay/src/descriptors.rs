@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use zone_accept::LogBudget;
+use zone_log_budget::LogBudget;
 use zone_settings::Limits;
 
 /// Callers that are under way may hold one of so many descriptors.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use zone_accept::within_budget;
+use zone_log_budget::within_budget;
 use zone_protocol::head::{RequestHead, write_response};
 use zone_protocol::proxy_status::Reason;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
-use zone_accept::{LogBudget, within_budget};
+use zone_log_budget::{LogBudget, within_budget};
 use zone_pairing::{
     Action, CallError, CallId, Counts, Event, Machine, ParkCounts, ParkId, ParkState, Presence, Time,
 };

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use zone_firewall_protocol::{Answer, PortRule, Request};
+use zone_log_budget::LogBudget;
 
 use super::access::{Access, Accounts, CONTROL_USER, Peer, READER, RELAY_USER};
-use super::log_budget::LogBudget;
 use crate::desired::{Desired, Refusal, within_ceiling};
 use crate::host::{self, Host, HostError};
 use crate::listening;
@@ -25,7 +25,7 @@ pub(super) fn answer(
     };
     if !accounts.may(peer, access) {
         let answer = forbidden(&actor, access);
-        if let Some(held_back) = log.allows(Instant::now()) {
+        if let Some(held_back) = log.allows("forbidden", Instant::now()) {
             audit(peer, &actor, request, "", &answer, held_back);
         }
         return answer;

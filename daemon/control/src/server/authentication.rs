@@ -1,6 +1,6 @@
 //! Who asks: a Module Server by its certificate, or the holder of the token by a proof.
 
-use zone_accept::within_budget;
+use zone_log_budget::within_budget;
 use zone_protocol::identity::Identity;
 use zone_protocol::problem::Problem;
 use zone_protocol::proof::{Exported, Proof, Prover, is_proof};

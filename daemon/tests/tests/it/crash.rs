@@ -182,10 +182,11 @@ impl Scene {
     fn victim(&mut self) -> Victim {
         self.hosts += 1;
         let host = Host::start(&format!("[relay]\nprogram = \"{}\"\n", self.relays.program.display()));
-        // strace watches the first thread, which does everything but write log lines.
+        // strace watches the first thread, which does everything but write log lines, make keys and ask the broker.
         let tasks = std::fs::read_dir(format!("/proc/{}/task", host.control.pid())).expect("it runs");
         let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-        let others: Vec<_> = names.filter(|name| !["zone-proxy", "log"].contains(&name.trim())).collect();
+        let others: Vec<_> =
+            names.filter(|name| !["zone-proxy", "log", "blocking"].contains(&name.trim())).collect();
         assert!(others.is_empty(), "control has threads that strace would miss: {others:?}");
         self.relays.are(0);
         Victim { name: format!("p{}", self.hosts), payload: host.payload(), host }

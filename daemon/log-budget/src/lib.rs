@@ -13,11 +13,16 @@ pub const LOG_LINES_PER_SECOND: f64 = 1.0;
 /// line has a fact `held_back`: how many lines of its kind were left out before it.
 ///
 /// ```
-/// let budget = zone_accept::LogBudget::default();
-/// zone_accept::within_budget!(budget, "garbage", warn!(peer = "192.0.2.1", "what came is no TLS"));
+/// let budget = zone_log_budget::LogBudget::default();
+/// zone_log_budget::within_budget!(budget, "garbage", warn!(peer = "192.0.2.1", "what came is no TLS"));
 /// ```
 #[macro_export]
 macro_rules! within_budget {
+    ($budget:expr, $kind:expr, $level:ident!(target: $target:expr, $($line:tt)+)) => {
+        if let Some(held_back) = $budget.allows($kind, ::std::time::Instant::now()) {
+            ::tracing::$level!(target: $target, held_back, $($line)+);
+        }
+    };
     ($budget:expr, $kind:expr, $level:ident!($($line:tt)+)) => {
         if let Some(held_back) = $budget.allows($kind, ::std::time::Instant::now()) {
             ::tracing::$level!(held_back, $($line)+);
@@ -29,7 +34,7 @@ macro_rules! within_budget {
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use zone_accept::LogBudget;
+/// use zone_log_budget::LogBudget;
 ///
 /// let (budget, start) = (LogBudget::new(2.0, 1.0), Instant::now());
 /// assert_eq!(budget.allows("limit", start), Some(0));
