@@ -20,7 +20,7 @@ const MAX_SENT: usize = 1_024;
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     file: Option<File>,
-    sent: VecDeque<Record>,
+    sent: Sent,
     /// Whether it was said that no more can be noted.
     failing: bool,
 }
@@ -42,17 +42,17 @@ impl Notes {
         if self.file.is_none() || session(&record).is_none() {
             return;
         }
-        if self.sent.len() >= MAX_SENT {
-            self.sent.pop_front();
+        // A note of what can't be written as JSON could not be appended either.
+        if let Ok(line) = line(&Note::Sent(record)) {
+            self.sent.push(&line);
         }
-        self.sent.push_back(record);
     }
 
     /// Nobody may have read what was sent last.
     pub(crate) fn note_sent(&mut self) {
-        while let Some(record) = self.sent.pop_front() {
+        while let Some(line) = self.sent.pop() {
             // That there is no more room is said where something is lost by it.
-            let _ = self.append(&Note::Sent(record));
+            let _ = self.append(&line);
         }
     }
 
@@ -62,7 +62,7 @@ impl Notes {
         let note = Note::written(record)?;
         // What was sent comes before, as it does in the log.
         self.note_sent();
-        let error = self.append(&note).err()?;
+        let error = line(&note).and_then(|line| self.append(&line)).err()?;
         if std::mem::replace(&mut self.failing, true) {
             return None;
         }
@@ -71,16 +71,43 @@ impl Notes {
         Some(Record::new(Level::Warn, env!("CARGO_CRATE_NAME"), words).with("error", error))
     }
 
-    fn append(&mut self, note: &Note) -> io::Result<()> {
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let mut line = serde_json::to_vec(note)?;
-        line.push(b'\n');
         let taken = u64::try_from(rustix::fs::fstat(&*file)?.st_size).unwrap_or_default();
         if taken + line.len() as u64 > MAX_BYTES {
             return Err(io::Error::other(format!("there are {MAX_BYTES} bytes of them")));
         }
-        file.write_all(&line)
+        file.write_all(line)
     }
+}
+
+/// The last notes of what was sent, as lines, [`MAX_SENT`] at most: in one piece of memory, because they stay for long. As
+/// records they would be some ten thousand small pieces, each of which keeps a page from going back to the system.
+#[derive(Debug, Default)]
+struct Sent {
+    bytes: VecDeque<u8>,
+    lengths: VecDeque<usize>,
+}
+
+impl Sent {
+    fn push(&mut self, line: &[u8]) {
+        if self.lengths.len() >= MAX_SENT {
+            self.pop();
+        }
+        self.bytes.extend(line);
+        self.lengths.push_back(line.len());
+    }
+
+    /// The oldest.
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        self.lengths.pop_front().map(|length| self.bytes.drain(..length).collect())
+    }
+}
+
+fn line(note: &Note) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(note)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 #[cfg(test)]
