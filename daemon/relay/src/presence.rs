@@ -40,24 +40,25 @@ pub(crate) struct PresenceEvent {
 
 /// The first event of a stream, and again after a `resync`: everything.
 pub(crate) fn snapshot(list: &Endpoints) -> String {
-    event("snapshot", &list.boot, list.sequence, &json!(list))
+    let data = serde_json::to_string(list).unwrap_or_default();
+    event("snapshot", &list.boot, list.sequence, &data)
 }
 
 /// One change.
 pub(crate) fn change(boot: &str, event_of: &PresenceEvent) -> String {
     let data = json!({ "sequence": event_of.sequence, "endpoint": &*event_of.endpoint });
-    event(event_of.change.event(), boot, event_of.sequence, &data)
+    event(event_of.change.event(), boot, event_of.sequence, &data.to_string())
 }
 
 /// Tells a reader that was too slow that events were lost; a snapshot follows.
 pub(crate) fn resync(boot: &str, sequence: u64) -> String {
-    event("resync", boot, sequence, &json!({ "sequence": sequence }))
+    event("resync", boot, sequence, &json!({ "sequence": sequence }).to_string())
 }
 
 /// Keeps an idle stream alive; readers ignore comments.
 pub(crate) const KEEP_ALIVE: &str = ":\n\n";
 
-fn event(name: &str, boot: &str, sequence: u64, data: &serde_json::Value) -> String {
+fn event(name: &str, boot: &str, sequence: u64, data: &str) -> String {
     let mut text = String::new();
     // Writing to a String can't fail, and JSON on one line holds no line break.
     let _ = write!(text, "event: {name}\nid: {boot}-{sequence}\ndata: {data}\n\n");
