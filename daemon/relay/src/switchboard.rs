@@ -470,9 +470,13 @@ mod tests {
             let id: Label = format!("host-{number:05}").parse().unwrap();
             board.park(&id, 1, "192.0.2.7:4242".parse().unwrap());
         }
-        let begin = Instant::now();
-        let copied = board.copied();
-        let (locked, begin) = (begin.elapsed(), Instant::now());
+        let under_the_lock = || {
+            let begin = Instant::now();
+            (board.copied(), begin.elapsed())
+        };
+        // The machine may be busy with something else.
+        let locked = (0..10).map(|_| under_the_lock().1).min().unwrap();
+        let (copied, begin) = (board.copied(), Instant::now());
         let list = board.list(copied);
         let (built, begin) = (begin.elapsed(), Instant::now());
         let text = serde_json::to_string(&list).unwrap();
