@@ -72,6 +72,34 @@ async fn a_cut_connection_never_looks_like_a_proper_end() {
     bench.logged("closed without close_notify").await;
 }
 
+#[tokio::test]
+async fn what_came_before_bytes_that_are_no_tls_is_delivered_and_the_session_is_cut() {
+    let bench = Bench::start(|_| {}).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    let half = vec![0x5a; 40_000];
+    caller.stream.write_all(&half).await.unwrap();
+    caller.stream.flush().await.unwrap();
+    caller.stream.get_mut().0.write_all(&[0x17, 3, 3, 0, 64]).await.unwrap();
+    caller.stream.get_mut().0.write_all(&[0x5a; 64]).await.unwrap();
+    let (came, clean) = endpoint.end().await;
+    assert!(came == half && !clean, "{} bytes, clean: {clean}", came.len());
+    bench.logged("what came is no TLS of this connection").await;
+}
+
+#[tokio::test]
+async fn what_comes_behind_a_proper_end_is_ignored() {
+    let bench = Bench::start(|_| {}).await;
+    let (mut caller, mut endpoint) = bench.session("host-7").await;
+    caller.send("question").await;
+    caller.stream.get_mut().1.send_close_notify();
+    caller.stream.flush().await.unwrap();
+    caller.stream.get_mut().0.write_all(&[0x5a; 16_000]).await.unwrap();
+    assert_eq!(endpoint.end().await, (b"question".to_vec(), true));
+    endpoint.send("answer").await;
+    endpoint.stream.shutdown().await.unwrap();
+    assert_eq!(caller.end().await, (b"answer".to_vec(), true));
+}
+
 ///
 #[tokio::test]
 async fn a_session_without_payload_ends_and_one_with_payload_does_not() {
