@@ -1,4 +1,4 @@
-//! Request and response heads of HTTP/1.1 (RFC 9112), as both relay ports read and write them.
+//! Request and response heads of HTTP/1.1 (RFC 9112), as every port reads and writes them.
 //!
 //! The tokenizing is `httparse`'s. The limits, and what a CONNECT may look like here, are ours.
 //!

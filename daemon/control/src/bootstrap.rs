@@ -1,10 +1,11 @@
 //! The first state: a proxy that belongs to no zone has keys under self-signed certificates, and a token that pins them.
 
+use zone_channel::Identity;
 use zone_protocol::tls::TlsError;
 use zone_settings::seconds;
 
 use crate::config::Config;
-use crate::keys::{self, KeyError, KeyMaker};
+use crate::keys::KeyError;
 use crate::state::clock::Time;
 use crate::state::{self, IssuedToken, State};
 use crate::tls::NoRandomness;
@@ -23,14 +24,8 @@ pub enum BootstrapError {
     NoRandomness(#[from] NoRandomness),
 }
 
-/// Fresh keys and a fresh token.
-pub(crate) async fn first_state(
-    keys: &KeyMaker,
-    config: &Config,
-    time: &Time,
-) -> Result<State, BootstrapError> {
-    let now = time.wall();
-    let identity = keys.make(move || keys::bootstrap(now)).await?;
+/// These keys, which [`keys::bootstrap`](crate::keys::bootstrap) makes, and a fresh token.
+pub(crate) fn first_state(identity: Identity, config: &Config, time: &Time) -> Result<State, BootstrapError> {
     let pin = state::pin(&identity)?;
     let token = IssuedToken::issue(pin, seconds(config.timeouts.token), time).ok_or(NoRandomness)?;
     Ok(State { identity, control_identity: None, membership: None, token: Some(token) })

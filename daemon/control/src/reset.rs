@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::bootstrap::first_state;
 use crate::config::Config;
 use crate::firewall::Firewall;
-use crate::keys::KeyMaker;
+use crate::keys;
 use crate::metrics::Metrics;
 use crate::relay::{Ender, Supervisor, starter};
 use crate::state::Store;
@@ -31,7 +31,8 @@ pub(crate) async fn without_daemon(config: Config) -> Result<(), String> {
         Rc::default(),
         None,
     );
-    let state = first_state(&KeyMaker::default(), &config, &time).await.map_err(|error| error.to_string())?;
+    let identity = keys::bootstrap(time.wall()).map_err(|error| error.to_string())?;
+    let state = first_state(identity, &config, &time).map_err(|error| error.to_string())?;
     store.replace(&state).map_err(|error| error.to_string())?.commit();
     supervisor.begin(None).await;
     supervisor

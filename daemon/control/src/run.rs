@@ -20,7 +20,7 @@ use crate::confine::Confined;
 use crate::connection_limit::ConnectionLimit;
 use crate::daemon::Daemon;
 use crate::firewall::Firewall;
-use crate::keys::KeyMaker;
+use crate::keys::{self, KeyError, KeyMaker};
 use crate::lifeline::Lifeline;
 use crate::log::SetLevel;
 use crate::metrics::Metrics;
@@ -61,6 +61,12 @@ pub enum StartError {
     Keys(#[from] BootstrapError),
 }
 
+impl From<rcgen::Error> for StartError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Keys(KeyError::from(error).into())
+    }
+}
+
 impl Daemon {
     /// Reads the durable state, or makes the first one; opens 17488 and the admin socket; takes up or starts a
     /// relay if the proxy is provisioned. Must run inside a `LocalSet` of a current-thread runtime.
@@ -78,10 +84,11 @@ impl Daemon {
         if let Some(back) = time.set_back_by() {
             tracing::warn!("{}", clock_warning(back));
         }
-        let (loaded, keys) = (store.load()?, KeyMaker::default());
+        let loaded = store.load()?;
         let state = match &loaded {
             Some(state) => state.clone(),
-            None => first_state(&keys, &config, &time).await?,
+            // Nobody is kept waiting yet, and no thread has to be started for it.
+            None => first_state(keys::bootstrap(time.wall())?, &config, &time)?,
         };
         let tickets = PortTicketKeys::generate().map_err(BootstrapError::from)?;
         let tls = TlsContext::new(&state, &tickets.control, versions(config.tls.tls13), 0)?;
@@ -110,7 +117,7 @@ impl Daemon {
             tls: watch::Sender::new(Rc::new(tls)),
             tickets: RefCell::new(tickets),
             offer: OfferSlot::default(),
-            keys,
+            keys: KeyMaker::default(),
             change_lock: Arc::default(),
             supervisor,
             metrics,

@@ -6,6 +6,7 @@ use super::change::{Actor, Change};
 use super::error::{ChangeError, StepError};
 use crate::bootstrap::first_state;
 use crate::daemon::Daemon;
+use crate::keys;
 use crate::tls::PortTicketKeys;
 
 impl Daemon {
@@ -15,7 +16,9 @@ impl Daemon {
         self.change("unprovision", actor, async move |daemon| {
             let before = daemon.state();
             let config = daemon.config();
-            let next = first_state(&daemon.keys, &config, &daemon.time).await.map_err(StepError::from)?;
+            let now = daemon.time.wall();
+            let identity = daemon.keys.make(move || keys::bootstrap(now)).await?;
+            let next = first_state(identity, &config, &daemon.time).map_err(StepError::from)?;
             let tickets = PortTicketKeys::generate().map_err(StepError::from)?;
             daemon.store.replace(&next).map_err(StepError::from)?.commit();
             daemon.offer.close();
