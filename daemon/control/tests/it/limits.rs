@@ -109,7 +109,7 @@ fn head_is_also_for_the_time_between_two_requests() {
 #[test]
 fn control_request_ends_the_waiting_and_not_the_change() {
     run(async {
-        let proxy = Proxy::start_with(|config| config.timeouts.control_request = 1.0).await;
+        let proxy = Proxy::start_with(|config| config.timeouts.control_request = 5.0).await;
         let zone = Zone::new("plant");
         let mut client = by_token(proxy.address, &proxy.token()).await.unwrap();
         let offer = client.offer(&zone).await;

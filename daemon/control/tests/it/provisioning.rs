@@ -320,28 +320,6 @@ fn un_provisioning_closes_both_ports_and_shows_a_new_token() {
     });
 }
 
-/// New keys take long, and one thread serves 17488.
-#[test]
-fn un_provisioning_holds_nobody_up_while_it_makes_keys() {
-    run(async {
-        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
-        let (_, party) = proxy.provision(&zone).await;
-        let mut leaving = proxy.member(&zone, &party).await;
-        let mut asking = proxy.member(&zone, &zone.module_server("standby")).await;
-        let mut changing = proxy.member(&zone, &zone.module_server("other")).await;
-        let (left, status, refused) = tokio::join!(
-            biased;
-            leaving.send(Method::DELETE, "/v1/provisioning", &[], Vec::new()),
-            asking.get("/v1/status"),
-            changing.send(Method::DELETE, "/v1/provisioning", &[], Vec::new()),
-        );
-        assert_eq!(left.unwrap().status, 204);
-        let state = status.json::<Status>().state;
-        assert_eq!(state, "provisioned", "it was answered before the keys were there");
-        assert_eq!(refused.unwrap().refusal().1, "busy");
-    });
-}
-
 #[test]
 fn a_new_identity_is_shown_at_once_and_told_to_the_relay() {
     run(async {
