@@ -1,7 +1,10 @@
 //! A connection on 17487: a Module Server that lists endpoints, watches them, or asks for a session.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use zone_log_budget::within_budget;
 use zone_protocol::head::{RequestHead, write_response};
 use zone_protocol::proxy_status::Reason;
@@ -19,6 +22,9 @@ use crate::refusal::{Refusal, RequestError};
 use crate::rules::Port;
 use crate::session;
 
+/// A connection that has asked for nothing for so long is not under way to anything.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// Serves requests until the connection closes or becomes a session. `under_way` counts its caller among those that are
 /// waited for until it has its answer; one that goes on after a first answer may be closed in between.
 pub(crate) async fn serve(
@@ -28,7 +34,19 @@ pub(crate) async fn serve(
 ) {
     let mut bytes = Vec::new();
     let error = loop {
-        match next_request(&context, &mut admitted, &mut bytes).await {
+        let fresh = under_way.is_some();
+        let request = {
+            let mut request = pin!(next_request(&context, &mut admitted, &mut bytes));
+            tokio::select! {
+                request = &mut request => request,
+                () = sleep(FRESH), if fresh => {
+                    // It keeps a connection in store.
+                    under_way = None;
+                    request.await
+                }
+            }
+        };
+        match request {
             Ok(head) if head.method == "CONNECT" => {
                 let _under_way = under_way.unwrap_or_else(|| context.callers.begin());
                 match connect(&context, &mut admitted, &head, bytes).await {

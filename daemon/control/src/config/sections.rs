@@ -10,6 +10,8 @@ use zone_log::Level;
 use zone_protocol::head::HeadLimits;
 use zone_settings::{Limits, Timeouts};
 
+/// A relay that hands over listens to nothing else meanwhile, and is ended where it does not answer for longer than twice this.
+const MAX_HAND_OVER_SECONDS: f64 = 5.0;
 /// Silence after which an endpoint gives a park up; a ping must come sooner.
 const ENDPOINT_SILENCE_SECONDS: f64 = 45.0;
 /// The shortest head limit that still holds every head of the protocol.
@@ -253,6 +255,11 @@ impl Config {
             wrong.push(format!(
                 "timeouts.{name}: must be more than 0 and at most {} seconds",
                 Timeouts::MAX_SECONDS
+            ));
+        }
+        if self.timeouts.hand_over > MAX_HAND_OVER_SECONDS {
+            wrong.push(format!(
+                "timeouts.hand_over: must be at most {MAX_HAND_OVER_SECONDS}, for callers wait so long, and so do new rules"
             ));
         }
         if self.timeouts.ping_after >= ENDPOINT_SILENCE_SECONDS {

@@ -39,15 +39,12 @@ impl Exchange {
         teller.map(|teller| drop(teller.send(answer))).is_some()
     }
 
-    /// Takes note of endpoints that the relay wants; whether there was room for all of them.
-    pub(super) fn want(&self, endpoints: Vec<Label>) -> bool {
-        let mut room = true;
+    /// Takes note of endpoints that the relay wants, as far as there is room.
+    pub(super) fn want(&self, endpoints: Vec<Label>) {
         self.wanted.send_modify(|wanted| {
             let left = MAX_WANTED.saturating_sub(wanted.len());
-            room = endpoints.len() <= left;
             wanted.extend(endpoints.into_iter().take(left));
         });
-        room
     }
 
     /// No answer will come: whoever waits for one learns it.

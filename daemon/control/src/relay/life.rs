@@ -153,9 +153,9 @@ async fn read(receiver: &mut Receiver<FromRelay>, exchange: &Exchange) -> Channe
                 true
             }
             FromRelay::Wanted { endpoints } => {
-                if !exchange.want(endpoints) {
-                    sleep(FLOOD_DELAY).await;
-                }
+                exchange.want(endpoints);
+                // It has a few to name, in its first seconds.
+                sleep(FLOOD_DELAY).await;
                 true
             }
             FromRelay::Hello { .. } => return ChannelError::Malformed("a second hello".to_owned()),

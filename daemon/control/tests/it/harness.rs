@@ -16,7 +16,9 @@ use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, spawn_local};
-use zone_channel::{ChannelError, FromRelay, Policy, Query, RelayState, Reply, ToRelay, pair, show_senders};
+use zone_channel::{
+    ChannelError, FromRelay, KnownEndpoint, Policy, Query, RelayState, Reply, ToRelay, pair, show_senders,
+};
 use zone_protocol::provisioning::{Provisioned, RelayCounts};
 use zone_protocol::token::Token;
 use zone_proxy::config::Config;
@@ -195,6 +197,8 @@ pub(crate) struct Play {
     pub(crate) told: RefCell<Vec<(u64, &'static str)>>,
     /// What relays say that they can do.
     pub(crate) features: RefCell<Vec<String>>,
+    /// The endpoints that relays were told to wait for.
+    pub(crate) expected: RefCell<Vec<KnownEndpoint>>,
     /// The policy that was taken last.
     pub(crate) policy: RefCell<Option<Policy>>,
     /// Counts relays that serve or have served.
@@ -254,6 +258,7 @@ impl Play {
         };
         sender.send(&hello, &[]).await?;
         let (mut generation, mut state, mut held) = (0, RelayState::Fresh, Vec::new());
+        let mut takes_over = false;
         loop {
             let (message, descriptors) = tokio::select! {
                 message = receiver.receive() => message?,
@@ -262,7 +267,7 @@ impl Play {
             held.extend(descriptors);
             let (what, then) = match message {
                 ToRelay::Configure(configure) => {
-                    generation = configure.generation;
+                    (generation, takes_over) = (configure.generation, configure.takes_over);
                     self.policy.replace(Some(configure.policy));
                     ("configure", RelayState::Ready)
                 }
@@ -281,11 +286,22 @@ impl Play {
                     self.told.borrow_mut().push((generation, "accept endpoints"));
                     continue;
                 }
-                ToRelay::Release { .. } | ToRelay::Expect { .. } | ToRelay::Elsewhere { .. } => continue,
+                ToRelay::Release { .. } => {
+                    self.told.borrow_mut().push((generation, "release"));
+                    continue;
+                }
+                ToRelay::Expect { endpoints } => {
+                    self.expected.borrow_mut().extend(endpoints);
+                    continue;
+                }
+                ToRelay::Elsewhere { .. } => continue,
                 ToRelay::Ask { id, query } => {
                     let reply = match query {
                         Query::Counts => Reply::Counts(RelayCounts { parks: 7, ..RelayCounts::default() }),
-                        Query::Endpoints { .. } => Reply::Endpoints { endpoints: Vec::new(), next: None },
+                        Query::Endpoints { .. } => {
+                            let known = KnownEndpoint { id: "host-7".parse().unwrap(), seconds: 60 };
+                            Reply::Endpoints { endpoints: vec![known], next: None }
+                        }
                         Query::Sessions { .. } => Reply::Sessions { sessions: Vec::new(), next: None },
                         Query::Metrics => Reply::Metrics("zone_relay_played 1\n# EOF\n".into()),
                     };
@@ -308,6 +324,11 @@ impl Play {
                 self.served.send_modify(|served| *served += 1);
             }
             sender.send(&FromRelay::Done(state), &[]).await?;
+            if what == "activate" && takes_over {
+                // A call was there at once.
+                let endpoints = vec!["host-7".parse().unwrap()];
+                sender.send(&FromRelay::Wanted { endpoints }, &[]).await?;
+            }
         }
     }
 }

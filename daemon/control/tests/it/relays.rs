@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use zone_protocol::provisioning::Status;
+use zone_channel::HANDS_OVER;
+use zone_protocol::provisioning::{Provisioned, Status};
 use zone_proxy::config::Config;
 use zone_proxy::state::State;
 
@@ -91,5 +92,44 @@ fn a_configuration_that_is_read_again_reaches_the_relay_and_an_invalid_one_chang
         fs::write(&file, "[limits]\nsessions = 0\n").unwrap();
         assert!(proxy.daemon.reload().await.is_err());
         assert_eq!((limits().sessions, proxy.daemon.config().limits.sessions), (7, 7));
+    });
+}
+
+/// The order in which two relays move, by what each is told.
+#[test]
+fn callers_move_to_the_next_relay_first_then_endpoints_and_before_all_those_that_are_called() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        proxy.relays.features.borrow_mut().push(HANDS_OVER.to_owned());
+        let (_, party) = proxy.provision(&zone).await;
+        let mut member = proxy.member(&zone, &party).await;
+        let offer = member.offer(&zone).await;
+        let document = zone.document(&offer, "p1", proxy.address);
+        let _: Provisioned = member.put(&format!("/v1/provisioning/{}", offer.id), &document).await.json();
+        proxy.relays.wait_until_told(1, "release").await;
+        let told = proxy.relays.told.borrow().clone();
+        let at = |wanted| told.iter().position(|told| *told == wanted).unwrap_or_else(|| panic!("{told:?}"));
+        let order = [(2, "activate"), (1, "drain"), (2, "accept endpoints"), (1, "release")].map(at);
+        assert!(order.is_sorted(), "{told:?}");
+        while proxy.relays.expected.borrow().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(proxy.relays.expected.borrow()[0].id.as_str(), "host-7");
+    });
+}
+
+#[test]
+fn relays_of_an_earlier_version_are_told_nothing_that_they_do_not_know() {
+    run(async {
+        let (proxy, zone) = (Proxy::start().await, Zone::new("plant"));
+        let (_, party) = proxy.provision(&zone).await;
+        let mut member = proxy.member(&zone, &party).await;
+        let offer = member.offer(&zone).await;
+        let document = zone.document(&offer, "p1", proxy.address);
+        let _: Provisioned = member.put(&format!("/v1/provisioning/{}", offer.id), &document).await.json();
+        proxy.relays.wait_until_told(1, "drain").await;
+        proxy.daemon.report().await;
+        assert_eq!(proxy.relays.told(1), ["configure", "activate", "drain"]);
+        assert_eq!(proxy.relays.told(2), ["configure", "activate"]);
     });
 }

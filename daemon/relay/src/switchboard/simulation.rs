@@ -87,6 +87,15 @@ enum Step {
         sessions: usize,
     },
     Drain(Duration),
+    /// A call waits elsewhere.
+    Release {
+        endpoint: usize,
+    },
+    /// It was known elsewhere.
+    Expect {
+        endpoint: usize,
+        within: Duration,
+    },
 }
 
 fn script(seed: u64) -> Vec<Step> {
@@ -113,6 +122,8 @@ fn script(seed: u64) -> Vec<Step> {
                 90..93 => Step::Watch,
                 93..95 => Step::Revoke { endpoint },
                 95..97 => Step::RevokeInstance { endpoint, instance },
+                97 => Step::Release { endpoint },
+                98 => Step::Expect { endpoint, within: milliseconds(&mut rng, 400) },
                 _ => Step::Limit { parks: rng.random_range(1..4), sessions: rng.random_range(0..3) },
             }
         })
@@ -274,6 +285,13 @@ impl World {
             Step::RevokeInstance { endpoint, instance } => {
                 let endpoint = label(endpoint).shared();
                 self.switchboard.report(Event::RevokeInstance { endpoint, instance: *instance });
+            }
+            Step::Release { endpoint } => {
+                self.switchboard.report(Event::Release { endpoint: label(endpoint).shared() });
+            }
+            Step::Expect { endpoint, within } => {
+                self.switchboard
+                    .report(Event::Expected { endpoint: label(endpoint).shared(), within: *within });
             }
             Step::Limit { parks, sessions } => self.switchboard.set_limits(limits(*parks, *sessions)),
             Step::Drain(over) => {
