@@ -257,7 +257,7 @@ pub enum Reply {
         /// What to ask for next, if there are more.
         next: Option<u64>,
     },
-    /// Endpoints.
+    /// Endpoints that the relay knows, in order of id.
     Endpoints {
         /// Some of them.
         endpoints: Vec<KnownEndpoint>,

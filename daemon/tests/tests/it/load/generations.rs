@@ -356,7 +356,7 @@ impl Stream {
         Ok(())
     }
 
-    /// xorshift
+    /// The next one of a sequence that never comes to zero (xorshift).
     fn next_byte(&mut self) -> u8 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 17;
