@@ -20,7 +20,7 @@ const MIN_CUTS: u32 = 3;
 const MIN_GUESS: u32 = 2;
 
 /// A park that is let go may be one too many of our own for so long after there were too many.
-const SURPLUS_MEMORY: Duration = Duration::from_secs(10);
+const SURPLUS_MEMORY: Duration = Duration::from_secs(3);
 
 /// A guess holds for so long: the proxy's limit may be raised.
 const GUESS_LIFETIME: Duration = Duration::from_secs(3600);
@@ -223,7 +223,7 @@ mod tests {
         tally.dialing = 3;
         assert!(tally.is_own_surplus(now));
         tally.dialing = 0;
-        assert!(tally.is_own_surplus(now + seconds(5)), "what follows upon it is told later");
+        assert!(tally.is_own_surplus(now + seconds(2)), "what follows upon it is told later");
         assert!(!tally.is_own_surplus(now + SURPLUS_MEMORY));
     }
 

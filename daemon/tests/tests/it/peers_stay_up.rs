@@ -170,6 +170,8 @@ fn endpoints_and_forwards_live_through_renewals_hang_ups_new_authorities_and_rev
     let zone = Zone::with(&host);
     let echo = target::echo().to_string();
     let plain = Service { name: "sealed", port: 7, target: echo, end_to_end: true };
+    let mut watch = Process::start(&mut zone.cli(&["endpoints", "--watch"]));
+    watch.says("snapshot");
     let mut pairs = ["e1", "e2"].map(|id| Pair::start(&host, &zone, id, &plain));
     let all = pairs.iter().cycle().take(SESSIONS).zip(1..);
     let mut moving: Vec<_> = all.map(|(pair, seed)| (pair.id, Moving::start(pair.through, seed))).collect();
@@ -187,6 +189,7 @@ fn endpoints_and_forwards_live_through_renewals_hang_ups_new_authorities_and_rev
         }
         renew_own(&zone);
         pairs.iter().for_each(Pair::hang_up);
+        watch.signal(Signal::SIGHUP);
         for pair in &pairs {
             until(&format!("{what} is taken up:\n{}", pair.endpoint.said()), || pair.taken_up() == number);
             until(&format!("{what}: a new session:\n{}", pair.forward.said()), || pair.connects());
@@ -236,6 +239,8 @@ fn endpoints_and_forwards_live_through_renewals_hang_ups_new_authorities_and_rev
         until("a new session by the new certificate", || pair.connects());
         assert!(pair.endpoint.runs() && pair.forward.runs(), "{}: everybody has stayed up", pair.id);
     }
+    until("the watch is back by the new certificate", || watch.said().matches("snapshot").count() >= 2);
+    assert!(watch.runs());
     println!(
         "{left} sessions ended with the right of their Module Server; one that ended before moved {whole} bytes"
     );

@@ -17,7 +17,7 @@ use zone_protocol::identity::Label;
 use zone_protocol::provisioning::{EndpointStatus, Endpoints};
 
 use super::output::{json, line, table};
-use super::sessions::unusable;
+use super::sessions::{outlive_hang_ups, unusable};
 
 /// The longest pause before a lost stream of events is opened again.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
@@ -86,10 +86,16 @@ pub(super) async fn watch(zone: &Zone) -> Result<ExitCode> {
         tokio::spawn(follow(Arc::clone(&clients), name(client), lines.clone()));
     }
     drop(lines);
-    while let Some(text) = queue.recv().await {
-        line(text)?;
+    let printing = async {
+        while let Some(text) = queue.recv().await {
+            line(text)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    };
+    tokio::select! {
+        printed = printing => printed,
+        Err(error) = outlive_hang_ups() => Err(error),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Follows one proxy for as long as the zone has it, by what the zone directory says at each connection.

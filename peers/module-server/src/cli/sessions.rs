@@ -76,13 +76,15 @@ pub(super) async fn forward(
 
 /// Goes on upon SIGHUP, which is a request to read files again where no terminal is there to hang up: the zone directory is
 /// read at each connection anyway.
-async fn outlive_hang_ups() -> Result<Infallible> {
+pub(super) async fn outlive_hang_ups() -> Result<Infallible> {
     if std::io::stdin().is_terminal() {
         return std::future::pending().await;
     }
     let mut hang_ups = signal(SignalKind::hangup()).map_err(local)?;
     while hang_ups.recv().await.is_some() {
-        eprintln!("zone-module: SIGHUP: the zone directory is read at each connection; sessions go on");
+        eprintln!(
+            "zone-module: SIGHUP: the zone directory is read at each connection anyway; nothing is ended"
+        );
     }
     std::future::pending().await
 }

@@ -184,6 +184,43 @@ fn each_situation_that_keeps_a_caller_from_a_session_has_words_of_its_own() {
     is_told(&host, &zone, &away);
 }
 
+#[test]
+fn an_endpoint_is_told_how_many_parks_are_kept_and_why_one_is_let_go() {
+    let host = Host::start("[limits]\nendpoints = 1\nparks_per_endpoint = 2\n");
+    let zone = Zone::with(&host);
+    let folder = zone.issue_endpoint("host-7", &[sealed("echo", 7, target::echo())]);
+    let file = folder.join("zone-endpoint.toml");
+    let text = std::fs::read_to_string(&file).expect("the configuration");
+    std::fs::write(&file, text.replace("parks = 2", "parks = 6")).expect("written");
+    let endpoint = start_endpoint(&folder);
+    endpoint.says("parks = 6, and the proxy keeps 2 parks of one endpoint (limits.parks_per_endpoint there): 2 are held");
+    // Each is taken by a session in turn, and replaced.
+    for _ in 0..6 {
+        Session::connect(&zone, "host-7:echo").exchanges(b"one of two");
+        host.counts("two parks", |counts| counts["parks"] == 2);
+    }
+    assert_eq!(endpoint.said().matches("parks = 6").count(), 1, "it is said once");
+    assert!(!endpoint.said().contains("another machine"), "{}", endpoint.said());
+
+    let second = start_endpoint(&zone.issue_endpoint("host-8", &[]));
+    second.says("as many endpoints as it allows are connected (limits.endpoints there)");
+}
+
+#[test]
+fn an_endpoint_whose_image_runs_on_a_second_machine_says_so_and_makes_way_for_it() {
+    let host = Host::start("[limits]\nparks_per_endpoint = 2\n");
+    let zone = Zone::with(&host);
+    let folder = zone.issue_endpoint("host-7", &[]);
+    let older = start_endpoint(&folder);
+    host.counts("two parks", |counts| counts["parks"] == 2);
+    let newer = start_endpoint(&folder);
+    older.says("another machine runs under the same id");
+    until("both have parked twice and no more", || {
+        [&older, &newer].iter().all(|endpoint| endpoint.said().matches("the endpoint is parked").count() == 2)
+    });
+    assert!(!newer.said().contains("park lost"), "{}", newer.said());
+}
+
 /// A listener whose queue is full, so that the kernel drops what comes.
 fn listener_that_takes_nobody() -> (TcpListener, Vec<TcpStream>) {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
