@@ -103,6 +103,9 @@ where
     E: Send + 'static,
     F: Future<Output = Result<S, E>> + Send + 'static,
 {
+    if places.is_empty() {
+        return Err(Failure { each: Vec::new(), limit });
+    }
     let begun = Instant::now();
     let mut race = Race::new(places.len(), limit);
     let mut runners = Runners::look_up(places);
@@ -175,7 +178,13 @@ where
     }
 
     fn found(&mut self, found: Result<(usize, io::Result<Vec<SocketAddr>>), JoinError>) -> Event {
-        let (name, found) = found.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()));
+        let (name, found) = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                panic_on(failure);
+                return Event::NotFound;
+            }
+        };
         let (trouble, event) = match found {
             Ok(addresses) if addresses.is_empty() => (Some(Trouble::NoAddress), Event::NotFound),
             Ok(addresses) => (None, Event::Found(addresses)),
@@ -202,7 +211,14 @@ where
     }
 
     fn ended(&mut self, ended: Result<(Id, Result<S, E>), JoinError>) -> Event {
-        let (id, result) = ended.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()));
+        let (id, result) = match ended {
+            Ok(ended) => ended,
+            Err(failure) => {
+                let number = self.numbers[&failure.id()];
+                panic_on(failure);
+                return Event::Failed(number);
+            }
+        };
         let number = self.numbers[&id];
         match result {
             Ok(stream) => {
@@ -235,6 +251,13 @@ where
             each.push((Unreached::Address(address), failure.map_or_else(late, Trouble::Failed)));
         }
         Err(Failure { each, limit })
+    }
+}
+
+/// Goes on with the panic of a task. One that was cancelled has no panic: the runtime ends.
+fn panic_on(failure: JoinError) {
+    if let Ok(panic) = failure.try_into_panic() {
+        std::panic::resume_unwind(panic);
     }
 }
 
@@ -289,6 +312,12 @@ mod tests {
         assert_eq!(reached.address.to_string(), second.to_string());
         let (mut loser, _) = hangs.accept().await.unwrap();
         assert_eq!(loser.read(&mut [0]).await.unwrap(), 0, "the loser is closed");
+    }
+
+    #[tokio::test]
+    async fn nowhere_to_dial_is_known_at_once() {
+        let failure = reach(&[], Duration::from_secs(3600), one_byte).await.unwrap_err();
+        assert!(failure.each.is_empty());
     }
 
     #[tokio::test]
