@@ -199,7 +199,7 @@ pub async fn unprovision(zone: &Zone, name: &Label) -> Result<Departure> {
     }
     let departure = match answer {
         Ok(()) => Departure::Answered,
-        Err(Error::NotTrusted { .. }) if was_told && !has_open_relay_port(&known).await => Departure::Found,
+        Err(Error::Reset { .. }) if was_told && !has_open_relay_port(&known).await => Departure::Found,
         Err(error) => return Err(error),
     };
     zone.forget_proxy(name)?;

@@ -13,7 +13,7 @@ use zone_tests::process::{run, succeed};
 use zone_tests::until;
 use zone_tests::zone::Zone;
 
-use self::kinds::{Attacker, KINDS};
+use self::kinds::{Attacker, KINDS, PORTS};
 use self::work::{CallsBySecond, EchoSessions};
 use super::peers::{self, Inside, echo, serving};
 
@@ -164,11 +164,11 @@ async fn silent_connections_take_exactly_their_places_and_keep_nobody_out() {
     let host = Host::start(&config(PLACES));
     let zone = Zone::with(&host);
     let attacker = Attacker::new(&host, &zone);
-    let (relay, control) = (host.relay(), host.control.pid());
-    let open = [work::descriptors(relay), work::descriptors(control)];
     let silent = attacker.silent(2 * PLACES).await;
+    let mut taken = [0; 3];
     until("the places are taken", || {
-        work::descriptors(relay) == open[0] + 2 * PLACES && work::descriptors(control) == open[1] + PLACES
+        taken = PORTS.map(|port| work::connections(host.port(port)));
+        taken == [PLACES; 3]
     });
     let inside = Inside::of(&zone);
     drop(peers::run(serving(inside.endpoint(&host, "host-1"), "echo", echo())));

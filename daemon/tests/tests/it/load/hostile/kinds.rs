@@ -75,7 +75,8 @@ impl Kind {
 const STAY: Duration = Duration::from_secs(1);
 /// For an answer that is only waited for.
 const ANSWER: Duration = Duration::from_secs(10);
-const PORTS: [u16; 3] = [17486, 17487, 17488];
+/// The three ports.
+pub(super) const PORTS: [u16; 3] = [17486, 17487, 17488];
 
 /// Makes hostile connections to a host, from many addresses.
 #[derive(Clone)]

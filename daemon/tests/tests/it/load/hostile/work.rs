@@ -1,6 +1,7 @@
 //! People at work, and what they notice.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -149,6 +150,18 @@ pub(super) fn processor_time(process: Pid) -> Duration {
         text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
     };
     threads.flatten().filter_map(of).sum()
+}
+
+/// How many connections stand to a port, as the kernel lists them (proc_net_tcp).
+pub(super) fn connections(port: SocketAddr) -> usize {
+    let IpAddr::V4(address) = port.ip() else { panic!("{port} is of IPv6") };
+    let local = format!("{:08X}:{:04X}", u32::from_le_bytes(address.octets()), port.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel lists them");
+    let stands = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(&local) && fields.nth(1) == Some("01")
+    };
+    table.lines().filter(stands).count()
 }
 
 /// How many descriptors a process has open.
