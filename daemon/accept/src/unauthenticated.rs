@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::connection_limit::source_of;
 
@@ -16,10 +17,14 @@ use crate::connection_limit::source_of;
 /// would be lost.
 pub const GRACE: Duration = Duration::from_secs(1);
 
+/// Between two looks whether somebody can be asked to go, while no place is given back.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Counts the connections of one port that have not authenticated.
 #[derive(Debug, Default)]
 pub struct UnauthenticatedLimit {
     table: Mutex<Table>,
+    given_back: Notify,
 }
 
 /// A place among the connections that have not authenticated. Dropping it gives the place back: the connection has
@@ -39,11 +44,35 @@ impl UnauthenticatedLimit {
     /// Where all are in the
     /// midst of their handshakes, the newest goes of the source that has the most, if it has more than the newcomer's.
     pub fn enter(self: &Arc<Self>, address: IpAddr, limit: usize, now: Instant) -> Option<Unauthenticated> {
+        self.enter_beside(address, limit, now, Duration::ZERO)
+    }
+
+    /// A place for a connection from this address, which waits for it where none is free: for a port that strangers do not
+    /// reach, where many that come at the same time are no flood. Then a silent connection is evicted after [`GRACE`] only. It
+    /// does not wait for ever, for every connection has a deadline. Can be cancelled.
+    pub async fn wait(self: &Arc<Self>, address: IpAddr, limit: usize) -> Unauthenticated {
+        loop {
+            let given_back = self.given_back.notified();
+            if let Some(place) = self.enter_beside(address, limit, Instant::now(), GRACE) {
+                return place;
+            }
+            // Whichever comes first, there may be a place.
+            let _ = timeout(LOOK_INTERVAL, given_back).await;
+        }
+    }
+
+    fn enter_beside(
+        self: &Arc<Self>,
+        address: IpAddr,
+        limit: usize,
+        now: Instant,
+        silent_grace: Duration,
+    ) -> Option<Unauthenticated> {
         let source = source_of(address);
         let mut table = self.lock();
         // More than one is too many where the limit was lowered.
         while table.places.len() >= limit.max(1) {
-            let victim = table.victim(source, now)?;
+            let victim = table.victim(source, now, silent_grace)?;
             if let Some(place) = table.places.remove(&victim) {
                 place.evicted.notify_one();
             }
@@ -108,6 +137,7 @@ impl Unauthenticated {
 impl Drop for Unauthenticated {
     fn drop(&mut self) {
         self.limit.lock().places.remove(&self.id);
+        self.limit.given_back.notify_one();
     }
 }
 
@@ -130,8 +160,12 @@ struct Place {
 }
 
 impl Table {
-    fn victim(&self, newcomer: IpAddr, now: Instant) -> Option<u64> {
-        let waiting = self.places.iter().filter_map(|(id, place)| Some((place.waits_since(now)?, *id))).min();
+    fn victim(&self, newcomer: IpAddr, now: Instant, silent_grace: Duration) -> Option<u64> {
+        let waiting = self
+            .places
+            .iter()
+            .filter_map(|(id, place)| Some((place.waits_since(now, silent_grace)?, *id)))
+            .min();
         waiting.map(|(_, id)| id).or_else(|| self.newest_of_the_most_frequent(newcomer))
     }
 
@@ -149,10 +183,10 @@ impl Table {
 
 impl Place {
     /// Since when it has kept its place waiting for its peer; `None` while a handshake is in progress.
-    fn waits_since(&self, now: Instant) -> Option<Instant> {
+    fn waits_since(&self, now: Instant, silent_grace: Duration) -> Option<Instant> {
         match self.spoke {
             _ if self.waits_for_us => None,
-            None => Some(self.arrived),
+            None => (now.duration_since(self.arrived) >= silent_grace).then_some(self.arrived),
             Some(spoke) => (now.duration_since(spoke) >= GRACE).then_some(self.arrived),
         }
     }
@@ -227,6 +261,20 @@ mod tests {
         assert!(evicted(&greedy[2]));
         assert!(enter(2).is_none(), "two each is fair");
         assert!(!evicted(&other) && !evicted(&another) && limit.count() == 4);
+    }
+
+    #[tokio::test]
+    async fn where_newcomers_wait_nobody_is_evicted_at_once_and_each_gets_a_place() {
+        let limit = Arc::new(UnauthenticatedLimit::default());
+        let first = limit.wait(address(1), 1).await;
+        let mut second = std::pin::pin!(limit.wait(address(1), 1));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(second.as_mut().poll(&mut context).is_pending() && !evicted(&first));
+        drop(first);
+        let second = second.await;
+        // A silent one makes room after a while.
+        let _third = limit.wait(address(1), 1).await;
+        assert!(evicted(&second) && limit.count() == 1);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) async fn accept_loop(
             accepted = accept(&context, &listener, accepting.as_ref()) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match Newcomer::new(&context, port, stream, peer) {
+            Ok((stream, peer)) => match heartbeat.during(Newcomer::new(&context, port, stream, peer)).await {
                 Ok(newcomer) => {
                     let caller = accepting.as_ref().map(UnderWay::another);
                     drop(tokio::spawn(serve(Arc::clone(&context), port, newcomer, caller)));

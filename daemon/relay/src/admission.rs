@@ -115,8 +115,8 @@ impl AdmissionRefusal {
 }
 
 impl Newcomer {
-    /// A connection that was accepted now, if there is room for it.
-    pub(crate) fn new(
+    /// A connection that was accepted now, if there is room for it, or will be soon.
+    pub(crate) async fn new(
         context: &Context,
         port: Port,
         stream: TcpStream,
@@ -126,14 +126,9 @@ impl Newcomer {
         let limiters = &context.limiters;
         // It takes its place among the others when it has authenticated; where there is none, a handshake is of no use.
         limiters.connection(port, &rules.limits).map_err(AdmissionRefusal::ConnectionLimit)?;
-        let unauthenticated = limiters
-            .unauthenticated(
-                port,
-                peer.ip(),
-                context.descriptors.unauthenticated(&rules.limits),
-                now.into_std(),
-            )
-            .map_err(AdmissionRefusal::UnauthenticatedLimit)?;
+        let places = context.descriptors.unauthenticated(&rules.limits);
+        let unauthenticated = limiters.unauthenticated(port, peer.ip(), places).await;
+        let unauthenticated = unauthenticated.map_err(AdmissionRefusal::UnauthenticatedLimit)?;
         unauthenticated.look_for_first_byte(&stream, now.into_std());
         Ok(Self { stream, peer, unauthenticated, deadline: now + rules.timeouts.handshake })
     }
@@ -290,7 +285,7 @@ mod tests {
             stream: TcpStream,
             peer: SocketAddr,
         ) -> Result<AdmittedConnection, NotAdmitted> {
-            let newcomer = Newcomer::new(&self.context, Port::Endpoint, stream, peer).unwrap();
+            let newcomer = Newcomer::new(&self.context, Port::Endpoint, stream, peer).await.unwrap();
             admit(&self.context, Port::Endpoint, newcomer).await
         }
 
@@ -346,7 +341,7 @@ mod tests {
         let bench = Bench::start(|p| p.limits.endpoint_connections_per_source = 1).await;
         let (_client, stream, peer) = bench.connect().await;
         let context = Arc::clone(&bench.context);
-        let newcomer = Newcomer::new(&context, Port::Endpoint, stream, peer).unwrap();
+        let newcomer = Newcomer::new(&context, Port::Endpoint, stream, peer).await.unwrap();
         let silent =
             tokio::spawn(async move { admit(&context, Port::Endpoint, newcomer).await.unwrap_err() });
         let first = bench.endpoint("host-7").await.unwrap();
@@ -368,7 +363,7 @@ mod tests {
         let mut silent = Vec::new();
         for _ in 0..5 {
             let (client, stream, peer) = bench.connect().await;
-            let newcomer = Newcomer::new(&bench.context, Port::Endpoint, stream, peer).unwrap();
+            let newcomer = Newcomer::new(&bench.context, Port::Endpoint, stream, peer).await.unwrap();
             let context = Arc::clone(&bench.context);
             let end = tokio::spawn(async move { admit(&context, Port::Endpoint, newcomer).await });
             silent.push((client, end));
@@ -379,7 +374,7 @@ mod tests {
         }
         assert!(!silent[0].1.is_finished(), "the newest is left");
         let (_client, stream, peer) = bench.connect().await;
-        let refusal = Newcomer::new(&bench.context, Port::Endpoint, stream, peer).unwrap_err();
+        let refusal = Newcomer::new(&bench.context, Port::Endpoint, stream, peer).await.unwrap_err();
         assert_eq!(refusal.to_string(), "1 are open already (limits.connections)");
     }
 
@@ -393,7 +388,7 @@ mod tests {
         .await;
         let (mut client, stream, peer) = bench.connect().await;
         let began = Instant::now();
-        let newcomer = Newcomer::new(&bench.context, Port::Endpoint, stream, peer).unwrap();
+        let newcomer = Newcomer::new(&bench.context, Port::Endpoint, stream, peer).await.unwrap();
         let dribble = async move {
             let header = b"PROXY TCP4 203.0.113.7 192.0.2.1 4242 17486\r\n";
             for byte in header.iter().chain(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").chain(&[7; 500])

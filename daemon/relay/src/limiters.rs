@@ -78,20 +78,21 @@ impl Limiters {
         })
     }
 
-    /// For a connection that has not authenticated, of so many on its port; another one may have to make room.
-    pub(crate) fn unauthenticated(
+    /// For a connection that has not authenticated, of so many on its port; another one may have to make room. Module Servers
+    /// wait for a place, for many CONNECTs at the same time are no flood.
+    pub(crate) async fn unauthenticated(
         &self,
         port: Port,
         address: IpAddr,
         limit: usize,
-        now: Instant,
     ) -> Result<Unauthenticated, LimitReached> {
-        let of_port = match port {
-            Port::Endpoint => &self.unauthenticated_endpoints,
-            Port::ModuleServer => &self.unauthenticated_module_servers,
-        };
-        let reached = LimitReached { key: "unauthenticated_connections", limit };
-        of_port.enter(address, limit, now).ok_or(reached)
+        match port {
+            Port::Endpoint => {
+                let reached = LimitReached { key: "unauthenticated_connections", limit };
+                self.unauthenticated_endpoints.enter(address, limit, Instant::now()).ok_or(reached)
+            }
+            Port::ModuleServer => Ok(self.unauthenticated_module_servers.wait(address, limit).await),
+        }
     }
 
     /// How many connections there are.

@@ -46,5 +46,6 @@ async fn callers_that_wait_leave_descriptors_to_endpoints_and_a_low_limit_is_war
         host.counts("all are parked", |counts| counts["endpoints"] == ENDPOINTS as u64);
     });
     assert!(held() < DESCRIPTORS, "there are descriptors left");
-    assert!(waiting.try_join_next().is_none(), "the callers wait still");
+    let ended = waiting.try_join_next();
+    assert!(ended.is_none(), "the callers wait still: {ended:?}");
 }
