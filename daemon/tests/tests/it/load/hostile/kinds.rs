@@ -172,7 +172,7 @@ impl Attacker {
                     let target = format!("host-{number}:ssh");
                     let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
                     let _ = tls.write_all(head.as_bytes()).await;
-                    let _ = timeout(stay, tls.read(&mut [0; 1_024])).await;
+                    let _ = timeout(ANSWER, tls.read(&mut [0; 1_024])).await;
                 }
             }
         }
