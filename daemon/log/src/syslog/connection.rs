@@ -14,7 +14,7 @@ const MAX_READS_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) way: Way,
-    /// For one message.
+    /// How long one message may take to be handed to the kernel, before the connection counts as broken.
     pub(super) write: Duration,
 }
 

@@ -222,7 +222,7 @@ struct Seen {
     slowest: Duration,
 }
 
-/// What callers see.
+/// How many CONNECTs were made in each phase, how many of them were refused, and how long the slowest took.
 #[derive(Default)]
 struct Calls {
     phase: Mutex<String>,

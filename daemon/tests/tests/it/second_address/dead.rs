@@ -33,7 +33,7 @@ const HALF_A_HELLO: [u8; 12] = [22, 3, 3, 0x0f, 0xa0, 2, 0, 0x0f, 0x9c, 3, 3, 0]
 /// An address that is dead at some ports, for as long as the test lasts.
 pub(super) struct Dead {
     pub(super) address: Ipv4Addr,
-    /// What keeps it so.
+    /// Listeners whose queues are full, with the connections that fill them, or which accept and say nothing.
     _held: Vec<(TcpListener, Vec<TcpStream>)>,
 }
 
