@@ -14,6 +14,7 @@ use zone_tests::until;
 use zone_tests::zone::Zone;
 
 use self::kinds::{Attacker, KINDS, PORTS};
+pub(super) use self::work::processor_time;
 use self::work::{CallsBySecond, EchoSessions};
 use super::peers::{self, Inside, echo, serving};
 
@@ -133,7 +134,7 @@ async fn a_hostile_connection_of_any_kind_costs_at_most_two_plain_handshakes() {
     // The first round finds everything cold.
     for _ in 0..=ROUNDS {
         for (price, kind) in prices.iter_mut().zip([None].into_iter().chain(KINDS.map(Some))) {
-            let before: Duration = processes.map(work::processor_time).iter().sum();
+            let before: Duration = processes.map(processor_time).iter().sum();
             for number in 0..PRICED as usize {
                 match kind {
                     None => attacker.plain_handshake(number).await,
@@ -141,7 +142,7 @@ async fn a_hostile_connection_of_any_kind_costs_at_most_two_plain_handshakes() {
                 }
             }
             gone();
-            let after: Duration = processes.map(work::processor_time).iter().sum();
+            let after: Duration = processes.map(processor_time).iter().sum();
             let used = after.saturating_sub(before);
             *price = (*price).min(used / PRICED);
         }

@@ -143,7 +143,7 @@ impl CallsBySecond {
 }
 
 /// The time that a process's threads have run, by the kernel's clocks of them.
-pub(super) fn processor_time(process: Pid) -> Duration {
+pub(in crate::load) fn processor_time(process: Pid) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("a process");
     let of = |thread: std::fs::DirEntry| {
         let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
