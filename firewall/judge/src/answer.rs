@@ -1,0 +1,111 @@
+//! What was found out.
+
+use zone_ruleset::{Family, Name};
+
+use crate::question::Span;
+
+/// The cases that packets fall into: together all that were asked about, and no packet is in two, unless these differ in
+/// their conditions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The cases.
+    pub cases: Vec<Case>,
+}
+
+/// Packets that fare alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// Where they come from.
+    pub sources: Vec<Span>,
+    /// The ports that they come from.
+    pub source_ports: Vec<Span>,
+    /// The addresses that they go to.
+    pub destinations: Vec<Span>,
+    /// The device that they come in by; `None` where the host has none.
+    pub interface: Option<Name>,
+    /// What must hold beside it, in the order in which it was asked. Whether it holds is not known.
+    pub conditions: Vec<Condition>,
+    /// What becomes of them.
+    pub fate: Fate,
+    /// The rule or policy that decides. `None` where nothing stands in their way.
+    pub decided_by: Option<Place>,
+    /// The chains that they pass, and the rules that lead from one to the other, in order.
+    pub path: Vec<Step>,
+    /// Whether a rule on the way to the deciding one, or this one itself, names a port, an address, a device or a condition: then
+    /// it is meant for these packets, and not for whatever is left at the end of a chain.
+    pub named: bool,
+}
+
+/// What becomes of packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// They come to the socket that listens.
+    Accepted,
+    /// They are gone, and nobody is told.
+    Dropped,
+    /// They are gone, and the sender is told.
+    Rejected,
+    /// They come to another port or address of this host.
+    Redirected {
+        /// Where to, as `ADDRESS:PORT`, as far as it is known.
+        to: String,
+    },
+    /// They go on to another host.
+    Forwarded {
+        /// Where to, as far as it is known.
+        to: String,
+    },
+    /// A program, or the kernel in its place, decides or answers.
+    TakenOver {
+        /// By whom, such as `queue 3` or `synproxy`.
+        by: String,
+    },
+    /// It can't be told.
+    Unknown(Reason),
+}
+
+/// Why something can't be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// What it is about, in words.
+    pub what: String,
+    /// Where it stands.
+    pub place: Option<Place>,
+}
+
+/// Something that holds or does not hold, and nobody knows which.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Condition {
+    /// What is asked, such as `limit rate 5/second` or `meta mark`.
+    pub what: String,
+    /// Whether it holds in this case.
+    pub holds: bool,
+    /// The rule that asks.
+    pub place: Place,
+    /// The option of `explain` that would decide it: `--iif`, `--mac`, `--mark`.
+    pub decided_with: Option<&'static str>,
+    /// Whether it is about how many or how fast (a rate, a quota): it holds for some packets and not for others of the same kind.
+    pub rate: bool,
+}
+
+/// A rule, or a policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The family of the table.
+    pub family: Family,
+    /// The table.
+    pub table: Name,
+    /// The chain.
+    pub chain: Name,
+    /// The rule's handle; `None` for the policy.
+    pub handle: Option<u64>,
+}
+
+/// A step of a packet's way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Where: a base chain that it comes to (no handle), or a rule that leads it elsewhere or changes it.
+    pub place: Place,
+    /// What happens there, such as `comes to hook input, priority 0`, `jump svc`, `passes`.
+    pub what: String,
+}
