@@ -17,6 +17,7 @@ use netlink_packet_core::NetlinkBuffer;
 use crate::attributes::{DecodeError, list};
 use crate::generation::Generation;
 use crate::model::{Family, Name, Ruleset, Set};
+use crate::netlink::message_into;
 use crate::uapi;
 use crate::uapi::message;
 use expr::{SetShape, Surroundings};
@@ -63,6 +64,8 @@ pub(crate) struct Assembly {
     limits: Limits,
     rules: usize,
     elements: usize,
+    device: Option<Name>,
+    recording: Option<Vec<u8>>,
 }
 
 /// Where in a table something is.
@@ -104,47 +107,49 @@ impl Assembly {
             limits,
             rules: 0,
             elements: 0,
+            device: None,
+            recording: None,
         }
     }
 
-    /// Adds what a message says.
-    pub(crate) fn add(&mut self, kind: u16, payload: &[u8]) -> Result<(), DecodeError> {
+    /// Keeps the messages, too.
+    pub(crate) fn recording(mut self) -> Self {
+        self.recording = Some(Vec::new());
+        self
+    }
+
+    /// Says at which device the functions are that are added from now on. The kernel does not say it.
+    pub(crate) fn at_device(&mut self, device: Option<Name>) {
+        self.device = device;
+    }
+
+    /// Adds what a message says. Returns whether more of the same may be added: no elements are, beyond the limit.
+    pub(crate) fn add(&mut self, kind: u16, payload: &[u8]) -> Result<bool, DecodeError> {
+        if let Some(recording) = &mut self.recording {
+            message_into(recording, kind, payload);
+        }
         let Some((header, attributes)) = payload.split_at_checked(4) else {
             return Err(DecodeError::Missing { about: "ruleset", attribute: "nfgenmsg" });
         };
         let number = header[0];
         let family = || Family::from_number(number).ok_or(DecodeError::Family(number));
         match kind {
-            message::NEWGEN => {
-                self.ruleset.generation = Generation::read(payload)?.number;
-                Ok(())
+            message::NEWGEN => self.ruleset.generation = Generation::read(payload)?.number,
+            message::NEWTABLE => self.table(family()?, attributes)?,
+            message::NEWCHAIN => self.chain(family()?, attributes)?,
+            message::NEWSET => self.set(family()?, attributes)?,
+            message::NEWSETELEM => return self.elements(family()?, attributes),
+            message::NEWRULE => self.rule(family()?, attributes)?,
+            message::NEWOBJ => self.object(family()?, attributes)?,
+            message::NEWFLOWTABLE => self.flowtable(family()?, attributes)?,
+            message::HOOK => {
+                let mut hooked = hooked::hooked(family()?, attributes)?;
+                hooked.device = hooked.device.or_else(|| self.device.clone());
+                self.ruleset.hooked.push(hooked);
             }
-            message::NEWTABLE => self.table(family()?, attributes),
-            message::NEWCHAIN => self.chain(family()?, attributes),
-            message::NEWSET => self.set(family()?, attributes),
-            message::NEWSETELEM => self.elements(family()?, attributes).map(|_| ()),
-            message::NEWRULE => self.rule(family()?, attributes),
-            message::NEWOBJ => self.object(family()?, attributes),
-            message::NEWFLOWTABLE => self.flowtable(family()?, attributes),
-            message::HOOK => self.hooked(kind, payload, None),
-            _ => Ok(()),
+            _ => {}
         }
-    }
-
-    /// Adds what is hooked in somewhere, perhaps at a device that was asked for.
-    pub(crate) fn hooked(
-        &mut self,
-        kind: u16,
-        payload: &[u8],
-        device: Option<&Name>,
-    ) -> Result<(), DecodeError> {
-        if let (message::HOOK, Some((header, attributes))) = (kind, payload.split_at_checked(4)) {
-            let family = Family::from_number(header[0]).ok_or(DecodeError::Family(header[0]))?;
-            let mut hooked = hooked::hooked(family, attributes)?;
-            hooked.device = hooked.device.or_else(|| device.cloned());
-            self.ruleset.hooked.push(hooked);
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// The sets whose elements have to be asked for: family, table and name.
@@ -165,6 +170,11 @@ impl Assembly {
         devices.sort();
         devices.dedup();
         devices
+    }
+
+    /// What was recorded, as [`decode`] takes it.
+    pub(crate) fn into_recording(self) -> Vec<u8> {
+        self.recording.unwrap_or_default()
     }
 
     /// The ruleset. What was reserved for more is given back.
@@ -208,8 +218,8 @@ impl Assembly {
         Ok(())
     }
 
-    /// Adds elements to their set, as many as there may be. Says whether there is room for more.
-    pub(crate) fn elements(&mut self, family: Family, bytes: &[u8]) -> Result<bool, DecodeError> {
+    /// Adds elements to their set, as many as there may be. Returns whether there is room for more.
+    fn elements(&mut self, family: Family, bytes: &[u8]) -> Result<bool, DecodeError> {
         let message = uapi::elements::attributes(bytes)?;
         let at = self.find("set element", family, message.bytes(uapi::elements::TABLE))?;
         let index = &self.contents[at].sets;

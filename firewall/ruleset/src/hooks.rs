@@ -42,8 +42,10 @@ fn hook(
     if let Some(device) = device {
         append_name(&mut request, hooked::DEV, device);
     }
+    assembly.at_device(device.cloned());
     let read = connection.dump(message::HOOK, &request, |kind, payload| {
-        assembly.hooked(kind, payload, device).map_err(ReadError::from)
+        assembly.add(kind, payload)?;
+        Ok::<(), ReadError>(())
     });
     match read {
         // A kernel without this subsystem, family or hook, or a device that is gone meanwhile.

@@ -131,17 +131,12 @@ impl Connection {
     }
 
     fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> Result<(), NetlinkError> {
-        const HEADER: usize = 16;
         self.sequence = self.sequence.wrapping_add(1);
-        let mut message = vec![0; HEADER];
-        message.extend_from_slice(payload);
-        let length = u32::try_from(message.len()).map_err(|_| NetlinkError::TooLong)?;
+        let mut message = Vec::new();
+        message_into(&mut message, kind, payload);
         let mut header = NetlinkBuffer::new(&mut message);
-        header.set_length(length);
-        header.set_message_type(kind);
         header.set_flags(flags);
         header.set_sequence_number(self.sequence);
-        header.set_port_number(0);
         loop {
             match self.socket.send(&message, 0) {
                 Ok(_) => return Ok(()),
@@ -165,6 +160,19 @@ impl Connection {
             }
         }
     }
+}
+
+/// Appends a message without flags and with the number 0, padded to a multiple of four.
+pub(crate) fn message_into(messages: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    const HEADER: usize = 16;
+    let at = messages.len();
+    let length = HEADER + payload.len();
+    messages.resize(at + HEADER, 0);
+    messages.extend_from_slice(payload);
+    messages.resize(at + length.next_multiple_of(4), 0);
+    let mut header = NetlinkBuffer::new(&mut messages[at..]);
+    header.set_length(u32::try_from(length).unwrap_or(u32::MAX));
+    header.set_message_type(kind);
 }
 
 /// `NLMSG_NOOP`, `NLMSG_ERROR`, `NLMSG_DONE` (netlink.h).
