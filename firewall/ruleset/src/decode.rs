@@ -192,7 +192,8 @@ impl Assembly {
 
     fn table(&mut self, family: Family, bytes: &[u8]) -> Result<(), DecodeError> {
         let table = containers::table(family, bytes)?;
-        self.indices.entry(family).or_default().insert(table.name.clone(), self.ruleset.tables.len());
+        let tables = self.indices.entry(family).or_default();
+        only_one("table", tables.insert(table.name.clone(), self.ruleset.tables.len()), &table.name)?;
         self.ruleset.tables.push(table);
         self.contents.push(Contents::default());
         Ok(())
@@ -203,7 +204,7 @@ impl Assembly {
         let table = uapi::chain::attributes(bytes)?.bytes(uapi::chain::TABLE);
         let at = self.find("chain", family, table)?;
         let chains = &mut self.ruleset.tables[at].chains;
-        self.contents[at].chains.insert(chain.name.clone(), chains.len());
+        only_one("chain", self.contents[at].chains.insert(chain.name.clone(), chains.len()), &chain.name)?;
         chains.push(chain);
         Ok(())
     }
@@ -213,7 +214,7 @@ impl Assembly {
         let table = uapi::set::attributes(bytes)?.bytes(uapi::set::TABLE);
         let at = self.find("set", family, table)?;
         let sets = &mut self.ruleset.tables[at].sets;
-        self.contents[at].sets.insert(set.name.clone(), sets.len());
+        only_one("set", self.contents[at].sets.insert(set.name.clone(), sets.len()), &set.name)?;
         sets.push(set);
         Ok(())
     }
@@ -290,6 +291,14 @@ impl Assembly {
             .and_then(|tables| tables.get(name))
             .copied()
             .ok_or_else(|| DecodeError::Orphan { about, place: Name::new(name) })
+    }
+}
+
+/// Nothing of this name was there before.
+fn only_one(about: &'static str, before: Option<usize>, name: &Name) -> Result<(), DecodeError> {
+    match before {
+        None => Ok(()),
+        Some(_) => Err(DecodeError::Twice { about, name: name.clone() }),
     }
 }
 

@@ -14,7 +14,7 @@ fn rules_that_are_replaced_all_the_time_are_read_as_they_were_at_one_moment() {
     let stop = AtomicBool::new(false);
     // Each has rules, elements and an anonymous set of its own number only.
     let of = |number: u8| {
-        let rules: String = (0..200)
+        let rules: Vec<String> = (0..200)
             .map(|port| {
                 format!("ip saddr {{ 10.0.0.{number}, 10.0.1.{number} }} tcp dport {port} jump of{number}\n")
             })
@@ -22,8 +22,9 @@ fn rules_that_are_replaced_all_the_time_are_read_as_they_were_at_one_moment() {
         let elements: Vec<String> = (0..200).map(|host| format!("10.{number}.0.{host}")).collect();
         format!(
             "flush ruleset\ntable inet t {{ set s {{ type ipv4_addr; elements = {{ {} }}\n }}\n chain of{number} {{ }}\n\
-             chain in {{ {rules} }} }}\n",
-            elements.join(", ")
+             chain in {{ {} }} }}\n",
+            elements.join(", "),
+            rules.concat()
         )
     };
     host.nft(&of(1));

@@ -56,7 +56,7 @@ impl Namespace {
         child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
         let output = child.wait_with_output().expect("it ends");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}\n{:.2000}", input);
+        assert!(output.status.success(), "{said}\n{input:.2000}");
     }
 
     /// Loads rules in nft's language. nft wants a line's end around a closing brace, which `; }` and `} }` stand for here.

@@ -47,10 +47,10 @@ fn each_transaction_is_told_with_its_number_and_who_made_it() {
 #[test]
 fn a_large_transaction_is_one_change_and_loses_nothing() {
     let Some(host) = namespace("a_large_transaction_is_one_change_and_loses_nothing") else { return };
-    let rules: String = (0..20_000).map(|port| format!("tcp dport {port} accept\n")).collect();
+    let rules: Vec<String> = (0..20_000).map(|port| format!("tcp dport {port} accept\n")).collect();
     host.inside(|| {
         let mut subscription = Subscription::open().expect("a subscription");
-        host.nft(&format!("table inet t {{ chain c {{ {rules} }} }}"));
+        host.nft(&format!("table inet t {{ chain c {{ {} }} }}", rules.concat()));
         let changes = next(&mut subscription);
         assert!(!changes.lost && changes.commits.len() == 1, "{changes:?}");
     });
