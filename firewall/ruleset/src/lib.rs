@@ -3,9 +3,10 @@
 //! `nft -j` has more shapes for the same rules than the kernel has expressions, differs by version, hides anonymous chains
 //! and the arguments of iptables' extensions, and breaks on names of odd bytes. What is executed is the same everywhere.
 //!
-//! `model` is what a ruleset consists of.
+//! `model` is what a ruleset consists of, `words` are a rule in the language of nft.
 
 mod model;
+pub mod words;
 
 pub use model::{
     Bitwise, ByteOrder, Chain, ChainType, Comparison, CtKey, Direction, Dynset, Element, Expr, Family, Fib,
