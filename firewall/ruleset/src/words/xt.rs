@@ -66,7 +66,8 @@ pub(super) fn condition(
             vec![format!("{transport} {field} {}{ports}", not(*negated))]
         }
         XtMatch::CtState { mask, negated } => {
-            let (states, nat) = (u128::from(mask & 0x7f), u128::from(mask >> 3 & 0x30));
+            let mask = u128::from(*mask);
+            let (states, nat) = ((mask & 0xf) | (mask >> 2 & 0x40), mask >> 2 & 0x30);
             let one = |key: &str, symbols, bits| {
                 let names = symbols::bits(symbols, bits);
                 let names = names.map_or_else(|| format!("{bits:#x}"), |names| names.join(","));
