@@ -1,7 +1,8 @@
 //! Conditions: the left side by its name, and what it is compared with.
 
 use super::field::{self, Field, Headers};
-use super::kind::{Kind, Order, Style, Writer, number, prefix_of_mask};
+use super::kind::{Kind, Order, Style, Writer, number, prefix_of_mask, shifted};
+use super::set;
 use super::subject::{self, Held, Subject};
 use crate::model::{Comparison, PayloadBase};
 
@@ -27,12 +28,19 @@ impl Named {
         Self { text, kind, order: held.order, length: held.length, shift: 0, fields: Vec::new() }
     }
 
+    /// What the elements of a set need to be written.
+    pub(super) fn part(&self) -> set::Part {
+        set::Part {
+            kind: self.kind,
+            order: self.order,
+            length: usize::from(self.length),
+            shift: self.shift,
+        }
+    }
+
     /// A value as the field itself has it.
     pub(super) fn shifted(&self, value: &[u8]) -> Vec<u8> {
-        match number(value, Order::Network) {
-            Some(bits) if self.shift > 0 => (bits >> self.shift).to_be_bytes()[16 - value.len()..].to_vec(),
-            _ => value.to_vec(),
-        }
+        shifted(value, self.shift)
     }
 }
 

@@ -114,7 +114,7 @@ const IP: &[Row] = &[
     ("ecn", 14, 2, Kind::Named(symbols::ECN)),
     ("length", 16, 16, Kind::Number),
     ("id", 32, 16, Kind::Number),
-    ("frag-off", 48, 16, Kind::Raw),
+    ("frag-off", 48, 16, Kind::Number),
     ("ttl", 64, 8, Kind::Number),
     ("protocol", 72, 8, Kind::Named(symbols::PROTOCOL)),
     ("checksum", 80, 16, Kind::Number),

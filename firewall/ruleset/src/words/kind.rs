@@ -30,6 +30,8 @@ pub(super) enum Kind {
     Mark,
     /// A number that may have a name.
     Named(Symbols),
+    /// The same, with the name in quotes.
+    Quoted(Symbols),
     /// Bits with names.
     Flags(Symbols),
     /// The name of a device, which may stand for all that begin so.
@@ -88,6 +90,8 @@ impl Writer<'_> {
             Kind::Named(symbols) => {
                 symbols::name(symbols, value).map_or_else(|| value.to_string(), str::to_owned)
             }
+            Kind::Quoted(symbols) => symbols::name(symbols, value)
+                .map_or_else(|| value.to_string(), |name| self.quoted(name)),
             Kind::Flags(symbols) => {
                 symbols::bits(symbols, value).map_or_else(|| format!("{value:#x}"), |names| names.join(" | "))
             }
@@ -157,6 +161,16 @@ pub(super) fn number(bytes: &[u8], order: Order) -> Option<u128> {
         _ if bytes.len() > 16 => None,
         Order::Host if cfg!(target_endian = "little") => Some(bytes.iter().rev().fold(0, add)),
         Order::Host | Order::Network => Some(bytes.iter().fold(0, add)),
+    }
+}
+
+/// A number of the network's order, shifted to the right.
+pub(super) fn shifted(value: &[u8], by: u32) -> Vec<u8> {
+    match number(value, Order::Network) {
+        Some(bits) if by > 0 => {
+            bits.checked_shr(by).unwrap_or_default().to_be_bytes()[16 - value.len()..].to_vec()
+        }
+        _ => value.to_vec(),
     }
 }
 
@@ -265,7 +279,7 @@ fn kind_of_type(number: u32) -> (Kind, Order, usize) {
         32 => (Named(symbols::ICMP_CODE), Network, 1),
         33 => (Named(symbols::ICMPV6_CODE), Network, 1),
         34 => (Named(symbols::ICMPX_CODE), Network, 1),
-        35 => (Named(symbols::DEVICE_GROUP), Host, 4),
+        35 => (Kind::Quoted(symbols::DEVICE_GROUP), Host, 4),
         36 => (Named(symbols::DSCP), Network, 1),
         37 => (Named(symbols::ECN), Network, 1),
         38 => (Named(symbols::ADDRESS_TYPE), Host, 4),
@@ -274,7 +288,7 @@ fn kind_of_type(number: u32) -> (Kind, Order, usize) {
         42 => (Named(symbols::IGMP_TYPE), Network, 1),
         43 => (Time, Host, 8),
         44 => (Hour, Host, 4),
-        45 => (Named(symbols::WEEKDAY), Host, 1),
+        45 => (Kind::Quoted(symbols::WEEKDAY), Host, 1),
         _ => (Raw, Network, 4),
     }
 }

@@ -64,6 +64,8 @@ impl Addresses<'_> {
     }
 
     fn ends(&self, (first, last): Ends) -> Option<String> {
+        // The value of a map holds both.
+        let last = last.filter(|last| first.is_some_and(|first| !self.registers.continues(first, *last)));
         let first = self.one(first?);
         match last.map(|last| self.one(last)) {
             Some(last) if last != first => Some(format!("{first}-{last}")),

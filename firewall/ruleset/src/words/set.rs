@@ -1,6 +1,6 @@
 //! The elements of anonymous sets and maps.
 
-use super::kind::{Kind, Order, Writer, kinds_of_type};
+use super::kind::{Kind, Order, Writer, kinds_of_type, shifted};
 use super::text::verdict;
 use crate::model::{Element, Set};
 
@@ -8,10 +8,20 @@ use crate::model::{Element, Set};
 pub(super) const MAX_ELEMENTS: usize = 16;
 
 /// A field of a key.
-pub(super) type FieldKind = (Kind, Order);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// Of what kind its values are.
+    pub(super) kind: Kind,
+    /// The order of their bytes.
+    pub(super) order: Order,
+    /// How many bytes they have.
+    pub(super) length: usize,
+    /// By how many bits they are too far to the left.
+    pub(super) shift: u32,
+}
 
 /// A set by its name, or by its elements if it has none.
-pub(super) fn reference(set: Option<&Set>, name: &str, key: &[FieldKind], writer: Writer<'_>) -> String {
+pub(super) fn reference(set: Option<&Set>, name: &str, key: &[Part], writer: Writer<'_>) -> String {
     match set {
         Some(set) if set.flags.anonymous => elements(set, key, writer),
         _ => format!("@{name}"),
@@ -23,19 +33,18 @@ pub(super) fn value_kinds(set: &Set) -> Vec<(Kind, Order, usize)> {
     kinds_of_type(set.data_type)
 }
 
-fn elements(set: &Set, key: &[FieldKind], writer: Writer<'_>) -> String {
+fn elements(set: &Set, key: &[Part], writer: Writer<'_>) -> String {
     let mut ranges = if set.flags.interval && !set.flags.concat && set.fields.is_empty() {
         intervals(set)
     } else {
         set.elements.iter().map(Range::of).collect()
     };
     ranges.sort_by_key(|range| range.sorted(key));
-    let field_lengths: Vec<usize> = set.fields.iter().map(|length| *length as usize).collect();
     let mut words: Vec<String> = ranges
         .iter()
         .take(MAX_ELEMENTS)
         .map(|range| {
-            let mut text = range.key(key, &field_lengths, writer);
+            let mut text = range.key(key, writer);
             if let Some(value) = value(set, range.element, writer) {
                 text = format!("{text} : {value}");
             }
@@ -64,33 +73,36 @@ impl<'a> Range<'a> {
     }
 
     /// As nft sorts: by value, what catches all others at the end.
-    fn sorted(&self, key: &[FieldKind]) -> (bool, Vec<u8>) {
+    fn sorted(&self, key: &[Part]) -> (bool, Vec<u8>) {
         let mut bytes = self.first.to_vec();
-        if key.len() == 1
-            && key[0].1 == Order::Host
+        if let [part] = key
+            && part.order == Order::Host
+            && part.kind != Kind::Device
             && cfg!(target_endian = "little")
-            && key[0].0 != Kind::Device
         {
             bytes.reverse();
         }
         (self.element.catch_all, bytes)
     }
 
-    fn key(&self, key: &[FieldKind], lengths: &[usize], writer: Writer<'_>) -> String {
+    fn key(&self, key: &[Part], writer: Writer<'_>) -> String {
         if self.element.catch_all {
             return "*".to_owned();
         }
-        if let [(kind, order)] = key {
-            return writer.range(*kind, *order, &self.first, &self.last);
-        }
         let mut at = 0;
         let mut fields = Vec::new();
-        for (index, (kind, order)) in key.iter().enumerate() {
-            let rest = self.first.len().saturating_sub(at);
-            let length = lengths.get(index).copied().unwrap_or(rest).min(rest);
-            let slice = |bytes: &[u8]| bytes.get(at..at + length).unwrap_or_default().to_vec();
-            fields.push(writer.range(*kind, *order, &slice(&self.first), &slice(&self.last)));
-            at = at.saturating_add(length.next_multiple_of(4));
+        for part in key {
+            // The only field has all bytes: there is no padding behind it.
+            let end = if key.len() == 1 { self.first.len() } else { at + part.length };
+            let slice = |bytes: &[u8]| bytes.get(at..end.min(bytes.len())).unwrap_or_default().to_vec();
+            let (first, last) = (slice(&self.first), slice(&self.last));
+            fields.push(if part.shift > 0 {
+                let ends = [first, last].map(|end| shifted(&end, part.shift));
+                writer.range(part.kind, part.order, &ends[0], &ends[1])
+            } else {
+                writer.range(part.kind, part.order, &first, &last)
+            });
+            at += part.length.next_multiple_of(4);
         }
         fields.join(" . ")
     }
@@ -139,8 +151,12 @@ fn value(set: &Set, element: &Element, writer: Writer<'_>) -> Option<String> {
     }
     let data = element.data.as_ref()?;
     let kinds = value_kinds(set);
-    if let [(kind, order, _)] = kinds[..] {
-        return Some(writer.value(kind, order, data));
+    if let [(kind, order, length)] = kinds[..] {
+        // A range of addresses, of `snat prefix`.
+        return Some(match data.split_at_checked(length) {
+            Some((first, last)) if last.len() == length => writer.range(kind, order, first, last),
+            _ => writer.value(kind, order, data),
+        });
     }
     let mut at = 0;
     let mut fields = Vec::new();

@@ -107,8 +107,8 @@ pub(super) fn meta(key: MetaKey) -> (String, Kind) {
         MetaKey::Oif => return ("oif".to_owned(), DeviceIndex),
         MetaKey::IifName => return ("iifname".to_owned(), Device),
         MetaKey::OifName => return ("oifname".to_owned(), Device),
-        MetaKey::IifGroup => return ("iifgroup".to_owned(), Named(symbols::DEVICE_GROUP)),
-        MetaKey::OifGroup => return ("oifgroup".to_owned(), Named(symbols::DEVICE_GROUP)),
+        MetaKey::IifGroup => return ("iifgroup".to_owned(), Kind::Quoted(symbols::DEVICE_GROUP)),
+        MetaKey::OifGroup => return ("oifgroup".to_owned(), Kind::Quoted(symbols::DEVICE_GROUP)),
         MetaKey::Length => ("length", Number),
         MetaKey::Protocol => ("protocol", Named(symbols::ETHER_TYPE)),
         MetaKey::Priority => ("priority", Class),
@@ -132,7 +132,7 @@ pub(super) fn meta(key: MetaKey) -> (String, Kind) {
         MetaKey::IifKind => ("iifkind", Text),
         MetaKey::OifKind => ("oifkind", Text),
         MetaKey::Time => ("time", Time),
-        MetaKey::Day => ("day", Named(symbols::WEEKDAY)),
+        MetaKey::Day => ("day", Kind::Quoted(symbols::WEEKDAY)),
         MetaKey::Hour => ("hour", Hour),
         MetaKey::SdIif => ("sdif", DeviceIndex),
         MetaKey::SdIifName => ("sdifname", Device),
@@ -143,8 +143,8 @@ pub(super) fn meta(key: MetaKey) -> (String, Kind) {
 
 /// The order of a property's bytes.
 pub(super) fn meta_order(key: MetaKey) -> Order {
-    // The protocol of the frame is as it stands there; a name is read from its first byte.
-    if key == MetaKey::Protocol { Order::Network } else { Order::Host }
+    // The protocol of the frame is as it stands there, and nft takes what is random so.
+    if matches!(key, MetaKey::Protocol | MetaKey::Random) { Order::Network } else { Order::Host }
 }
 
 /// A property of connections, as nft has it, of what kind it is, and the order of its bytes.
@@ -175,7 +175,7 @@ pub(super) fn ct(key: CtKey, direction: Option<Direction>) -> (String, Kind, Ord
         CtKey::DaddrIp => ("ip daddr", Ipv4, Network),
         CtKey::SaddrIp6 => ("ip6 saddr", Ipv6, Network),
         CtKey::DaddrIp6 => ("ip6 daddr", Ipv6, Network),
-        CtKey::Id => ("id", Number, Host),
+        CtKey::Id => ("id", Number, Network),
         CtKey::Other(number) => return (format!("ct `{number}`"), Raw, Host),
     };
     let direction = match direction {

@@ -159,6 +159,11 @@ impl<'a> Walk<'a> {
                 self.say(statement::log(prefix.as_deref(), *group, *level, self.writer));
             }
             Expr::Reject(how) => {
+                match (how, self.table.family) {
+                    (Reject::TcpReset, Family::Ip | Family::Ip6) => self.implies(Layer::Transport),
+                    (Reject::Icmp(_), _) => self.implies(Layer::Network),
+                    _ => {}
+                }
                 self.say(statement::reject(*how, self.table.family, self.headers.network));
             }
             Expr::Nat(wanted) => self.say(nat::nat(wanted, self.table.family, &self.addresses())),
@@ -200,8 +205,11 @@ impl<'a> Walk<'a> {
                     self.registers.load(destination, subject, order);
                 }
             }
-            Expr::ExtHdr { .. } => match load::loaded(expr) {
-                Some((destination, subject, order)) => self.registers.load(destination, subject, order),
+            Expr::ExtHdr { op, .. } => match load::loaded(expr) {
+                Some((destination, subject, order)) => {
+                    self.implies(if *op == 0 { Layer::Network } else { Layer::Transport });
+                    self.registers.load(destination, subject, order);
+                }
                 None => self.say(load::not_shown("exthdr")),
             },
             Expr::Unknown { name, destination } => match destination {
@@ -373,7 +381,12 @@ impl<'a> Walk<'a> {
     /// Asking a field makes the condition on its protocol superfluous.
     fn asks(&mut self, field: &Field) {
         match field.header {
-            "ether" | "vlan" => self.implies(Layer::Link),
+            "ether" => self.implies(Layer::Link),
+            // The tag is there by the frame's type.
+            "vlan" => {
+                self.implies(Layer::Link);
+                self.implies(Layer::Network);
+            }
             "ip" | "ip6" | "arp" => self.implies(Layer::Network),
             "th" | "" => {}
             _ => {
@@ -422,7 +435,7 @@ impl<'a> Walk<'a> {
     }
 
     fn reference(&self, key: &[Named], name: &Name) -> String {
-        let kinds: Vec<_> = key.iter().map(|named| (named.kind, named.order)).collect();
+        let kinds: Vec<_> = key.iter().map(Named::part).collect();
         set::reference(self.table.set(name), &shown(name), &kinds, self.writer)
     }
 
