@@ -11,5 +11,5 @@ mod host;
 mod question;
 
 pub use answer::{Answer, Case, Condition, Fate, Place, Reason, Step};
-pub use host::{Host, Interface};
+pub use host::{Host, HostError, Interface};
 pub use question::{Question, Span};
