@@ -130,21 +130,21 @@ attributes! {
 pub(crate) mod message {
     pub(crate) const NFTABLES: u16 = 10 << 8;
     pub(crate) const NEWTABLE: u16 = NFTABLES;
-    pub(crate) const GETTABLE: u16 = NFTABLES | 1;
-    pub(crate) const NEWCHAIN: u16 = NFTABLES | 3;
-    pub(crate) const GETCHAIN: u16 = NFTABLES | 4;
-    pub(crate) const NEWRULE: u16 = NFTABLES | 6;
-    pub(crate) const GETRULE: u16 = NFTABLES | 7;
-    pub(crate) const NEWSET: u16 = NFTABLES | 9;
-    pub(crate) const GETSET: u16 = NFTABLES | 10;
-    pub(crate) const NEWSETELEM: u16 = NFTABLES | 12;
-    pub(crate) const GETSETELEM: u16 = NFTABLES | 13;
-    pub(crate) const NEWGEN: u16 = NFTABLES | 15;
-    pub(crate) const GETGEN: u16 = NFTABLES | 16;
-    pub(crate) const NEWOBJ: u16 = NFTABLES | 18;
-    pub(crate) const GETOBJ: u16 = NFTABLES | 19;
-    pub(crate) const NEWFLOWTABLE: u16 = NFTABLES | 22;
-    pub(crate) const GETFLOWTABLE: u16 = NFTABLES | 23;
+    pub(crate) const GETTABLE: u16 = NFTABLES + 1;
+    pub(crate) const NEWCHAIN: u16 = NFTABLES + 3;
+    pub(crate) const GETCHAIN: u16 = NFTABLES + 4;
+    pub(crate) const NEWRULE: u16 = NFTABLES + 6;
+    pub(crate) const GETRULE: u16 = NFTABLES + 7;
+    pub(crate) const NEWSET: u16 = NFTABLES + 9;
+    pub(crate) const GETSET: u16 = NFTABLES + 10;
+    pub(crate) const NEWSETELEM: u16 = NFTABLES + 12;
+    pub(crate) const GETSETELEM: u16 = NFTABLES + 13;
+    pub(crate) const NEWGEN: u16 = NFTABLES + 15;
+    pub(crate) const GETGEN: u16 = NFTABLES + 16;
+    pub(crate) const NEWOBJ: u16 = NFTABLES + 18;
+    pub(crate) const GETOBJ: u16 = NFTABLES + 19;
+    pub(crate) const NEWFLOWTABLE: u16 = NFTABLES + 22;
+    pub(crate) const GETFLOWTABLE: u16 = NFTABLES + 23;
     /// `NFNL_SUBSYS_HOOK`, `NFNL_MSG_HOOK_GET`
     pub(crate) const HOOK: u16 = 12 << 8;
 }

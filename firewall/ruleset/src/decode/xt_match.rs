@@ -136,7 +136,7 @@ fn addrtype(revision: u32, info: &[u8]) -> Option<XtMatch> {
     let info = Fields::of(info, if revision == 0 { 12 } else { 8 })?;
     let (source, destination) = info.pair(0)?;
     let flags = match revision {
-        0 => u32::from(info.u32(4)? != 0) * INVERT_SOURCE | u32::from(info.u32(8)? != 0) * INVERT_DEST,
+        0 => (u32::from(info.u32(4)? != 0) * INVERT_SOURCE) | (u32::from(info.u32(8)? != 0) * INVERT_DEST),
         _ => info.u32(4)?,
     };
     Some(XtMatch::AddrType {
