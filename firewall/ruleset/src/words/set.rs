@@ -34,7 +34,7 @@ pub(super) fn value_kinds(set: &Set) -> Vec<(Kind, Order, usize)> {
 }
 
 fn elements(set: &Set, key: &[Part], writer: Writer<'_>) -> String {
-    let mut ranges = if set.flags.interval && !set.flags.concat && set.fields.is_empty() {
+    let mut ranges = if set.flags.interval && !set.flags.concat && set.fields.len() < 2 {
         intervals(set)
     } else {
         set.elements.iter().map(Range::of).collect()

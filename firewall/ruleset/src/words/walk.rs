@@ -10,7 +10,7 @@ use super::subject::{self, Held, Registers, Subject};
 use super::text::{name as shown, printable, quoted, verdict};
 use super::{load, nat, set, statement, xt};
 use crate::model::{
-    Bitwise, ByteOrder, Comparison, Dynset, Expr, Family, MetaKey, Name, PayloadBase, RegisterSlice, Rule,
+    Bitwise, ByteOrder, Comparison, Dynset, Expr, Family, MetaKey, Name, PayloadBase, RegisterSlice, Reject, Rule,
     Table, Verdict,
 };
 
