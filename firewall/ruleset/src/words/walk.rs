@@ -450,10 +450,11 @@ impl<'a> Walk<'a> {
         words.extend(inner.items.into_iter().map(|item| item.text));
         let set = self.table.set(&dynset.set);
         let meter = set.is_some_and(|set| set.flags.anonymous) || self.writer.style == Style::Plain;
-        let verb = match (dynset.deletes, meter) {
-            (true, _) => "delete @",
-            (false, true) => "meter ",
-            (false, false) => "add @",
+        let verb = match (dynset.deletes, meter, dynset.updates) {
+            (true, ..) => "delete @",
+            (false, true, _) => "meter ",
+            (false, false, true) => "update @",
+            (false, false, false) => "add @",
         };
         let not = if dynset.negated { "! " } else { "" };
         self.say(format!("{not}{verb}{} {{ {} }}", shown(&dynset.set), words.join(" ")));
