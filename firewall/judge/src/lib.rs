@@ -21,7 +21,7 @@ mod walk;
 mod way;
 mod xt;
 
-pub use answer::{Answer, Case, Condition, Fate, Place, Reason, Step};
+pub use answer::{Answer, Case, Condition, Fate, Place, Reason, Step, StepKind};
 pub use host::{Host, HostError, Interface};
 pub use question::{Question, Span};
 

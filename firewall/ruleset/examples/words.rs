@@ -7,7 +7,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for table in &ruleset.tables {
         for chain in table.chains.iter().filter(|chain| !chain.anonymous) {
             for rule in &chain.rules {
-                println!("{} handle {}: {}", words::chain(chain, table), rule.handle, words::rule(rule, table));
+                println!(
+                    "{} handle {}: {}",
+                    words::chain(chain, table),
+                    rule.handle,
+                    words::rule(rule, table)
+                );
             }
         }
     }

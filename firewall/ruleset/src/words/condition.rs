@@ -30,12 +30,7 @@ impl Named {
 
     /// What the elements of a set need to be written.
     pub(super) fn part(&self) -> set::Part {
-        set::Part {
-            kind: self.kind,
-            order: self.order,
-            length: usize::from(self.length),
-            shift: self.shift,
-        }
+        set::Part { kind: self.kind, order: self.order, length: usize::from(self.length), shift: self.shift }
     }
 
     /// A value as the field itself has it.

@@ -90,8 +90,9 @@ impl Writer<'_> {
             Kind::Named(symbols) => {
                 symbols::name(symbols, value).map_or_else(|| value.to_string(), str::to_owned)
             }
-            Kind::Quoted(symbols) => symbols::name(symbols, value)
-                .map_or_else(|| value.to_string(), |name| self.quoted(name)),
+            Kind::Quoted(symbols) => {
+                symbols::name(symbols, value).map_or_else(|| value.to_string(), |name| self.quoted(name))
+            }
             Kind::Flags(symbols) => {
                 symbols::bits(symbols, value).map_or_else(|| format!("{value:#x}"), |names| names.join(" | "))
             }

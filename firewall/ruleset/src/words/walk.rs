@@ -10,8 +10,8 @@ use super::subject::{self, Held, Registers, Subject};
 use super::text::{name as shown, printable, quoted, verdict};
 use super::{load, nat, set, statement, xt};
 use crate::model::{
-    Bitwise, ByteOrder, Comparison, Dynset, Expr, Family, MetaKey, Name, PayloadBase, RegisterSlice, Reject, Rule,
-    Table, Verdict,
+    Bitwise, ByteOrder, Comparison, Dynset, Expr, Family, MetaKey, Name, PayloadBase, RegisterSlice, Reject,
+    Rule, Table, Verdict,
 };
 
 /// How many rules of an anonymous chain are written out.
@@ -350,7 +350,7 @@ impl<'a> Walk<'a> {
                 // There is one ICMP for each family.
                 match (self.headers.transport, self.headers.network) {
                     (Some(1), Some(Family::Ip)) | (Some(58), Some(Family::Ip6)) => {
-                        self.implies(Layer::Network)
+                        self.implies(Layer::Network);
                     }
                     _ => {}
                 }
