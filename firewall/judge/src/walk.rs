@@ -61,6 +61,7 @@ impl<'a> Walk<'a> {
             cases: Vec::new(),
             interface,
             is_answer: false,
+            by_itself: false,
             steps: 0,
             registers: Registers::default(),
         }
