@@ -3,7 +3,6 @@
 //! systemd starts it for a connection to its socket and gives it CAP_NET_ADMIN and nothing else. One connection carries
 //! one request; it ends itself when nobody has asked for a while.
 
-mod access;
 mod answer;
 mod connection_limit;
 
@@ -23,9 +22,9 @@ use zone_firewall_protocol::{Answer, MAX_LINE_BYTES, Request, RequestError, pars
 use zone_log_budget::{LogBudget, within_budget};
 use zone_service_manager::ServiceManager;
 
+use crate::access::{Accounts, Peer};
 use crate::config;
 use crate::host::Host;
-use access::{Accounts, Peer};
 use connection_limit::ConnectionLimit;
 
 /// The time for a request to arrive, and for an answer to be taken.

@@ -1,11 +1,13 @@
 //! The rules of this host: read, changed in one transaction, read back, and undone if they are not as meant.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nftables::schema::NfObject;
 use serde_json::{Value, json};
 use zone_firewall_protocol::{Finding, PortRule};
 
+use crate::access::Accounts;
 use crate::config::{Config, ConfigError};
 use crate::desired::Desired;
 use crate::firewalld::{self, Firewalld, FirewalldError};
@@ -28,6 +30,9 @@ pub(crate) enum HostError {
     /// The record of relay ports can't be used.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// It is not known which users there are.
+    #[error("/etc/passwd or /etc/group can't be read: {0}; the rules for what users send are made from them")]
+    Accounts(io::Error),
     /// nftables can't be read or changed.
     #[error(transparent)]
     Nft(#[from] NftError),
@@ -104,8 +109,7 @@ impl Host {
 
     /// What should be, by root's file and the record.
     pub(crate) fn desired(&self) -> Result<Desired, HostError> {
-        let config = self.config()?;
-        Ok(Desired::new(&config, &self.recorded()))
+        desired_with(&self.config()?, &self.recorded())
     }
 
     /// The relay's ports by the record. A damaged one opens nothing; zone-proxy asks for its ports at its next start.
@@ -115,6 +119,12 @@ impl Host {
             Vec::new()
         })
     }
+}
+
+/// What should be, by root's file, with these relay ports and on a host with these users.
+pub(crate) fn desired_with(config: &Config, ports: &[PortRule]) -> Result<Desired, HostError> {
+    let accounts = Accounts::of_this_host().map_err(HostError::Accounts)?;
+    Ok(Desired::new(config, ports).confine(config, &accounts))
 }
 
 /// Looks at the live rules, and says what would be done about them.

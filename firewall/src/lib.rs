@@ -7,6 +7,7 @@
 //!
 //! `broker` is the only process of the product that may touch nftables.
 
+mod access;
 mod broker;
 pub mod cli;
 mod config;
