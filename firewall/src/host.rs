@@ -13,6 +13,7 @@ use crate::desired::Desired;
 use crate::firewalld::{self, Firewalld, FirewalldError};
 use crate::listening;
 use crate::nft::{self, NftError};
+use crate::notes::{Device, notes};
 use crate::plan::Plan;
 use crate::record::{RecordError, Store};
 use crate::ruleset::Ruleset;
@@ -58,6 +59,7 @@ pub(crate) struct Host {
 pub(crate) struct Preview {
     plan: Plan,
     firewalld: firewalld::Change,
+    notes: Vec<String>,
 }
 
 impl Preview {
@@ -77,9 +79,9 @@ impl Preview {
         lines.into_iter().chain(self.blocked()).collect()
     }
 
-    /// What would be done, rule by rule, and what somebody else's rules keep shut.
+    /// What would be done, rule by rule, what somebody else's rules keep shut, and what may not be meant.
     pub(crate) fn diff(&self) -> Vec<String> {
-        self.lines().into_iter().chain(self.blocked()).collect()
+        self.lines().into_iter().chain(self.blocked()).chain(self.notes.iter().cloned()).collect()
     }
 
     fn blocked(&self) -> Vec<String> {
@@ -134,7 +136,8 @@ pub(crate) fn preview(desired: &Desired) -> Result<Preview, HostError> {
         Some(firewalld) => firewalld::Change::new(desired, &firewalld.current()?),
         None => firewalld::Change::default(),
     };
-    Ok(Preview { plan, firewalld })
+    let notes = notes(desired, Device::of_this_host);
+    Ok(Preview { plan, firewalld, notes })
 }
 
 /// What is not as it should be, ports that nobody listens on included.
@@ -164,7 +167,7 @@ pub(crate) fn apply(desired: &Desired) -> Result<Vec<String>, HostError> {
             return Err(error.into());
         }
     }
-    Ok(Preview { plan, firewalld: change }.report())
+    Ok(Preview { plan, firewalld: change, notes: Vec::new() }.report())
 }
 
 /// Leaves the rules as they were before we came, and says what was done.
@@ -189,7 +192,7 @@ pub(crate) fn remove() -> Result<Vec<String>, HostError> {
             firewalld.carry_out(&change)?;
         }
     }
-    Ok(Preview { plan: first, firewalld: change }.report())
+    Ok(Preview { plan: first, firewalld: change, notes: Vec::new() }.report())
 }
 
 /// Transactions until the rules are as they should be; mostly one, or none. The kernel refuses one as a whole where

@@ -17,6 +17,7 @@ mod foreign;
 mod host;
 mod listening;
 mod nft;
+mod notes;
 mod plan;
 mod record;
 mod ruleset;
