@@ -434,6 +434,8 @@ pub struct Dynset {
     pub key: RegisterSlice,
     /// It is deleted, and not added.
     pub deletes: bool,
+    /// Its time begins anew if it is there already (`NFT_DYNSET_OP_UPDATE`).
+    pub updates: bool,
     /// Goes on if it could *not* be done, or an expression does not hold (`NFT_DYNSET_F_INV`).
     pub negated: bool,
     /// Milliseconds after which the element goes.
