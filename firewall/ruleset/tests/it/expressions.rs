@@ -92,8 +92,9 @@ fn cases() -> Vec<(&'static str, Vec<Expr>)> {
         verdict,
         negated,
     };
-    let dynset = |deletes, timeout, exprs| {
-        Expr::Dynset(Dynset { set: "seen".into(), key: slice(0, 4), deletes, negated: false, timeout, exprs })
+    let dynset = |deletes, updates, timeout, exprs| {
+        let (set, key) = ("seen".into(), slice(0, 4));
+        Expr::Dynset(Dynset { set, key, deletes, updates, negated: false, timeout, exprs })
     };
     vec![
         ("accept", vec![accept()]),
@@ -229,6 +230,7 @@ fn cases() -> Vec<(&'static str, Vec<Expr>)> {
             "add @seen { ip saddr limit rate 5/second }",
             vec![dynset(
                 false,
+                false,
                 None,
                 vec![Expr::Limit(Limit {
                     rate: 5,
@@ -239,8 +241,8 @@ fn cases() -> Vec<(&'static str, Vec<Expr>)> {
                 })],
             )],
         ),
-        ("update @seen { ip saddr timeout 3m }", vec![dynset(false, Some(180_000), vec![])]),
-        ("delete @seen { ip saddr }", vec![dynset(true, None, vec![])]),
+        ("update @seen { ip saddr timeout 3m }", vec![dynset(false, true, Some(180_000), vec![])]),
+        ("delete @seen { ip saddr }", vec![dynset(true, false, None, vec![])]),
         ("reject with tcp reset", vec![Expr::Reject(Reject::TcpReset)]),
         ("reject with icmpx type admin-prohibited", vec![Expr::Reject(Reject::Icmpx(3))]),
         ("ip protocol tcp reject with icmp type host-prohibited", vec![Expr::Reject(Reject::Icmp(10))]),
