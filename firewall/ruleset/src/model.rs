@@ -21,8 +21,9 @@ pub struct Ruleset {
     pub generation: u32,
     /// The tables, in the order of the kernel.
     pub tables: Vec<Table>,
-    /// What is hooked in where, of all kinds, in the order in which packets pass it (nfnetlink_hook.h). Empty where the kernel
-    /// can't tell (before Linux 5.14) and for a ruleset that is not a host's.
+    /// What is hooked in where, of all kinds, in the order in which packets pass it (nfnetlink_hook.h). Where the kernel
+    /// can't tell (before Linux 5.14, or built without it), only what is there of iptables-legacy; nothing for a ruleset that is not
+    /// a host's.
     pub hooked: Vec<Hooked>,
 }
 

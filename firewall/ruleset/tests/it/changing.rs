@@ -7,6 +7,15 @@ use zone_ruleset::{Expr, ReadError, Reader, Verdict};
 
 use crate::namespace::namespace;
 
+/// Ends the changes, also if a test fails meanwhile.
+struct StopsAtItsEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopsAtItsEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn rules_that_are_replaced_all_the_time_are_read_as_they_were_at_one_moment() {
     let test = "rules_that_are_replaced_all_the_time_are_read_as_they_were_at_one_moment";
@@ -36,6 +45,7 @@ fn rules_that_are_replaced_all_the_time_are_read_as_they_were_at_one_moment() {
                 host.nft(&of(1));
             }
         });
+        let stop = StopsAtItsEnd(&stop);
         host.inside(|| {
             let mut reader = Reader::open().expect("a reader");
             let deadline = Instant::now() + Duration::from_secs(20);
@@ -62,8 +72,8 @@ fn rules_that_are_replaced_all_the_time_are_read_as_they_were_at_one_moment() {
                 consistent += 1;
                 seen[usize::from(number - 1)] = true;
             }
-            stop.store(true, Ordering::Relaxed);
         });
+        drop(stop);
     });
     assert!(consistent > 0 && seen == [true; 2], "{consistent} read, {changing} given up, {seen:?}");
 }

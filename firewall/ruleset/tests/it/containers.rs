@@ -1,10 +1,11 @@
 //! What tables, chains, sets and objects become.
 
 use zone_ruleset::{
-    ChainType, Element, Expr, Family, Hook, HookPoint, Limit, LimitUnit, Name, ObjectKind, Verdict,
+    ChainType, Element, Expr, Family, Hook, HookPoint, HookedFunction, Limit, LimitUnit, Name, ObjectKind,
+    Verdict,
 };
 
-use crate::namespace::{namespace, rules};
+use crate::namespace::{namespace, rules, skip};
 
 #[test]
 fn tables_and_chains_keep_their_flags_hooks_and_comments() {
@@ -122,4 +123,29 @@ fn stateful_objects_keep_what_they_allow() {
     let limit = Limit { rate: 3, seconds: 60, burst: 7, unit: LimitUnit::Packets, over: true };
     assert_eq!(kind("l"), ObjectKind::Limit(limit));
     assert_eq!(kind("ftp"), ObjectKind::Other("ct helper".to_owned()));
+}
+
+#[test]
+fn tables_of_iptables_legacy_are_told_by_their_hooks() {
+    let test = "tables_of_iptables_legacy_are_told_by_their_hooks";
+    let Some(host) = namespace(test) else { return };
+    let legacy =
+        || host.command("iptables-legacy").args(["-t", "filter", "-A", "INPUT", "-j", "DROP"]).output();
+    if !legacy().is_ok_and(|output| output.status.success()) {
+        skip(test, "iptables-legacy is missing, or the kernel has none: apt-get install iptables");
+        return;
+    }
+    let ruleset = host.ruleset();
+    let legacy: Vec<_> = ruleset
+        .hooked
+        .iter()
+        .filter(|hooked| match &hooked.function {
+            HookedFunction::Kernel { function, .. } => function.starts_with("ipt_do_table"),
+            _ => false,
+        })
+        .map(|hooked| (hooked.family, hooked.point, hooked.priority))
+        .collect();
+    let expected =
+        [HookPoint::Input, HookPoint::Forward, HookPoint::Output].map(|point| (Family::Ip, point, 0));
+    assert_eq!(legacy, expected);
 }
