@@ -9,7 +9,7 @@ use crate::generation::Generation;
 use crate::hooks;
 use crate::model::{Family, Name, Ruleset};
 use crate::netlink::{Connection, NetlinkError, message_into};
-use crate::request::{append_name, append_number, header};
+use crate::request::{append_name, append_number, header, transaction_header};
 use crate::uapi::{self, message};
 
 /// Reads the rules of the network namespace that it was opened in.
@@ -91,6 +91,9 @@ impl Reader {
     fn consistent(&mut self, new: impl Fn() -> Assembly) -> Result<(u32, Assembly), ReadError> {
         for _ in 0..ATTEMPTS {
             let before = self.generation()?.number;
+            if !self.is_settled(before)? {
+                continue;
+            }
             let mut assembly = new();
             let read = self.read_into(&mut assembly);
             let moved = self.generation()?.number != before;
@@ -104,6 +107,23 @@ impl Reader {
             self.connection = Connection::open(NETLINK_NETFILTER)?;
         }
         Err(ReadError::Changing)
+    }
+
+    /// Whether the transaction of this number is in force as a whole, and the last one.
+    ///
+    /// The kernel counts a transaction a moment before it is in force: who asks for the number then is told the new one and reads
+    /// the old rules, or some of each. So an empty transaction is made, which changes nothing and has no number: the kernel takes it
+    /// when no other one is under way, and only if the last one has the number that it names.
+    fn is_settled(&mut self, generation: u32) -> Result<bool, ReadError> {
+        let mut begin = transaction_header();
+        append_number(&mut begin, uapi::batch::GENID, generation);
+        self.connection
+            .transact(&[(message::BATCH_BEGIN, begin), (message::BATCH_END, transaction_header())])?;
+        match self.generation() {
+            Ok(after) => Ok(after.number == generation),
+            Err(ReadError::Netlink(NetlinkError::Refused(_))) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// All rules, perhaps some of before a change and some of after it. What others refer to comes first.

@@ -45,6 +45,20 @@ fn each_transaction_is_told_with_its_number_and_who_made_it() {
 }
 
 #[test]
+fn reading_the_rules_is_no_change() {
+    let Some(host) = namespace("reading_the_rules_is_no_change") else { return };
+    host.nft("table inet t { chain c { accept; drop; } }");
+    host.inside(|| {
+        let mut subscription = Subscription::open().expect("a subscription");
+        let mut reader = Reader::open().expect("a reader");
+        let before = reader.generation().expect("a number");
+        reader.ruleset().expect("rules");
+        assert!(subscription.drain().expect("changes").is_empty());
+        assert_eq!(reader.generation().expect("a number"), before);
+    });
+}
+
+#[test]
 fn a_large_transaction_is_one_change_and_loses_nothing() {
     let Some(host) = namespace("a_large_transaction_is_one_change_and_loses_nothing") else { return };
     let rules: Vec<String> = (0..20_000).map(|port| format!("tcp dport {port} accept\n")).collect();
