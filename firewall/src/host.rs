@@ -8,7 +8,7 @@ use zone_firewall_protocol::{Finding, PortRule};
 
 use crate::config::{Config, ConfigError};
 use crate::desired::Desired;
-use crate::firewalld::{self, Firewalld, FirewalldError};
+use crate::firewalld::{self, FirewalldError, Presence};
 use crate::listening;
 use crate::nft::{self, NftError};
 use crate::plan::Plan;
@@ -78,11 +78,8 @@ impl Preview {
     }
 
     fn blocked(&self) -> Vec<String> {
-        self.plan
-            .blocked
-            .iter()
-            .map(|finding| format!("blocked: {} ({})", finding.what, finding.help))
-            .collect()
+        let blocked = self.plan.blocked.iter().cloned().chain(self.firewalld.denied());
+        blocked.map(|finding| format!("blocked: {} ({})", finding.what, finding.help)).collect()
     }
 }
 
@@ -120,11 +117,7 @@ impl Host {
 /// Looks at the live rules, and says what would be done about them.
 pub(crate) fn preview(desired: &Desired) -> Result<Preview, HostError> {
     let plan = Plan::new(desired, &nft::list()?);
-    let firewalld = match Firewalld::running()? {
-        Some(firewalld) => firewalld::Change::new(desired, &firewalld.current()?),
-        None => firewalld::Change::default(),
-    };
-    Ok(Preview { plan, firewalld })
+    Ok(Preview { plan, firewalld: Presence::find()?.change(desired)? })
 }
 
 /// What is not as it should be, ports that nobody listens on included.
@@ -140,25 +133,31 @@ pub(crate) fn verify(desired: &Desired) -> Result<Vec<Finding>, HostError> {
 /// Makes the live rules the desired ones, and says what was done. On failure nothing stays changed.
 pub(crate) fn apply(desired: &Desired) -> Result<Vec<String>, HostError> {
     let before = nft::list()?;
-    let firewalld = Firewalld::running()?;
+    let firewalld = Presence::find()?;
     let plan = settle(desired, &before)?;
-    let mut change = firewalld::Change::default();
-    if let Some(firewalld) = firewalld {
-        let asked = firewalld.current().map(|current| firewalld::Change::new(desired, &current));
-        let done = asked.and_then(|asked| {
-            change = asked;
-            if change.is_empty() { Ok(()) } else { firewalld.carry_out(&change) }
-        });
-        if let Err(error) = done {
+    let done = firewalld.change(desired).and_then(|change| {
+        if !change.is_empty() {
+            firewalld.carry_out(&change)?;
+        }
+        Ok(change)
+    });
+    match done {
+        Ok(change) => Ok(Preview { plan, firewalld: change }.report()),
+        Err(error) => {
             undo(&before);
-            return Err(error.into());
+            Err(error.into())
         }
     }
-    Ok(Preview { plan, firewalld: change }.report())
 }
 
 /// Leaves the rules as they were before we came, and says what was done.
 pub(crate) fn remove() -> Result<Vec<String>, HostError> {
+    // First: if it fails, our table still keeps closed ports closed.
+    let firewalld = Presence::find()?;
+    let change = firewalld.removal()?;
+    if !change.is_empty() {
+        firewalld.carry_out(&change)?;
+    }
     let mut live = nft::list()?;
     let first = Plan::removal(&live);
     for attempt in 1.. {
@@ -170,13 +169,6 @@ pub(crate) fn remove() -> Result<Vec<String>, HostError> {
         match nft::transact(plan.transaction(&nothing)) {
             Err(error) if attempt >= MAX_ATTEMPTS => return Err(error.into()),
             _ => live = nft::list()?,
-        }
-    }
-    let mut change = firewalld::Change::default();
-    if let Some(firewalld) = Firewalld::running()? {
-        change = firewalld::Change::removal(&firewalld.current()?);
-        if !change.is_empty() {
-            firewalld.carry_out(&change)?;
         }
     }
     Ok(Preview { plan: first, firewalld: change }.report())
