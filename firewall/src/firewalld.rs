@@ -13,17 +13,16 @@ mod tool;
 mod zones;
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
-use serde_json::Value;
 
 pub(crate) use change::Change;
 use change::{Account, Current, Difference, PolicyChange, Removal};
 use leftover::Leftover;
 use listing::comparable;
-use policy::{Policies, Policy, Role, TARGET, listed};
+use policy::{Policy, Role, listed};
 use tool::{Book, Mode, Tool};
 use zones::Zones;
 
@@ -33,6 +32,8 @@ use crate::run::{RunError, run};
 
 /// The table that firewalld keeps, and the one that stands in for it while firewalld reloads or panics.
 pub(crate) const TABLES: [&str; 2] = ["firewalld", "firewalld_policy_drop"];
+/// What nft says of a table that is not there.
+const NO_TABLE: &str = "No such file or directory";
 /// Where policies are saved.
 const DIRECTORY: &str = "/etc/firewalld/policies";
 
@@ -48,6 +49,9 @@ pub(crate) enum FirewalldError {
          'firewall-cmd --runtime-to-permanent' or drop them with 'firewall-cmd --reload', then try again"
     )]
     Unsaved(String),
+    /// The file that a new policy is made from can't be written.
+    #[error("a file for firewall-cmd can't be written in the directory for temporary files: {0}")]
+    Draft(io::Error),
     /// It is stopped, and what it will load when it starts can't be edited.
     #[error(
         "firewalld is stopped, and what it will load at its next start can't be read or edited, since \
@@ -65,6 +69,11 @@ pub(crate) enum FirewalldError {
         /// What the system says about it.
         source: io::Error,
     },
+    /// It is stopped, and what it may have left in the kernel can't be told.
+    #[error(
+        "firewalld is stopped, and whether it has left rules of our policies can't be told: {0}; start firewalld, then try again"
+    )]
+    LeftUnread(String),
     /// It is stopped, and rules of our policies stay in the kernel.
     #[error("rules that firewalld has left when it stopped can't be removed: {0}")]
     RulesStay(#[from] NftError),
@@ -122,7 +131,11 @@ impl Presence {
             Self::Running(firewalld) => firewalld.current()?,
             // Only root can read what is saved, or edit it.
             Self::Stopped { policy_files } if geteuid().is_root() => match policy_files.first() {
-                Some(file) => Current { saved: account(&offline(file)?, Book::Saved)?, ..Current::default() },
+                Some(file) => {
+                    let tool = offline(file)?;
+                    let saved = account(&tool, Book::Saved, &default_zone(&tool)?)?;
+                    Current { saved, ..Current::default() }
+                }
                 None => return Ok(Change::default()),
             },
             Self::Stopped { .. } | Self::Absent => return Ok(Change::default()),
@@ -133,28 +146,28 @@ impl Presence {
     /// What leaves firewalld as it was before we came.
     pub(crate) fn removal(&self) -> Result<Change, FirewalldError> {
         let copies = files("xml.old");
-        let removal = match self {
-            Self::Absent => Removal { files: copies, ..Removal::default() },
+        match self {
+            Self::Absent => Ok(Change::removal(Removal { files: copies, ..Removal::default() })),
             Self::Running(firewalld) => {
                 let current = firewalld.current()?;
-                let live = current.live.unwrap_or_default().policies;
-                let policies = current.saved.policies.into_keys().chain(live.into_keys()).collect();
-                Removal { policies, files: copies, ..Removal::default() }
+                let unsaved = current.unsaved();
+                let loaded = current.live.unwrap_or_default().policies;
+                let removal =
+                    Removal { saved: current.saved.policies, loaded, files: copies, ..Removal::default() };
+                Ok(Change { unsaved, ..Change::removal(removal) })
             }
-            Self::Stopped { policy_files } => Removal {
-                policies: BTreeSet::new(),
-                files: [policy_files.clone(), copies].concat(),
-                live: leftover()?,
-            },
-        };
-        Ok(Change { removal, ..Change::default() })
+            Self::Stopped { policy_files } => {
+                let files = [policy_files.clone(), copies].concat();
+                Ok(Change::removal(Removal { files, live: leftover()?, ..Removal::default() }))
+            }
+        }
     }
 
     /// Carries out a change.
     pub(crate) fn carry_out(&self, change: &Change) -> Result<(), FirewalldError> {
         if change.removal != Removal::default() {
             if let Self::Running(firewalld) = self {
-                firewalld.remove(&change.removal.policies)?;
+                firewalld.remove(change)?;
             }
             return remove_what_is_left(&change.removal);
         }
@@ -171,16 +184,17 @@ impl Presence {
 
 impl Firewalld {
     fn current(&self) -> Result<Current, FirewalldError> {
+        let default = default_zone(&self.tool)?;
         Ok(Current {
-            saved: account(&self.tool, Book::Saved)?,
-            live: Some(account(&self.tool, Book::Live)?),
+            saved: account(&self.tool, Book::Saved, &default)?,
+            live: Some(account(&self.tool, Book::Live, &default)?),
             panics: self.mode == Mode::Panics,
         })
     }
 
     fn carry_out(&self, change: &Change) -> Result<(), FirewalldError> {
         if change.reload {
-            self.refuse_if_unsaved()?;
+            self.refuse_if_unsaved(change)?;
         }
         save(&self.tool, &change.policies)?;
         if change.reload {
@@ -191,49 +205,40 @@ impl Firewalld {
         differ(&self.tool, Book::Live, &rules)
     }
 
-    fn remove(&self, policies: &BTreeSet<Role>) -> Result<(), FirewalldError> {
-        if policies.is_empty() {
+    fn remove(&self, change: &Change) -> Result<(), FirewalldError> {
+        let removal = &change.removal;
+        if removal.saved.is_empty() && removal.loaded.is_empty() {
             return Ok(());
         }
         // Closed at once, also if the reload below has to wait; the ports first, and then what is denied.
-        for (role, policy) in our_policies(&self.tool, Book::Live)?.iter().rev() {
+        for (role, policy) in removal.loaded.iter().rev() {
             self.tool.set_all(Book::Live, *role, "--remove-rich-rule", &policy.rules)?;
         }
-        for role in our_policies(&self.tool, Book::Saved)?.keys().rev() {
+        for role in removal.saved.keys().rev() {
             self.tool.ask_book(Book::Saved, &["--delete-policy", role.name()])?;
         }
-        self.refuse_if_unsaved()?;
+        self.refuse_if_unsaved(change)?;
         self.tool.ask(&["--reload"])?;
         Ok(())
     }
 
     /// A reload brings the saved configuration: what was changed only for the moment would be lost, such as what a program
     /// denies from minute to minute.
-    fn refuse_if_unsaved(&self) -> Result<(), FirewalldError> {
-        let unsaved = |saved: &BTreeSet<String>, live: &BTreeSet<String>| {
-            live.symmetric_difference(saved)
-                .next()
-                .map_or(Ok(()), |line| Err(FirewalldError::Unsaved(line.clone())))
-        };
-        for list in ["--list-all-zones", "--list-all-policies"] {
-            let of = |book| self.tool.ask_book(book, &[list]).map(|listing| comparable(&listing));
-            unsaved(&of(Book::Saved)?, &of(Book::Live)?)?;
-        }
+    fn refuse_if_unsaved(&self, change: &Change) -> Result<(), FirewalldError> {
+        let refuse = |line: Option<String>| line.map_or(Ok(()), |line| Err(FirewalldError::Unsaved(line)));
+        refuse(change.unsaved.clone())?;
         for list in ["--get-all-rules", "--get-all-passthroughs"] {
-            let of = |book| {
-                self.tool
-                    .ask_book(book, &["--direct", list])
-                    .map(|rules| rules.lines().map(|rule| format!("direct: {rule}")).collect())
-            };
-            unsaved(&of(Book::Saved)?, &of(Book::Live)?)?;
+            refuse(first_unsaved(|book| {
+                let rules = self.tool.ask_book(book, &["--direct", list])?;
+                Ok(rules.lines().map(|rule| format!("direct: {rule}")).collect())
+            })?)?;
         }
-        unsaved(&self.ipset_entries(Book::Saved)?, &self.ipset_entries(Book::Live)?)
+        refuse(first_unsaved(|book| self.ipset_entries(book))?)
     }
 
     fn ipset_entries(&self, book: Book) -> Result<BTreeSet<String>, FirewalldError> {
         let mut entries = BTreeSet::new();
         for name in self.tool.ask_book(book, &["--get-ipsets"])?.split_whitespace() {
-            entries.insert(format!("ipset {name}"));
             // One whose entries go after a time is kept by somebody else; firewalld doesn't know them.
             if let Ok(listed) = self.tool.ask_book(book, &[&format!("--ipset={name}"), "--get-entries"]) {
                 entries.extend(listed.lines().map(|entry| format!("ipset {name}: {entry}")));
@@ -243,21 +248,32 @@ impl Firewalld {
     }
 }
 
+/// The first line that firewalld goes by and has not saved.
+fn first_unsaved(
+    lines: impl Fn(Book) -> Result<BTreeSet<String>, FirewalldError>,
+) -> Result<Option<String>, FirewalldError> {
+    let live = lines(Book::Live)?;
+    // It is seldom that there are any.
+    let saved = if live.is_empty() { BTreeSet::new() } else { lines(Book::Saved)? };
+    Ok(live.difference(&saved).next().cloned())
+}
+
 /// The way to what a stopped firewalld has saved, in this file among others.
 fn offline(file: &Path) -> Result<Tool, FirewalldError> {
     Tool::offline().ok_or_else(|| FirewalldError::NoTool(file.to_owned()))
 }
 
-/// What there is by one account.
-fn account(tool: &Tool, book: Book) -> Result<Account, FirewalldError> {
-    let zones = tool.ask_book(book, &["--list-all-zones"])?;
-    // There is one default zone for both accounts.
-    let default = tool.ask(&["--get-default-zone"])?;
-    Ok(Account { policies: our_policies(tool, book)?, zones: Zones::new(&default, &zones) })
+/// The default zone, of which there is one for both accounts.
+fn default_zone(tool: &Tool) -> Result<String, FirewalldError> {
+    Ok(tool.ask(&["--get-default-zone"])?)
 }
 
-fn our_policies(tool: &Tool, book: Book) -> Result<Policies, FirewalldError> {
-    Ok(listed(&tool.ask_book(book, &["--list-all-policies"])?))
+/// What there is by one account.
+fn account(tool: &Tool, book: Book, default: &str) -> Result<Account, FirewalldError> {
+    let zones = tool.ask_book(book, &["--list-all-zones"])?;
+    let policies = tool.ask_book(book, &["--list-all-policies"])?;
+    let others = [comparable(&zones), comparable(&policies)].into_iter().flatten().collect();
+    Ok(Account { policies: listed(&policies), zones: Zones::new(default, &zones), others })
 }
 
 /// Changes what is saved.
@@ -274,12 +290,14 @@ fn save(tool: &Tool, changes: &[PolicyChange]) -> Result<(), FirewalldError> {
     differ(tool, Book::Saved, &kept.map(|change| (change.role, &change.saved)).collect::<Vec<_>>())
 }
 
+/// Makes a saved policy.
 fn make(tool: &Tool, role: Role, policy: &Policy) -> Result<(), FirewalldError> {
-    tool.ask_book(Book::Saved, &["--new-policy", role.name()])?;
-    tool.ask_policy(Book::Saved, role, &["--set-target", TARGET])?;
-    tool.ask_policy(Book::Saved, role, &["--set-priority", &policy.head.priority])?;
-    tool.set_all(Book::Saved, role, "--add-ingress-zone", &policy.head.ingress)?;
-    tool.set_all(Book::Saved, role, "--add-egress-zone", &policy.head.egress)?;
+    // firewall-cmd takes a file by its name, which has to be one that a policy could have.
+    let mut file =
+        tempfile::Builder::new().prefix("zone").suffix(".xml").tempfile().map_err(FirewalldError::Draft)?;
+    file.write_all(policy.head.to_xml().as_bytes()).map_err(FirewalldError::Draft)?;
+    let from_file = format!("--new-policy-from-file={}", file.path().display());
+    tool.ask_book(Book::Saved, &[&from_file, &format!("--name={}", role.name())])?;
     tool.set_all(Book::Saved, role, "--add-rich-rule", &policy.rules)?;
     Ok(())
 }
@@ -303,10 +321,15 @@ fn differ(tool: &Tool, book: Book, policies: &[(Role, &Difference)]) -> Result<(
 /// What a stopped firewalld has left in the kernel.
 fn leftover() -> Result<Leftover, FirewalldError> {
     let Some(nft) = zone_tool::find("nft") else { return Ok(Leftover::default()) };
-    // It has left no such table, as a rule, and then nft ends with an error.
-    let printed = run(&nft, &["-j", "list", "table", "inet", TABLES[0]], b"").unwrap_or_default();
-    let listing: Value = serde_json::from_slice(&printed).unwrap_or_default();
-    Ok(Leftover::of(&listing))
+    match run(&nft, &["-j", "list", "table", "inet", TABLES[0]], b"") {
+        Ok(printed) => {
+            let listing = serde_json::from_slice(&printed);
+            Ok(Leftover::of(&listing.map_err(|error| FirewalldError::LeftUnread(error.to_string()))?))
+        }
+        // It has taken its table with it, as it mostly does.
+        Err(RunError::Failed { complaint, .. }) if complaint.contains(NO_TABLE) => Ok(Leftover::default()),
+        Err(error) => Err(FirewalldError::LeftUnread(error.to_string())),
+    }
 }
 
 fn remove_what_is_left(removal: &Removal) -> Result<(), FirewalldError> {

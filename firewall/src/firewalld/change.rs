@@ -17,6 +17,8 @@ pub(super) struct Account {
     pub(super) policies: Policies,
     /// All zones.
     pub(super) zones: Zones,
+    /// All settings of zones and of policies of others, a line each.
+    pub(super) others: BTreeSet<String>,
 }
 
 /// What there is.
@@ -30,6 +32,14 @@ pub(super) struct Current {
     pub(super) panics: bool,
 }
 
+impl Current {
+    /// The first setting in which the accounts differ, so that a reload would change it.
+    pub(super) fn unsaved(&self) -> Option<String> {
+        let live = self.live.as_ref()?;
+        live.others.symmetric_difference(&self.saved.others).next().cloned()
+    }
+}
+
 /// What has to be done about our policies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -39,6 +49,8 @@ pub(crate) struct Change {
     pub(super) reload: bool,
     /// What goes for good.
     pub(super) removal: Removal,
+    /// A setting of somebody else's that a reload would lose.
+    pub(super) unsaved: Option<String>,
     /// Whether firewalld is stopped, so that only its files are changed.
     pub(super) stopped: bool,
     /// Whether it drops every packet. That is left as it is.
@@ -74,8 +86,10 @@ pub(super) struct Difference {
 /// What is left of us, and goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Removal {
-    /// Policies of a firewalld that runs.
-    pub(super) policies: BTreeSet<Role>,
+    /// Policies that a firewalld which runs has saved.
+    pub(super) saved: Policies,
+    /// Policies that it goes by.
+    pub(super) loaded: Policies,
     /// Files: policies of a stopped firewalld, and the copies that it keeps of what it changes.
     pub(super) files: Vec<PathBuf>,
     /// Rules that a stopped firewalld has left in the kernel.
@@ -102,7 +116,12 @@ impl Change {
         let (changes, reloads): (Vec<_>, Vec<_>) = changes.unzip();
         let reload = reloads.contains(&true);
         let policies = changes.into_iter().filter(|change| !change.is_empty()).collect();
-        Self { policies, reload, ..neither }
+        Self { policies, reload, unsaved: current.unsaved(), ..neither }
+    }
+
+    /// What takes this away.
+    pub(super) fn removal(removal: Removal) -> Self {
+        Self { removal, ..Self::default() }
     }
 
     /// Whether there is nothing to do.
@@ -143,6 +162,8 @@ impl Change {
             let policy = self.policy(change.role);
             if change.anew.is_some() && !change.replaces {
                 findings.push(finding(FindingKind::Missing, format!("{policy} is not there")));
+                // Nor are its rules.
+                continue;
             }
             findings.extend(
                 change.why.iter().map(|why| finding(FindingKind::Altered, format!("{policy}: {why}"))),
@@ -228,9 +249,10 @@ impl Difference {
 
 impl Removal {
     fn lines(&self) -> Vec<String> {
+        let roles: BTreeSet<Role> = self.saved.keys().chain(self.loaded.keys()).copied().collect();
         let mut lines: Vec<String> =
-            self.policies.iter().map(|role| format!("remove firewalld policy {}", role.name())).collect();
-        if self.policies.is_empty() {
+            roles.iter().map(|role| format!("remove firewalld policy {}", role.name())).collect();
+        if roles.is_empty() {
             lines.extend(self.files.iter().map(|file| format!("remove {}", file.display())));
         }
         lines.extend(self.live.lines());
@@ -259,7 +281,7 @@ mod tests {
     }
 
     fn account(policies: Policies) -> Account {
-        Account { policies, zones: zones() }
+        Account { policies, zones: zones(), others: BTreeSet::new() }
     }
 
     /// Both accounts are alike.
@@ -292,6 +314,9 @@ mod tests {
         assert!(change.reload);
         let roles: Vec<_> = change.policies.iter().map(|change| change.role).collect();
         assert_eq!(roles, [Role::Drop, Role::Reject, Role::Open]);
+        let findings = change.findings();
+        assert_eq!(findings.len(), 3);
+        assert!(findings.iter().all(|finding| finding.what.ends_with(" is not there")), "{findings:?}");
         assert_eq!(
             change.lines(),
             [
@@ -367,6 +392,14 @@ mod tests {
         assert!(Change::new(&desired(), &stopped(right())).is_empty());
         // It is made when firewalld starts.
         assert!(Change::new(&desired(), &stopped(Policies::new())).is_empty());
+    }
+
+    #[test]
+    fn what_a_reload_would_lose_is_known_before_it() {
+        let mut current = running(&Policies::new());
+        let line = "public: ports: 8080/tcp".to_owned();
+        current.live.as_mut().unwrap().others.insert(line.clone());
+        assert_eq!(Change::new(&desired(), &current).unsaved, Some(line));
     }
 
     #[test]

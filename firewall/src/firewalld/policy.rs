@@ -21,7 +21,7 @@ use super::zones::{Denial, Zones};
 use crate::desired::{Desired, Family, listens, sources};
 
 /// What all of our policies have for a target: what they do not decide, goes on.
-pub(super) const TARGET: &str = "CONTINUE";
+const TARGET: &str = "CONTINUE";
 /// The settings that are ours to make. Whatever else is in a policy of ours, somebody else put there.
 const OURS: [&str; 5] = ["priority", "target", "ingress-zones", "egress-zones", "rich rules"];
 
@@ -163,6 +163,20 @@ impl Head {
     }
 }
 
+impl Head {
+    /// A policy without rules, in the language of firewalld's files (firewalld.policy(5)).
+    pub(super) fn to_xml(&self) -> String {
+        let element = |name: &str, zone: &String| format!("  <{name} name=\"{zone}\"/>\n");
+        let ingress = self.ingress.iter().map(|zone| element("ingress-zone", zone));
+        let egress = self.egress.iter().map(|zone| element("egress-zone", zone));
+        let zones: String = ingress.chain(egress).collect();
+        let (priority, target) = (&self.priority, &self.target);
+        format!(
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<policy priority=\"{priority}\" target=\"{target}\">\n{zones}</policy>\n"
+        )
+    }
+}
+
 impl std::fmt::Display for Head {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let list = |zones: &BTreeSet<String>| zones.iter().cloned().collect::<Vec<_>>().join(" ");
@@ -269,6 +283,10 @@ mod tests {
         let policies = wanted(&desired("[control]\nopen = true\n"), &zones);
         assert_eq!(policies[&Role::Drop].head.to_string(), "drop to HOST, priority 32766");
         assert_eq!(policies[&Role::Reject].head.to_string(), "block to HOST, priority 32766");
+        assert_eq!(
+            policies[&Role::Drop].head.to_xml().lines().skip(1).map(str::trim).collect::<String>(),
+            r#"<policy priority="32766" target="CONTINUE"><ingress-zone name="drop"/><egress-zone name="HOST"/></policy>"#
+        );
         assert_eq!(
             rules(&policies, Role::Drop),
             [r#"rule family="ipv4" port port="17488" protocol="tcp" drop"#]
