@@ -25,6 +25,9 @@ const MAX_ADDRESSES: usize = 8;
 /// The handles of rules that are only tried; the kernel counts its own from 1.
 const FIRST_TRIED_HANDLE: u64 = 1 << 62;
 
+/// Says of a table that somebody else keeps it, so that nothing of ours may be put there.
+pub(crate) type Keeps<'a> = &'a dyn Fn(&Table) -> bool;
+
 /// A rule that a chain needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Needed {
@@ -127,12 +130,7 @@ impl Wanted {
 }
 
 /// Finds the rules that are needed. `rules` are those of the host without any of ours, and are so again afterwards.
-pub(crate) fn place(
-    open: &[Open<'_>],
-    rules: &mut Ruleset,
-    host: &Host,
-    keeps: &dyn Fn(&Table) -> bool,
-) -> Placement {
+pub(crate) fn place(open: &[Open<'_>], rules: &mut Ruleset, host: &Host, keeps: Keeps<'_>) -> Placement {
     let mut needed: Vec<Needed> = Vec::new();
     let mut given_up: BTreeSet<(usize, ChainPath, Option<u64>)> = BTreeSet::new();
     let mut tried = FIRST_TRIED_HANDLE;
@@ -187,7 +185,7 @@ pub(crate) fn judged(open: &[Open<'_>], rules: &Ruleset, host: &Host) -> Vec<Ans
 fn wanted(
     open: &[Open<'_>],
     answers: &[Answer],
-    (rules, host, keeps): (&Ruleset, &Host, &dyn Fn(&Table) -> bool),
+    (rules, host, keeps): (&Ruleset, &Host, Keeps<'_>),
     given_up: &BTreeSet<(usize, ChainPath, Option<u64>)>,
 ) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = Vec::new();
@@ -249,7 +247,7 @@ fn is_left_over(case: &Case) -> bool {
 
 /// Where a rule could stand that lets the packets of a case in, the best place first: where they are dropped, or in front
 /// of what leads them there.
-fn places(case: &Case, rules: &Ruleset, keeps: &dyn Fn(&Table) -> bool) -> Vec<(ChainPath, Option<u64>)> {
+fn places(case: &Case, rules: &Ruleset, keeps: Keeps<'_>) -> Vec<(ChainPath, Option<u64>)> {
     let Some(decided) = &case.decided_by else { return Vec::new() };
     let at = match (decided.handle, &case.left_by) {
         (None, Some(left)) => left,
@@ -270,7 +268,7 @@ fn places(case: &Case, rules: &Ruleset, keeps: &dyn Fn(&Table) -> bool) -> Vec<(
 /// The same place, or the one in front of refusals of so many packets a second that stand just before it: those belong to
 /// what is left at the end. Nothing where no rule of ours may be put.
 fn ahead_of_limited_refusals(
-    (rules, keeps): (&Ruleset, &dyn Fn(&Table) -> bool),
+    (rules, keeps): (&Ruleset, Keeps<'_>),
     chain: ChainPath,
     before: Option<u64>,
 ) -> Option<(ChainPath, Option<u64>)> {
@@ -413,7 +411,7 @@ fn sees_other_packets(rules: &Ruleset, chain: &ChainPath) -> bool {
         for expr in from.rules.iter().flat_map(|rule| &rule.exprs) {
             match expr {
                 Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) => {
-                    callers.entry(to).or_default().push(index)
+                    callers.entry(to).or_default().push(index);
                 }
                 Expr::Lookup { set, verdict: true, .. } => {
                     let elements = table.set(set).into_iter().flat_map(|set| &set.elements);

@@ -1,7 +1,7 @@
 //! Whether the ports that are to be open can be reached, by whom not, and because of which rule: as findings.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use zone_firewall_protocol::{Finding, FindingKind, Level};
@@ -34,7 +34,7 @@ pub(crate) fn findings(open: &[Open<'_>], answers: &[Answer], rules: &Ruleset, h
         let gets_in = |case: &Case| is_open(&case.fate);
         let is_shut = !answer.cases.iter().any(gets_in);
         for group in &groups {
-            findings.extend(group.finding(port, answer, rules, host, is_shut));
+            findings.push(group.finding(port, answer, rules, host, is_shut));
         }
     }
     let mut seen = BTreeSet::new();
@@ -79,7 +79,7 @@ impl Group<'_> {
         rules: &Ruleset,
         host: &Host,
         is_shut: bool,
-    ) -> Option<Finding> {
+    ) -> Finding {
         let depends = self.conditions.iter().find(|condition| condition.while_quiet.is_none());
         let only_when_much_comes =
             self.conditions.iter().any(|condition| condition.while_quiet == Some(false));
@@ -87,7 +87,7 @@ impl Group<'_> {
         let level = match self.fate {
             Fate::Unknown(_) | Fate::TakenOver { .. } => Level::Unknown,
             _ if only_when_much_comes && !is_shut => Level::Denied,
-            _ if depends.is_some() && !is_shut => Level::Unknown,
+            _ if (depends.is_some() || self.of_some_lengths()) && !is_shut => Level::Unknown,
             _ if self.named_by_itself && share <= SOME => Level::Denied,
             _ => Level::Closed,
         };
@@ -109,14 +109,19 @@ impl Group<'_> {
             |place| format!("{}/{}/{}", place.family, place.table, place.chain),
         );
         let id = format!("{level}:{number}:{}:{place}", port.family.as_str());
-        Some(Finding {
+        Finding {
             id,
             level,
             kind: FindingKind::Blocked,
             port: Some(number),
             what,
             help: self.help(level).to_owned(),
-        })
+        }
+    }
+
+    /// Whether it depends on how long packets are, as it does on what their senders put into them.
+    fn of_some_lengths(&self) -> bool {
+        self.cases.iter().any(|case| !case.of_any_length)
     }
 
     /// Of the packets that come in by the same devices, how many fare so.
@@ -191,6 +196,12 @@ impl Group<'_> {
                 format!("'{}' {}", condition.what, if condition.holds { "holds" } else { "does not hold" })
             })
             .collect();
+        let mut told = told;
+        if self.of_some_lengths() {
+            let spans = self.cases.iter().flat_map(|case| &case.lengths);
+            let spans: BTreeSet<_> = spans.map(|span| format!("{}-{}", span.first, span.last)).collect();
+            told.push(format!("they have {} bytes", spans.into_iter().collect::<Vec<_>>().join(" or ")));
+        }
         if told.is_empty() { String::new() } else { format!(", if {}", told.join(" and ")) }
     }
 
@@ -244,6 +255,6 @@ fn networks(spans: &[Span], family: Family) -> Vec<IpNet> {
         })
         .collect();
     let mut networks = IpNet::aggregate(&networks);
-    networks.sort_by_key(|network| (network.prefix_len(), IpAddr::from(network.network())));
+    networks.sort_by_key(|network| (network.prefix_len(), network.network()));
     networks
 }
