@@ -7,6 +7,8 @@ mod hooked;
 mod rates;
 mod registers;
 mod sets;
+#[cfg(test)]
+mod tests;
 mod xt_match;
 mod xt_target;
 
