@@ -125,6 +125,19 @@ impl Assembly {
         self.device = device;
     }
 
+    /// How many functions at hooks, and how many bytes of a recording, there are.
+    pub(crate) fn hooks(&self) -> (usize, usize) {
+        (self.ruleset.hooked.len(), self.recording.as_ref().map_or(0, Vec::len))
+    }
+
+    /// Forgets the functions at hooks that were added since.
+    pub(crate) fn forget_hooks(&mut self, (hooked, recorded): (usize, usize)) {
+        self.ruleset.hooked.truncate(hooked);
+        if let Some(recording) = &mut self.recording {
+            recording.truncate(recorded);
+        }
+    }
+
     /// Adds what a message says. Returns whether more of the same may be added: no elements are, beyond the limit.
     pub(crate) fn add(&mut self, kind: u16, payload: &[u8]) -> Result<bool, DecodeError> {
         if let Some(recording) = &mut self.recording {

@@ -13,6 +13,9 @@ use crate::netlink::{Connection, NetlinkError};
 use crate::request::{append_name, append_number, header};
 use crate::uapi::{hooked, message};
 
+/// How often a hook is read again if what is there changes meanwhile.
+const ATTEMPTS: u32 = 3;
+
 /// Reads all hooks that an incoming or outgoing packet can come to, in their order. Where the kernel has no list of them, there are
 /// only those of iptables-legacy, as far as it names its tables.
 pub(crate) fn read(connection: &mut Connection, assembly: &mut Assembly) -> Result<(), ReadError> {
@@ -51,19 +54,27 @@ fn hook(
         append_name(&mut request, hooked::DEV, device);
     }
     assembly.at_device(device.cloned());
-    let read = connection.dump(message::HOOK, &request, |kind, payload| {
-        assembly.add(kind, payload)?;
-        Ok::<(), ReadError>(())
-    });
-    match read {
-        // A kernel without this subsystem, family or hook, or a device that is gone meanwhile.
-        Err(ReadError::Netlink(NetlinkError::Refused(error)))
-            if error.kind() != ErrorKind::PermissionDenied =>
-        {
-            Ok(false)
+    for attempt in 1.. {
+        let before = assembly.hooks();
+        let read = connection.dump(message::HOOK, &request, |kind, payload| {
+            assembly.add(kind, payload)?;
+            Ok::<(), ReadError>(())
+        });
+        match read {
+            Ok(()) => break,
+            // Chains can't have come or gone: that would be another generation. What else has is not followed anyway.
+            Err(ReadError::Netlink(NetlinkError::Interrupted)) if attempt == ATTEMPTS => break,
+            Err(ReadError::Netlink(NetlinkError::Interrupted)) => assembly.forget_hooks(before),
+            // A kernel without this subsystem, family or hook, or a device that is gone meanwhile.
+            Err(ReadError::Netlink(NetlinkError::Refused(error)))
+                if error.kind() != ErrorKind::PermissionDenied =>
+            {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
         }
-        read => read.map(|()| true),
     }
+    Ok(true)
 }
 
 /// The names of all devices, and of those that chains are hooked in at.

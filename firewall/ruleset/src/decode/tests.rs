@@ -168,3 +168,40 @@ fn a_dynset_that_contains_another_ends_there() {
     let [Expr::Dynset(outer)] = exprs.as_slice() else { panic!("{exprs:?}") };
     assert!(matches!(outer.exprs.as_slice(), [Expr::Unknown { .. }]), "{outer:?}");
 }
+
+#[test]
+fn functions_at_hooks_are_chains_programs_and_the_kernels_own() {
+    use crate::model::{Family, HookPoint, HookedFunction};
+    let hooked = |of: &[(usize, &[u8])]| {
+        let mut attributes = vec![
+            (uapi::hooked::HOOKNUM, [0, 0, 0, 1].as_slice()),
+            (uapi::hooked::PRIORITY, &[255, 255, 255, 251]),
+        ];
+        attributes.extend(of);
+        let mut messages = Vec::new();
+        let mut payload = vec![2, 0, 0, 0];
+        payload.extend(nested(&attributes));
+        message_into(&mut messages, message::HOOK, &payload);
+        let hooked = decode(&messages).expect("a ruleset").hooked[0].clone();
+        assert_eq!((hooked.family, hooked.point, hooked.priority), (Family::Ip, HookPoint::Input, -5));
+        hooked.function
+    };
+    let info = |kind: u32, description: &[u8]| {
+        nested(&[(uapi::hooked_info::TYPE, &number(kind)), (uapi::hooked_info::DESC, description)])
+    };
+    let function = [(uapi::hooked::FUNCTION_NAME, b"ipt_do_table\0".as_slice())];
+    let kernel = HookedFunction::Kernel { function: "ipt_do_table".into(), module: None };
+    assert_eq!(hooked(&function), kernel);
+    let chain = nested(&[
+        (uapi::hooked_chain::TABLE, b"t\0"),
+        (uapi::hooked_chain::NAME, b"c\0"),
+        (uapi::hooked_chain::FAMILY, &[INET]),
+    ]);
+    assert_eq!(
+        hooked(&[(uapi::hooked::CHAIN_INFO, &info(1, &chain))]),
+        HookedFunction::Chain { family: Family::Inet, table: "t".into(), chain: "c".into() }
+    );
+    let program = nested(&[(uapi::hooked_bpf::ID, &number(7))]);
+    assert_eq!(hooked(&[(uapi::hooked::CHAIN_INFO, &info(2, &program))]), HookedFunction::Bpf { id: 7 });
+    assert_eq!(hooked(&[(uapi::hooked::CHAIN_INFO, &info(3, &[]))]), HookedFunction::Flowtable);
+}
