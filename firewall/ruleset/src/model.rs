@@ -115,7 +115,7 @@ pub struct Hook {
     pub kind: ChainType,
     /// Whether what comes to the chain's end is dropped (`NFTA_CHAIN_POLICY`).
     pub policy_drops: bool,
-    /// The devices, for ingress and egress; empty for all other points.
+    /// The devices, for ingress and egress; empty for all other points. `eth*` stands for all whose names begin so.
     pub devices: Vec<Name>,
 }
 

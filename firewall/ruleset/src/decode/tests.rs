@@ -205,3 +205,30 @@ fn functions_at_hooks_are_chains_programs_and_the_kernels_own() {
     assert_eq!(hooked(&[(uapi::hooked::CHAIN_INFO, &info(2, &program))]), HookedFunction::Bpf { id: 7 });
     assert_eq!(hooked(&[(uapi::hooked::CHAIN_INFO, &info(3, &[]))]), HookedFunction::Flowtable);
 }
+
+#[test]
+fn devices_of_a_hook_may_be_named_by_how_their_names_begin() {
+    const DEVICE_NAME: usize = 1;
+    const DEVICE_PREFIX: usize = 2;
+    let devices = nested(&[(DEVICE_NAME, b"lo\0"), (DEVICE_PREFIX, b"eth")]);
+    let hook = nested(&[
+        (uapi::hook::HOOKNUM, &number(5)),
+        (uapi::hook::PRIORITY, &number(0)),
+        (uapi::hook::DEVS, &devices),
+    ]);
+    let mut messages = Vec::new();
+    message(&mut messages, message::NEWTABLE, &[(uapi::table::NAME, b"t\0")]);
+    message(
+        &mut messages,
+        message::NEWCHAIN,
+        &[
+            (uapi::chain::TABLE, b"t\0"),
+            (uapi::chain::NAME, b"c\0"),
+            (uapi::chain::HOOK, &hook),
+            (uapi::chain::TYPE, b"filter\0"),
+        ],
+    );
+    let ruleset = decode(&messages).expect("a ruleset");
+    let hook = ruleset.tables[0].chains[0].hook.as_ref().expect("a base chain");
+    assert_eq!(hook.devices, [Name::from("lo"), Name::from("eth*")]);
+}
