@@ -56,7 +56,7 @@ fn hook(
     assembly.at_device(device.cloned());
     for attempt in 1.. {
         let before = assembly.hooks();
-        let read = connection.dump(message::HOOK, &request, |kind, payload| {
+        let read = connection.dump_to_its_end(message::HOOK, &request, |kind, payload| {
             assembly.add(kind, payload)?;
             Ok::<(), ReadError>(())
         });

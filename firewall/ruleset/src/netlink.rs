@@ -42,6 +42,13 @@ pub enum NetlinkError {
     TooLong,
 }
 
+/// What to do with the rest of a list that was changed while it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhenInterrupted {
+    Stop,
+    GoOn,
+}
+
 /// A connection with the kernel, for one question after the other.
 #[derive(Debug)]
 pub struct Connection {
@@ -70,14 +77,28 @@ impl Connection {
     /// protocol with its attributes.
     ///
     /// # Errors
-    /// If the kernel does not answer in time, refuses, or says that the list is not consistent; and what `each` says.
+    /// If the kernel does not answer in time, refuses, or says that the list is not consistent; and what `each` says. What is left
+    /// of the answer is not read then: another connection has to be opened for the next question.
     pub fn dump<E: From<NetlinkError>>(
         &mut self,
         kind: u16,
         payload: &[u8],
         each: impl FnMut(u16, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.ask(kind, NLM_F_DUMP, payload, each)
+        self.ask(kind, NLM_F_DUMP, payload, WhenInterrupted::Stop, each)
+    }
+
+    /// The same, but a list that is not consistent is read to its end before that is said.
+    ///
+    /// # Errors
+    /// As for [`Self::dump`].
+    pub(crate) fn dump_to_its_end<E: From<NetlinkError>>(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        each: impl FnMut(u16, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.ask(kind, NLM_F_DUMP, payload, WhenInterrupted::GoOn, each)
     }
 
     /// Asks for one thing, and hands over the message that the kernel answers with.
@@ -90,7 +111,7 @@ impl Connection {
         payload: &[u8],
         each: impl FnMut(u16, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.ask(kind, 0, payload, each)
+        self.ask(kind, 0, payload, WhenInterrupted::Stop, each)
     }
 
     fn ask<E: From<NetlinkError>>(
@@ -98,6 +119,7 @@ impl Connection {
         kind: u16,
         flags: u16,
         payload: &[u8],
+        when_interrupted: WhenInterrupted,
         mut each: impl FnMut(u16, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         self.sequence = self.sequence.wrapping_add(1);
@@ -121,6 +143,9 @@ impl Connection {
                     continue;
                 }
                 interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+                if interrupted && when_interrupted == WhenInterrupted::Stop {
+                    return Err(NetlinkError::Interrupted.into());
+                }
                 match message.message_type() {
                     NOOP => {}
                     ERROR | DONE => {
