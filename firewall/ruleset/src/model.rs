@@ -2,6 +2,7 @@
 //! units and the byte order of nf_tables.h unless a field says otherwise.
 
 mod expr;
+mod keys;
 mod name;
 
 pub use expr::{
@@ -55,6 +56,33 @@ pub enum Family {
 }
 
 impl Family {
+    /// By `NFPROTO_*`.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Inet,
+            2 => Self::Ip,
+            3 => Self::Arp,
+            5 => Self::Netdev,
+            7 => Self::Bridge,
+            10 => Self::Ip6,
+            _ => return None,
+        })
+    }
+
+    /// `NFPROTO_*`.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Inet => 1,
+            Self::Ip => 2,
+            Self::Arp => 3,
+            Self::Netdev => 5,
+            Self::Bridge => 7,
+            Self::Ip6 => 10,
+        }
+    }
+
     /// As nft(8) calls it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

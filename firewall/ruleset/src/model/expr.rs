@@ -546,7 +546,7 @@ pub enum XtMatch {
     },
     /// State of connections (xt_state.h, xt_conntrack.h), as far as it is about the state alone.
     CtState {
-        /// `XT_CONNTRACK_STATE_*`: 1 invalid, 2 established, 4 related, 8 new, 64 untracked, 128 snat, 256 dnat.
+        /// `XT_CONNTRACK_STATE_*`: 1 invalid, 2 established, 4 related, 8 new, 64 snat, 128 dnat, 256 untracked.
         mask: u32,
         /// Any but these.
         negated: bool,
