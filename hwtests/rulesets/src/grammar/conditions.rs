@@ -125,7 +125,7 @@ impl Grammar {
                     for element in &mut elements {
                         element.push_str(" timeout 1h");
                     }
-                } else if self.chance(25) {
+                } else if self.chance(33) {
                     header.push_str(" counter;");
                 }
                 let name = self.named(false, header, elements);

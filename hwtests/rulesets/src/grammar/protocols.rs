@@ -54,7 +54,7 @@ impl Protocols {
 }
 
 /// Whether both can hold.
-fn agree<T: PartialEq>(old: Option<T>, new: Option<T>) -> bool {
+fn agree<T: Copy + PartialEq>(old: Option<T>, new: Option<T>) -> bool {
     old.is_none() || new.is_none() || old == new
 }
 

@@ -1,0 +1,284 @@
+//! Where packets meet rules: two network namespaces of this process, joined by a pair of devices.
+//!
+//! Neither has a name, so nothing is left when the process ends, however it ends. The host has device `eth0` with 180
+//! addresses of each family; the other side only sends. Table [`OWN_TABLE`] is loaded beside the rules that are tried: it counts
+//! what comes in before all others, and notes behind all others what has come through. Then it drops it, so that nobody answers
+//! and the kernel keeps no connection.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::ifaddrs::getifaddrs;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, bind, socket};
+use rustix::net::SendFlags;
+
+use crate::error::{Context, Error, Result};
+use crate::netlink::{Netfilter, Traced, Traces};
+use crate::syn::{self, Syn};
+
+/// The table, of family inet, that is not of the rules that are tried.
+pub(crate) const OWN_TABLE: &str = "zone_oracle";
+/// How many addresses of each family the host has.
+pub(crate) const ADDRESSES: u8 = 180;
+/// How long packets may take from one end to the other.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many traced packets are sent before their traces are read.
+const TRACED_AT_ONCE: usize = 200;
+
+/// Whether the deciding rules are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tracing {
+    On,
+    Off,
+}
+
+/// Where a packet was going when it came through all rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+}
+
+/// What became of packets.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Those that came through, by their source and its port.
+    pub(crate) arrivals: HashMap<(IpAddr, u16), Arrival>,
+    /// Their steps, in order, if they were asked for.
+    pub(crate) traces: HashMap<(IpAddr, u16), Vec<Traced>>,
+}
+
+/// The two namespaces. The thread that entered is on the host, and so are the programs that it starts.
+pub(crate) struct Ground {
+    wire: OwnedFd,
+    netfilter: Netfilter,
+    traces: Traces,
+}
+
+impl Ground {
+    /// Moves this thread into a namespace of its own, which is the host.
+    pub(crate) fn enter() -> Result<Self> {
+        let (ready, is_ready) = mpsc::channel();
+        let (joined, is_joined) = mpsc::channel::<()>();
+        let outside = std::thread::spawn(move || -> Result<OwnedFd> {
+            unshare(CloneFlags::CLONE_NEWNET).during(|| "can't make a network namespace".to_owned())?;
+            write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
+            let _ = ready.send(nix::unistd::gettid());
+            is_joined.recv().map_err(|_| Error::Thread("that of the host".to_owned()))?;
+            run("ip", &["link", "set", "eth1", "up"], "")?;
+            packet_socket("eth1")
+        });
+        let thread = is_ready.recv().map_err(|_| Error::Thread("that of the outside".to_owned()))?;
+        unshare(CloneFlags::CLONE_NEWNET).during(|| "can't make a network namespace".to_owned())?;
+        configure(thread.as_raw())?;
+        let _ = joined.send(());
+        let wire = outside.join().map_err(|_| Error::Thread("that of the outside".to_owned()))??;
+        run("ip", &["link", "set", "eth0", "up"], "")?;
+        run("ip", &["-batch", "-"], &routes())?;
+        Ok(Self { wire, netfilter: Netfilter::open()?, traces: Traces::open()? })
+    }
+
+    /// Loads rules in place of all that are there.
+    pub(crate) fn load(&mut self, rules: &str, tracing: Tracing) -> Result<()> {
+        self.netfilter.forget_connections()?;
+        nft(&format!("flush ruleset\n{rules}{}", own_table(tracing)))
+    }
+
+    /// Puts the table that watches beside the rules that are there.
+    pub(crate) fn watch(&mut self) -> Result<()> {
+        self.netfilter.forget_connections()?;
+        nft(&own_table(Tracing::Off))
+    }
+
+    /// Takes that table away.
+    pub(crate) fn unwatch(&mut self) -> Result<()> {
+        nft(&format!("delete table inet {OWN_TABLE}\n"))
+    }
+
+    /// Sends packets, and says what became of them.
+    pub(crate) fn send(&mut self, syns: &[Syn], tracing: Tracing) -> Result<Seen> {
+        let before = self.netfilter.counted(OWN_TABLE, "received")?;
+        let mut seen = Seen::default();
+        let mut packets = HashMap::new();
+        let mut sent = 0;
+        for some in syns.chunks(if tracing == Tracing::On { TRACED_AT_ONCE } else { 1000 }) {
+            for syn in some {
+                self.send_one(&syn::frame(syn))?;
+            }
+            sent += some.len() as u64;
+            self.wait_for(before, sent)?;
+            if tracing == Tracing::On {
+                for step in self.traces.drain()? {
+                    if let Some(source) = source(&step) {
+                        packets.insert(step.packet, source);
+                    }
+                    if let Some(source) = packets.get(&step.packet) {
+                        seen.traces.entry(*source).or_default().push(step);
+                    }
+                }
+            }
+        }
+        for key in self.netfilter.elements(OWN_TABLE, "seen4")? {
+            let fields = <[u8; 16]>::try_from(key).map_err(|_| Error::Netlink("a key of another length".to_owned()))?;
+            let address = |at: usize| {
+                IpAddr::V4(Ipv4Addr::new(fields[at], fields[at + 1], fields[at + 2], fields[at + 3]))
+            };
+            let port = |at: usize| u16::from_be_bytes([fields[at], fields[at + 1]]);
+            seen.arrivals.insert((address(0), port(4)), Arrival { address: address(8), port: port(12) });
+        }
+        for key in self.netfilter.elements(OWN_TABLE, "seen6")? {
+            let fields = <[u8; 40]>::try_from(key).map_err(|_| Error::Netlink("a key of another length".to_owned()))?;
+            let address = |at: usize| {
+                let bytes = <[u8; 16]>::try_from(&fields[at..at + 16]).unwrap_or_default();
+                IpAddr::V6(Ipv6Addr::from(bytes))
+            };
+            let port = |at: usize| u16::from_be_bytes([fields[at], fields[at + 1]]);
+            seen.arrivals.insert((address(0), port(16)), Arrival { address: address(20), port: port(36) });
+        }
+        Ok(seen)
+    }
+
+    fn send_one(&self, frame: &[u8]) -> Result<()> {
+        rustix::net::send(&self.wire, frame, SendFlags::empty()).during(|| "can't send a packet".to_owned()).map(drop)
+    }
+
+    /// Packets are through when the first hook has counted them: the kernel takes one to its end before the next one.
+    fn wait_for(&mut self, before: u64, sent: u64) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let received = self.netfilter.counted(OWN_TABLE, "received")? - before;
+            if received >= sent {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Lost { sent, received, seconds: PATIENCE.as_secs() });
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The addresses of the host's device and everything else that its side of the wire needs.
+fn configure(outside: i32) -> Result<()> {
+    for place in ["all", "default"] {
+        write(&format!("/proc/sys/net/ipv4/conf/{place}/rp_filter"), "0")?;
+        write(&format!("/proc/sys/net/ipv6/conf/{place}/accept_dad"), "0")?;
+        write(&format!("/proc/sys/net/ipv6/conf/{place}/accept_ra"), "0")?;
+    }
+    let mac = |bytes: [u8; 6]| bytes.map(|byte| format!("{byte:02x}")).join(":");
+    let (here, there) = (mac(syn::HOST), mac(syn::SENDER));
+    let mut lines = format!(
+        "link set lo up\nlink add eth0 address {here} type veth peer name eth1 address {there} netns {outside}\n"
+    );
+    for n in 1..=ADDRESSES {
+        lines.push_str(&format!("address add 192.0.2.{n}/24 dev eth0\n"));
+        lines.push_str(&format!("address add 2001:db8:1::{n:x}/64 dev eth0 nodad\n"));
+    }
+    run("ip", &["-batch", "-"], &lines)
+}
+
+/// What replies take, so that nobody is asked for an address.
+fn routes() -> String {
+    let there = syn::SENDER.map(|byte| format!("{byte:02x}")).join(":");
+    format!(
+        "neigh replace 192.0.2.254 lladdr {there} dev eth0 nud permanent\n\
+         neigh replace 2001:db8:1::ffff lladdr {there} dev eth0 nud permanent\n\
+         route add default via 192.0.2.254 dev eth0\n\
+         -6 route add default via 2001:db8:1::ffff dev eth0\n"
+    )
+}
+
+/// The first hook and the last one.
+fn own_table(tracing: Tracing) -> String {
+    let trace = if tracing == Tracing::On { "meta nftrace set 1" } else { "" };
+    format!(
+        "table inet {OWN_TABLE} {{
+  counter received {{ }}
+  set seen4 {{ type ipv4_addr . inet_service . ipv4_addr . inet_service; size 1000000; flags dynamic; }}
+  set seen6 {{ type ipv6_addr . inet_service . ipv6_addr . inet_service; size 1000000; flags dynamic; }}
+  chain first {{
+    type filter hook ingress device \"eth0\" priority -2000; policy accept;
+    tcp flags syn counter name received {trace}
+  }}
+  chain last {{
+    type filter hook input priority 2000; policy accept;
+    iifname != \"eth0\" accept
+    meta nftrace set 0
+    add @seen4 {{ ip saddr . tcp sport . ip daddr . tcp dport }}
+    add @seen6 {{ ip6 saddr . tcp sport . ip6 daddr . tcp dport }}
+    meta l4proto tcp drop
+  }}
+}}
+"
+    )
+}
+
+/// Loads rules with nft.
+pub(crate) fn nft(rules: &str) -> Result<()> {
+    run("nft", &["-f", "-"], rules)
+}
+
+/// Runs a program to its end, which must be a good one.
+pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> Result<()> {
+    output(program, arguments, input).map(drop)
+}
+
+/// The same, for what it prints.
+pub(crate) fn output(program: &str, arguments: &[&str], input: &str) -> Result<String> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .during(|| format!("can't start {program}"))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A program that ends early says why; the broken pipe doesn't.
+        let _ = pipe.write_all(input.as_bytes());
+    }
+    let done = child.wait_with_output().during(|| format!("can't wait for {program}"))?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    Err(Error::Failed {
+        command: format!("{program} {}", arguments.join(" ")),
+        said: said.lines().take(3).collect::<Vec<_>>().join(" / "),
+    })
+}
+
+fn write(path: &str, text: &str) -> Result<()> {
+    std::fs::write(path, text).during(|| format!("can't write {path}"))
+}
+
+/// A socket that sends frames on a device of this thread's namespace and receives none.
+fn packet_socket(device: &str) -> Result<OwnedFd> {
+    let what = || format!("can't open a packet socket on {device}");
+    let socket =
+        socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).during(what)?;
+    let address: Option<LinkAddr> = getifaddrs()
+        .during(what)?
+        .filter(|found| found.interface_name == device)
+        .find_map(|found| found.address?.as_link_addr().copied());
+    let address = address.ok_or_else(|| Error::Netlink(format!("there is no device {device}")))?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address).during(what)?;
+    Ok(socket)
+}
+
+/// Where a traced packet comes from, where the step says it.
+fn source(step: &Traced) -> Option<(IpAddr, u16)> {
+    let (network, transport) = (step.network.as_ref()?, step.transport.as_ref()?);
+    let port = u16::from_be_bytes(transport.get(..2)?.try_into().ok()?);
+    let address = if network.first()? >> 4 == 6 {
+        IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(network.get(8..24)?).ok()?))
+    } else {
+        IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(network.get(12..16)?).ok()?))
+    };
+    Some((address, port))
+}

@@ -1,0 +1,80 @@
+//! `zone-firewall-oracle`: the firewall's judge against the kernel, by random rulesets and real packets.
+//!
+//! `verdicts` runs it: `zone-random-rulesets` makes rulesets, `ground` loads them and sends packets, `opinion` asks the
+//! judge and compares, `trace` does so for the deciding rule, `failure` makes the smallest case of a
+//! disagreement. `product` tries the whole of `zone-firewall` instead.
+
+mod error;
+mod failure;
+mod ground;
+mod netlink;
+mod opinion;
+mod syn;
+mod tally;
+mod trace;
+mod verdicts;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+
+use crate::ground::Tracing;
+use crate::verdicts::Wishes;
+
+/// Holds the judge of zone-firewall against the kernel: exit 1 where they disagree
+#[derive(Debug, Parser)]
+#[command(name = "zone-firewall-oracle")]
+struct Cli {
+    /// How many random rulesets
+    #[arg(long, default_value_t = 5000)]
+    rulesets: u64,
+    /// The first ruleset's number; the same number makes the same ruleset
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Packets for each ruleset
+    #[arg(long, default_value_t = 50)]
+    syns: usize,
+    /// Hold the deciding rules of so many rulesets against the kernel's traces, too
+    #[arg(long, default_value_t = 0)]
+    trace: u64,
+    /// Where disagreements are written
+    #[arg(long, default_value = "target/firewall-oracle")]
+    out: PathBuf,
+    /// Threads; as many as there are processors if 0
+    #[arg(long, default_value_t = 0)]
+    workers: usize,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("zone-firewall-oracle: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> error::Result<bool> {
+    let workers = match cli.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        some => some,
+    };
+    let mut good = true;
+    for (what, rulesets, tracing) in
+        [("verdicts", cli.rulesets, Tracing::Off), ("deciding rules", cli.trace, Tracing::On)]
+    {
+        if rulesets == 0 {
+            continue;
+        }
+        let wishes = Wishes { rulesets, seed: cli.seed, syns: cli.syns, tracing, out: cli.out.clone(), workers };
+        let begin = Instant::now();
+        let tally = verdicts::run(&wishes)?;
+        println!("{what}\n{}\n", tally.text(begin.elapsed()));
+        good &= tally.is_good();
+    }
+    Ok(good)
+}
