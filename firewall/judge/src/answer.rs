@@ -29,6 +29,9 @@ pub struct Case {
     pub fate: Fate,
     /// The rule or policy that decides. `None` where nothing stands in their way.
     pub decided_by: Option<Place>,
+    /// Where a policy decides: the rule that led them out of the base chain early, or the end (no handle) of a chain that they were
+    /// sent to for good.
+    pub left_by: Option<Place>,
     /// The chains that they pass, and the rules that lead from one to the other, in order.
     pub path: Vec<Step>,
     /// Whether a rule on the way to the deciding one, or this one itself, names a port, an address, a device or a condition: then
@@ -45,6 +48,8 @@ pub enum Fate {
     Dropped,
     /// They are gone, and the sender is told.
     Rejected,
+    /// They come to the socket, and its answer is gone on its way out.
+    Unanswered,
     /// They come to another port or address of this host.
     Redirected {
         /// Where to, as `ADDRESS:PORT`, as far as it is known.
@@ -84,8 +89,8 @@ pub struct Condition {
     pub place: Place,
     /// The option of `explain` that would decide it: `--iif`, `--mac`, `--mark`.
     pub decided_with: Option<&'static str>,
-    /// Whether it is about how many or how fast (a rate, a quota): it holds for some packets and not for others of the same kind.
-    pub rate: bool,
+    /// For a rate or a quota: whether this is so as long as little comes. `None` for everything else.
+    pub while_quiet: Option<bool>,
 }
 
 /// A rule, or a policy.
