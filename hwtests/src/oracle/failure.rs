@@ -7,7 +7,7 @@ use zone_ruleset::Reader;
 
 use crate::error::{Context, Result};
 use crate::ground::{Ground, Tracing};
-use crate::opinion::{Comparison, Judge, Outcome, kernels};
+use crate::opinion::{Comparison, Opinions, Outcome, Standing, kernels};
 use crate::syn::Syn;
 use crate::tally::Tally;
 use crate::verdicts::traced;
@@ -67,7 +67,8 @@ fn disagree(
     tracing: Tracing,
 ) -> Result<Option<(Outcome, String)>> {
     ground.load(text, tracing)?;
-    let mut judge = Judge::read(reader)?;
+    let standing = Standing::read(reader)?;
+    let mut judge = Opinions::new(&standing);
     let seen = ground.send(&[*syn], tracing)?;
     let kernel = kernels(syn, seen.arrivals.get(&(syn.source, syn.source_port)));
     let mut comparison = judge.compare(syn, &kernel);

@@ -17,6 +17,8 @@ use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, bind, socket};
 use rustix::net::SendFlags;
+use zone_judge::{Host, Interface};
+use zone_random_rulesets::Destination;
 
 use crate::error::{Context, Error, Result};
 use crate::netlink::{Netfilter, Traced, Traces};
@@ -164,6 +166,28 @@ impl Ground {
     }
 }
 
+/// The host as the judge is to know it.
+pub(crate) fn host() -> Result<Host> {
+    let index = |name: &str| {
+        nix::net::if_::if_nametoindex(name).during(|| format!("can't find device {name}"))
+    };
+    let device = |name: &str, kind, addresses| -> Result<Interface> {
+        Ok(Interface {
+            index: index(name)?,
+            name: name.into(),
+            group: 0,
+            kind,
+            virtual_kind: (kind == 1).then(|| "veth".to_owned()),
+            master: None,
+            addresses,
+        })
+    };
+    let own = (1..=ADDRESSES).map(Destination::of);
+    let own = own.flat_map(|to| [IpAddr::V4(to.v4), IpAddr::V6(to.v6)]).collect();
+    let loopback = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    Ok(Host { interfaces: vec![device("lo", 772, loopback)?, device("eth0", 1, own)?] })
+}
+
 /// The addresses of the host's device and everything else that its side of the wire needs.
 fn configure(outside: i32) -> Result<()> {
     for place in ["all", "default"] {
@@ -190,7 +214,7 @@ fn routes() -> String {
         "neigh replace 192.0.2.254 lladdr {there} dev eth0 nud permanent\n\
          neigh replace 2001:db8:1::ffff lladdr {there} dev eth0 nud permanent\n\
          route add default via 192.0.2.254 dev eth0\n\
-         -6 route add default via 2001:db8:1::ffff dev eth0\n"
+         route add default via 2001:db8:1::ffff dev eth0\n"
     )
 }
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use zone_judge::{Answer, Case, Fate, Host, Place, Question, Span, judge};
+use zone_judge::{Answer, Case, Fate, Host, Judge, Place, Question, Span};
 use zone_ruleset::{HookedFunction, Name, Reader, Ruleset};
 
 use crate::error::Result;
-use crate::ground::{Arrival, OWN_TABLE};
+use crate::ground::{self, Arrival, OWN_TABLE};
 use crate::syn::{self, Syn};
 
 /// What becomes of a packet.
@@ -51,14 +51,13 @@ pub(crate) enum Comparison {
     Disagree(String),
 }
 
-/// The rules that the kernel has, but those of the oracle, and what the judge has said of them so far.
-pub(crate) struct Judge {
+/// The rules that the kernel has, but those of the oracle, and the host that they are on.
+pub(crate) struct Standing {
     rules: Ruleset,
     host: Host,
-    answers: HashMap<(IpAddr, u16), Answer>,
 }
 
-impl Judge {
+impl Standing {
     /// Reads what is there now.
     pub(crate) fn read(reader: &mut Reader) -> Result<Self> {
         let mut rules = reader.ruleset()?;
@@ -68,7 +67,19 @@ impl Judge {
             HookedFunction::Chain { table, .. } => *table != own,
             _ => true,
         });
-        Ok(Self { rules, host: Host::read()?, answers: HashMap::new() })
+        Ok(Self { rules, host: ground::host()? })
+    }
+}
+
+/// What the judge has said so far.
+pub(crate) struct Opinions<'a> {
+    judge: Judge<'a>,
+    answers: HashMap<(IpAddr, u16), Answer>,
+}
+
+impl<'a> Opinions<'a> {
+    pub(crate) fn new(standing: &'a Standing) -> Self {
+        Self { judge: Judge::new(&standing.rules, &standing.host), answers: HashMap::new() }
     }
 
     /// The cases that a packet falls into.
@@ -78,7 +89,7 @@ impl Judge {
             question.destinations = vec![syn.destination];
             question.interface = Some("eth0".to_owned());
             question.mac = Some(syn::SENDER);
-            judge(&self.rules, &self.host, &question)
+            self.judge.ask(&question)
         });
         let holds = |case: &&Case| {
             within(&case.sources, number(syn.source))
@@ -103,7 +114,7 @@ impl Judge {
         let mut reasons = BTreeSet::new();
         for case in &cases {
             match &case.fate {
-                Fate::Accepted => possible.extend([Outcome::Arrives]),
+                Fate::Accepted | Fate::Unanswered => possible.extend([Outcome::Arrives]),
                 Fate::Redirected { .. } => possible.extend([Outcome::Elsewhere]),
                 Fate::Dropped | Fate::Rejected | Fate::Forwarded { .. } => possible.extend([Outcome::Stopped]),
                 Fate::TakenOver { by } => {
@@ -131,7 +142,7 @@ impl Judge {
         let cases = self.cases(syn);
         let [case] = &cases[..] else { return None };
         let outcome = match case.fate {
-            Fate::Accepted => Outcome::Arrives,
+            Fate::Accepted | Fate::Unanswered => Outcome::Arrives,
             Fate::Redirected { .. } => Outcome::Elsewhere,
             Fate::Dropped | Fate::Rejected => Outcome::Stopped,
             Fate::Forwarded { .. } | Fate::TakenOver { .. } | Fate::Unknown(_) => return None,

@@ -17,7 +17,7 @@ use zone_ruleset::Reader;
 use crate::error::{Error, Result};
 use crate::failure::{self, Failure};
 use crate::ground::{ADDRESSES, Ground, Seen, Tracing};
-use crate::opinion::{Comparison, Judge, kernels};
+use crate::opinion::{Comparison, Opinions, Standing, kernels};
 use crate::syn::{self, Syn};
 use crate::tally::Tally;
 use crate::trace;
@@ -144,7 +144,8 @@ impl<'a> Worker<'a> {
             Err(error) => return Err(error),
         }
         // Before packets come: a rule may add to sets.
-        let mut judge = Judge::read(&mut self.reader)?;
+        let standing = Standing::read(&mut self.reader)?;
+        let mut judge = Opinions::new(&standing);
         let syns: Vec<_> = trials.iter().flat_map(|trial| &trial.syns).copied().collect();
         let seen = self.ground.send(&syns, self.wishes.tracing)?;
         let owners: HashMap<IpAddr, &Trial> = trials
@@ -193,7 +194,7 @@ impl<'a> Worker<'a> {
 }
 
 /// Holds the judge's deciding rule against the kernel's.
-pub(crate) fn traced(judge: &mut Judge, syn: &Syn, seen: &Seen, tally: &mut Tally) -> Comparison {
+pub(crate) fn traced(judge: &mut Opinions<'_>, syn: &Syn, seen: &Seen, tally: &mut Tally) -> Comparison {
     let Some((outcome, decided_by)) = judge.decided_by(syn) else { return Comparison::Agree };
     let steps = seen.traces.get(&(syn.source, syn.source_port));
     tally.traced += 1;
