@@ -38,7 +38,10 @@ pub(crate) fn report(
     };
     let mut last = failure.clone();
     let mut fails = |smaller: &Ruleset| {
-        let Ok(Some((kernel, judge))) = disagree(ground, reader, &text(smaller), &failure.syn, tracing) else { return false };
+        let Ok(Some((kernel, judge))) = disagree(ground, reader, &text(smaller), &failure.syn, tracing)
+        else {
+            return false;
+        };
         last.kernel = kernel;
         last.judge = judge;
         true

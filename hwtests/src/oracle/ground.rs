@@ -31,7 +31,7 @@ pub(crate) const ADDRESSES: u8 = 180;
 /// How long packets may take from one end to the other.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many traced packets are sent before their traces are read.
-const TRACED_AT_ONCE: usize = 200;
+const TRACED_AT_ONCE: usize = 50;
 
 /// Whether the deciding rules are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,8 @@ impl Ground {
             }
         }
         for key in self.netfilter.elements(OWN_TABLE, "seen4")? {
-            let fields = <[u8; 16]>::try_from(key).map_err(|_| Error::Netlink("a key of another length".to_owned()))?;
+            let fields = <[u8; 16]>::try_from(key)
+                .map_err(|_| Error::Netlink("a key of another length".to_owned()))?;
             let address = |at: usize| {
                 IpAddr::V4(Ipv4Addr::new(fields[at], fields[at + 1], fields[at + 2], fields[at + 3]))
             };
@@ -135,7 +136,8 @@ impl Ground {
             seen.arrivals.insert((address(0), port(4)), Arrival { address: address(8), port: port(12) });
         }
         for key in self.netfilter.elements(OWN_TABLE, "seen6")? {
-            let fields = <[u8; 40]>::try_from(key).map_err(|_| Error::Netlink("a key of another length".to_owned()))?;
+            let fields = <[u8; 40]>::try_from(key)
+                .map_err(|_| Error::Netlink("a key of another length".to_owned()))?;
             let address = |at: usize| {
                 let bytes = <[u8; 16]>::try_from(&fields[at..at + 16]).unwrap_or_default();
                 IpAddr::V6(Ipv6Addr::from(bytes))
@@ -147,7 +149,9 @@ impl Ground {
     }
 
     fn send_one(&self, frame: &[u8]) -> Result<()> {
-        rustix::net::send(&self.wire, frame, SendFlags::empty()).during(|| "can't send a packet".to_owned()).map(drop)
+        rustix::net::send(&self.wire, frame, SendFlags::empty())
+            .during(|| "can't send a packet".to_owned())
+            .map(drop)
     }
 
     /// Packets are through when the first hook has counted them: the kernel takes one to its end before the next one.
@@ -168,9 +172,8 @@ impl Ground {
 
 /// The host as the judge is to know it.
 pub(crate) fn host() -> Result<Host> {
-    let index = |name: &str| {
-        nix::net::if_::if_nametoindex(name).during(|| format!("can't find device {name}"))
-    };
+    let index =
+        |name: &str| nix::net::if_::if_nametoindex(name).during(|| format!("can't find device {name}"));
     let device = |name: &str, kind, addresses| -> Result<Interface> {
         Ok(Interface {
             index: index(name)?,
@@ -284,8 +287,7 @@ fn write(path: &str, text: &str) -> Result<()> {
 /// A socket that sends frames on a device of this thread's namespace and receives none.
 fn packet_socket(device: &str) -> Result<OwnedFd> {
     let what = || format!("can't open a packet socket on {device}");
-    let socket =
-        socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).during(what)?;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).during(what)?;
     let address: Option<LinkAddr> = getifaddrs()
         .during(what)?
         .filter(|found| found.interface_name == device)

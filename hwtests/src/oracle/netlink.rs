@@ -98,7 +98,8 @@ impl Netfilter {
                     DONE => return Ok(answer),
                     ERROR => {
                         let number = message.get(NETLINK_HEADER..NETLINK_HEADER + 4);
-                        let number = number.and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
+                        let number =
+                            number.and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
                         return if number == 0 {
                             Ok(answer)
                         } else {

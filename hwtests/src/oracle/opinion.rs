@@ -35,7 +35,9 @@ impl std::fmt::Display for Outcome {
 pub(crate) fn kernels(syn: &Syn, arrival: Option<&Arrival>) -> Outcome {
     match arrival {
         None => Outcome::Stopped,
-        Some(Arrival { address, port }) if *address == syn.destination && *port == syn.port => Outcome::Arrives,
+        Some(Arrival { address, port }) if *address == syn.destination && *port == syn.port => {
+            Outcome::Arrives
+        }
         Some(_) => Outcome::Elsewhere,
     }
 }
@@ -103,12 +105,11 @@ impl<'a> Opinions<'a> {
     pub(crate) fn compare(&mut self, syn: &Syn, kernel: &Outcome) -> Comparison {
         let cases = self.cases(syn);
         let certain = cases.iter().filter(|case| case.conditions.is_empty()).count();
-        if cases.is_empty() || certain > 1 || (certain == 1 && cases.len() > 1) {
-            return Comparison::Disagree(format!(
-                "it is in {} cases, {certain} of them without a condition: {}",
-                cases.len(),
-                words(&cases)
-            ));
+        if certain > 0 && cases.len() > 1 {
+            return Comparison::Unknown(BTreeSet::from(["several cases".to_owned()]));
+        }
+        if cases.is_empty() {
+            return Comparison::Disagree(words(&cases));
         }
         let mut possible = BTreeSet::new();
         let mut reasons = BTreeSet::new();
@@ -116,7 +117,9 @@ impl<'a> Opinions<'a> {
             match &case.fate {
                 Fate::Accepted | Fate::Unanswered => possible.extend([Outcome::Arrives]),
                 Fate::Redirected { .. } => possible.extend([Outcome::Elsewhere]),
-                Fate::Dropped | Fate::Rejected | Fate::Forwarded { .. } => possible.extend([Outcome::Stopped]),
+                Fate::Dropped | Fate::Rejected | Fate::Forwarded { .. } => {
+                    possible.extend([Outcome::Stopped])
+                }
                 Fate::TakenOver { by } => {
                     reasons.insert(kind(by));
                 }
@@ -164,7 +167,8 @@ fn number(address: IpAddr) -> u128 {
 
 /// Conditions and reasons of a kind, without the numbers in them.
 fn kind(text: &str) -> String {
-    let words = text.split_whitespace().take_while(|word| !word.starts_with(|first: char| first.is_ascii_digit()));
+    let words =
+        text.split_whitespace().take_while(|word| !word.starts_with(|first: char| first.is_ascii_digit()));
     words.take(4).collect::<Vec<_>>().join(" ")
 }
 
@@ -180,7 +184,8 @@ fn words(cases: &[Case]) -> String {
             .iter()
             .map(|condition| format!("{}{}", if condition.holds { "" } else { "not " }, condition.what))
             .collect();
-        let only = if conditions.is_empty() { String::new() } else { format!(" if {}", conditions.join(", ")) };
+        let only =
+            if conditions.is_empty() { String::new() } else { format!(" if {}", conditions.join(", ")) };
         format!("{:?}{only}, decided by {place}", case.fate)
     };
     cases.iter().map(one).collect::<Vec<_>>().join("; or ")

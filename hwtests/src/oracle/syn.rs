@@ -41,9 +41,13 @@ pub(crate) fn choose(
     while out.len() < count {
         let v6 = rng.random_bool(0.45);
         let source = if v6 {
-            IpAddr::V6(pick(rng, &made.sources_v6).filter(|_| rng.random_bool(0.8)).unwrap_or_else(|| some_v6(rng)))
+            IpAddr::V6(
+                pick(rng, &made.sources_v6).filter(|_| rng.random_bool(0.8)).unwrap_or_else(|| some_v6(rng)),
+            )
         } else {
-            IpAddr::V4(pick(rng, &made.sources_v4).filter(|_| rng.random_bool(0.8)).unwrap_or_else(|| some_v4(rng)))
+            IpAddr::V4(
+                pick(rng, &made.sources_v4).filter(|_| rng.random_bool(0.8)).unwrap_or_else(|| some_v4(rng)),
+            )
         };
         let edge = pick(rng, &made.source_ports).filter(|port| *port > 0 && rng.random_bool(0.6));
         let source_port = edge.unwrap_or_else(|| rng.random_range(1..=u16::MAX));
@@ -61,7 +65,8 @@ fn pick<T: Copy>(rng: &mut ChaCha8Rng, of: &[T]) -> Option<T> {
 }
 
 fn some_v4(rng: &mut ChaCha8Rng) -> Ipv4Addr {
-    let networks = [0xc633_6400_u32, 0xcb00_7100, 0x0a01_0000, 0x0a40_0000, 0xac10_0000, 0x6440_0000, 0x0808_0000];
+    let networks =
+        [0xc633_6400_u32, 0xcb00_7100, 0x0a01_0000, 0x0a40_0000, 0xac10_0000, 0x6440_0000, 0x0808_0000];
     if rng.random_bool(0.3) {
         return Ipv4Addr::from_bits(rng.random_range(0x0100_0000..0xdfff_ffff));
     }
@@ -70,8 +75,14 @@ fn some_v4(rng: &mut ChaCha8Rng) -> Ipv4Addr {
 }
 
 fn some_v6(rng: &mut ChaCha8Rng) -> Ipv6Addr {
-    let networks =
-        [0x2001_0db8_000a_0000_u64, 0x2001_0db8_000a_0001, 0x2001_0db8_000b_0000, 0x2001_0db8_000c_0000, 0xfd01_0000_0000_0000, 0x2600_0000_0000_0000];
+    let networks = [
+        0x2001_0db8_000a_0000_u64,
+        0x2001_0db8_000a_0001,
+        0x2001_0db8_000b_0000,
+        0x2001_0db8_000c_0000,
+        0xfd01_0000_0000_0000,
+        0x2600_0000_0000_0000,
+    ];
     let network = networks[rng.random_range(0..networks.len())];
     Ipv6Addr::from_bits(u128::from(network) << 64 | u128::from(rng.random_range(1..1000_u64)))
 }
@@ -140,7 +151,8 @@ pub(crate) fn frame(syn: &Syn) -> Vec<u8> {
 
 /// The checksum of RFC 1071 over an even number of bytes.
 fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let mut sum: u32 =
+        bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -166,7 +178,17 @@ mod tests {
 
     #[test]
     fn no_packet_comes_from_the_host_itself_or_from_nowhere() {
-        for address in ["192.0.2.1", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "2001:db8:1::1", "::1", "ff02::1", "fe80::1"] {
+        for address in [
+            "192.0.2.1",
+            "127.0.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "2001:db8:1::1",
+            "::1",
+            "ff02::1",
+            "fe80::1",
+        ] {
             assert!(!may_send(address.parse().unwrap()), "{address}");
         }
         for address in ["192.0.2.200", "10.1.0.0", "2001:db8:1::ff10", "fd01::1"] {

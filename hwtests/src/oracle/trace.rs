@@ -13,7 +13,9 @@ pub(crate) fn disagreement(outcome: &Outcome, judged: Option<&Place>, steps: &[T
     let said = judged.map_or_else(|| "nothing".to_owned(), opinion::place);
     match outcome {
         Outcome::Stopped => {
-            let Some(last) = foreign.last() else { return Some(format!("stopped by {said}; the kernel traced no rule")) };
+            let Some(last) = foreign.last() else {
+                return Some(format!("stopped by {said}; the kernel traced no rule"));
+            };
             let same = judged.is_some_and(|place| matches(place, last));
             (!same).then(|| format!("stopped by {said}; the kernel says by {}", told(last)))
         }

@@ -150,7 +150,9 @@ impl<'a> Worker<'a> {
         let seen = self.ground.send(&syns, self.wishes.tracing)?;
         let owners: HashMap<IpAddr, &Trial> = trials
             .iter()
-            .flat_map(|trial| [(IpAddr::V4(trial.destination.v4), trial), (IpAddr::V6(trial.destination.v6), trial)])
+            .flat_map(|trial| {
+                [(IpAddr::V4(trial.destination.v4), trial), (IpAddr::V6(trial.destination.v6), trial)]
+            })
             .collect();
         tally.rulesets += trials.len() as u64;
         tally.rules += trials.iter().map(|trial| trial.made.ruleset.rules() as u64).sum::<u64>();

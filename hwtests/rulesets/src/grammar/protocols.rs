@@ -7,6 +7,7 @@ use crate::model::{Family, Part};
 pub(super) struct Protocols {
     pub(super) network: Option<Network>,
     transport: Option<Transport>,
+    link: Option<Link>,
 }
 
 /// A network protocol.
@@ -16,6 +17,13 @@ pub(super) enum Network {
     V6,
     /// None may be asked for any more.
     Closed,
+}
+
+/// What is known of the link's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Ethernet,
+    Type,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +42,7 @@ impl Protocols {
             Family::Ip6 => Some(Network::V6),
             Family::Inet | Family::Netdev => None,
         };
-        Self { network, transport: None }
+        Self { network, transport: None, link: None }
     }
 
     /// Adds a part, if it can stand in the same rule.
@@ -44,10 +52,14 @@ impl Protocols {
             Part::Chain { .. } => return true,
         };
         let listed = matches!(part, Part::Listed { .. });
-        let (network, transport) = (network(text), transport(text, listed));
-        let fits = agree(self.network, network) && agree(self.transport, transport);
+        let (network, transport, link) = (network(text), transport(text, listed), link(text));
+        let fits = agree(self.network, network) && agree(self.transport, transport) && agree(self.link, link);
         if fits {
-            *self = Self { network: network.or(self.network), transport: transport.or(self.transport) };
+            *self = Self {
+                network: network.or(self.network),
+                transport: transport.or(self.transport),
+                link: link.or(self.link),
+            };
         }
         fits
     }
@@ -56,6 +68,11 @@ impl Protocols {
 /// Whether both can hold.
 fn agree<T: Copy + PartialEq>(old: Option<T>, new: Option<T>) -> bool {
     old.is_none() || new.is_none() || old == new
+}
+
+fn link(text: &str) -> Option<Link> {
+    let is = |word| text.starts_with(word);
+    if is("ether") { Some(Link::Ethernet) } else { is("iiftype").then_some(Link::Type) }
 }
 
 fn network(text: &str) -> Option<Network> {
