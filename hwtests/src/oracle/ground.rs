@@ -14,8 +14,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, bind, socket};
+use nix::unistd::Pid;
 use rustix::net::SendFlags;
 use zone_judge::{Host, Interface};
 use zone_random_rulesets::Destination;
@@ -64,8 +65,13 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Moves this thread into a namespace of its own, which is the host.
-    pub(crate) fn enter() -> Result<Self> {
+    /// Moves this thread into a namespace of its own, which is the host, and to one processor: there the kernel takes a packet to
+    /// its end before it counts the next one, and before it goes on with this thread.
+    pub(crate) fn enter(processor: usize) -> Result<Self> {
+        let mut one = CpuSet::new();
+        one.set(processor).during(|| format!("there is no processor {processor}"))?;
+        sched_setaffinity(Pid::from_raw(0), &one)
+            .during(|| format!("can't move to processor {processor}"))?;
         let (ready, is_ready) = mpsc::channel();
         let (joined, is_joined) = mpsc::channel::<()>();
         let outside = std::thread::spawn(move || -> Result<OwnedFd> {
@@ -154,7 +160,7 @@ impl Ground {
             .map(drop)
     }
 
-    /// Packets are through when the first hook has counted them: the kernel takes one to its end before the next one.
+    /// Packets are through when the first hook has counted them, see [`Self::enter`].
     fn wait_for(&mut self, before: u64, sent: u64) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -15,7 +15,9 @@ use crate::syn::{self, Syn};
 pub(crate) enum Outcome {
     /// It comes through, to where it was sent.
     Arrives,
-    /// It comes through, to another port or address.
+    /// It comes through, to another address and the same port: a socket that listens on all addresses gets it.
+    SamePort,
+    /// It comes through, to another port.
     Elsewhere,
     /// It does not come through.
     Stopped,
@@ -25,7 +27,8 @@ impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Arrives => "comes through",
-            Self::Elsewhere => "comes through to another port or address",
+            Self::SamePort => "comes through to another address",
+            Self::Elsewhere => "comes through to another port",
             Self::Stopped => "does not come through",
         })
     }
@@ -38,6 +41,7 @@ pub(crate) fn kernels(syn: &Syn, arrival: Option<&Arrival>) -> Outcome {
         Some(Arrival { address, port }) if *address == syn.destination && *port == syn.port => {
             Outcome::Arrives
         }
+        Some(Arrival { port, .. }) if *port == syn.port => Outcome::SamePort,
         Some(_) => Outcome::Elsewhere,
     }
 }
@@ -116,7 +120,7 @@ impl<'a> Opinions<'a> {
         for case in &cases {
             match &case.fate {
                 Fate::Accepted | Fate::Unanswered => possible.extend([Outcome::Arrives]),
-                Fate::Redirected { .. } => possible.extend([Outcome::Elsewhere]),
+                Fate::Redirected { .. } => possible.extend([Outcome::Elsewhere, Outcome::SamePort]),
                 Fate::Dropped | Fate::Rejected | Fate::Forwarded { .. } => {
                     possible.extend([Outcome::Stopped])
                 }
@@ -128,11 +132,15 @@ impl<'a> Opinions<'a> {
                 }
             }
         }
+        if *kernel == Outcome::SamePort && possible.contains(&Outcome::Arrives) {
+            reasons.insert("the address after a redirect".to_owned());
+        }
         if reasons.is_empty() {
             if !possible.contains(kernel) {
                 return Comparison::Disagree(words(&cases));
             }
-            if possible.len() == 1 {
+            let through = |outcome: &Outcome| matches!(outcome, Outcome::Elsewhere | Outcome::SamePort);
+            if possible.len() == 1 || possible.iter().all(through) {
                 return Comparison::Agree;
             }
         }

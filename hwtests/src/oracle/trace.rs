@@ -9,23 +9,22 @@ use crate::opinion::{self, Outcome};
 
 /// Says how the judge's deciding rule differs from that of a packet's trace; `None` where it does not.
 pub(crate) fn disagreement(outcome: &Outcome, judged: Option<&Place>, steps: &[Traced]) -> Option<String> {
-    let foreign = steps.iter().filter(|step| step.table != OWN_TABLE.as_bytes());
-    let said = judged.map_or_else(|| "nothing".to_owned(), opinion::place);
-    match outcome {
-        Outcome::Stopped => {
-            let Some(last) = foreign.last() else {
-                return Some(format!("stopped by {said}; the kernel traced no rule"));
-            };
-            let same = judged.is_some_and(|place| matches(place, last));
-            (!same).then(|| format!("stopped by {said}; the kernel says by {}", told(last)))
-        }
-        // Whoever accepts last may be named, or nobody.
-        Outcome::Arrives | Outcome::Elsewhere => {
-            let place = judged?;
-            let met = foreign.into_iter().any(|step| matches(place, step));
-            (!met).then(|| format!("accepted by {said}, which the kernel did not come to"))
-        }
+    let last = steps.iter().rfind(|step| step.table != OWN_TABLE.as_bytes());
+    let Some(place) = judged else {
+        let stopped = *outcome == Outcome::Stopped;
+        return stopped.then(|| "stopped by nothing".to_owned());
+    };
+    // The kernel says nothing of the policy of a chain without rules.
+    let silent = *outcome != Outcome::Stopped
+        && place.handle.is_none()
+        && !steps
+            .iter()
+            .any(|step| step.table == place.table.as_bytes() && step.chain == place.chain.as_bytes());
+    if silent || last.is_some_and(|last| matches(place, last)) {
+        return None;
     }
+    let kernel = last.map_or_else(|| "no rule".to_owned(), told);
+    Some(format!("{outcome} by {}; the kernel: by {kernel}", opinion::place(place)))
 }
 
 fn matches(place: &Place, step: &Traced) -> bool {

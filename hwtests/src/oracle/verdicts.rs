@@ -51,9 +51,10 @@ pub(crate) fn run(wishes: &Wishes) -> Result<Tally> {
     let mut ends = Vec::new();
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..wishes.workers)
-            .map(|_| {
-                scope.spawn(|| -> Result<()> {
-                    let mut worker = Worker::new(wishes)?;
+            .map(|processor| {
+                let (next, failures, total) = (&next, &failures, &total);
+                scope.spawn(move || -> Result<()> {
+                    let mut worker = Worker::new(wishes, processor)?;
                     loop {
                         let first = next.fetch_add(1, Ordering::Relaxed) * UNIT;
                         if first >= wishes.rulesets || failures.load(Ordering::Relaxed) >= ENOUGH_FAILURES {
@@ -93,8 +94,8 @@ struct Trial {
 }
 
 impl<'a> Worker<'a> {
-    fn new(wishes: &'a Wishes) -> Result<Self> {
-        let ground = Ground::enter()?;
+    fn new(wishes: &'a Wishes, processor: usize) -> Result<Self> {
+        let ground = Ground::enter(processor)?;
         Ok(Self { wishes, ground, reader: Reader::open()? })
     }
 
