@@ -1,6 +1,6 @@
 //! What was found out.
 
-use zone_ruleset::{Family, Name};
+use zone_ruleset::{Family, HookPoint, Name};
 
 use crate::question::Span;
 
@@ -37,6 +37,8 @@ pub struct Case {
     /// Whether a rule on the way to the deciding one, or this one itself, names a port, an address, a device or a condition: then
     /// it is meant for these packets, and not for whatever is left at the end of a chain.
     pub named: bool,
+    /// Whether the deciding rule itself does.
+    pub named_by_itself: bool,
 }
 
 /// What becomes of packets.
@@ -109,8 +111,37 @@ pub struct Place {
 /// A step of a packet's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Where: a base chain that it comes to (no handle), or a rule that leads it elsewhere or changes it.
+    /// Where: a base chain that it comes to (no handle), or a rule that leads it elsewhere.
     pub place: Place,
-    /// What happens there, such as `comes to hook input, priority 0`, `jump svc`, `passes`.
-    pub what: String,
+    /// What happens there.
+    pub kind: StepKind,
+}
+
+/// What happens at a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepKind {
+    /// It comes to a base chain.
+    Hook {
+        /// Where that is hooked in.
+        point: HookPoint,
+        /// With which priority.
+        priority: i32,
+    },
+    /// It goes to a chain, and comes back.
+    Jump(Name),
+    /// It goes to a chain for good.
+    Goto(Name),
+    /// It goes back to where it was called from, or leaves a base chain.
+    Return,
+}
+
+impl std::fmt::Display for StepKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Hook { point, priority } => write!(f, "hook {} priority {priority}", point.as_str()),
+            Self::Jump(chain) => write!(f, "jump {chain}"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+            Self::Return => f.write_str("return"),
+        }
+    }
 }

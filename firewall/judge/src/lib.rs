@@ -21,8 +21,8 @@ mod walk;
 mod way;
 mod xt;
 
-pub use answer::{Answer, Case, Condition, Fate, Place, Reason, Step};
-pub use host::{Host, Interface};
+pub use answer::{Answer, Case, Condition, Fate, Place, Reason, Step, StepKind};
+pub use host::{Host, HostError, Interface};
 pub use question::{Question, Span};
 
 use rules::Rules;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::answer::{Condition, Place, Step};
+use crate::answer::{Condition, Place, Step, StepKind};
 use crate::packet::Packet;
 use crate::region::Region;
 
@@ -36,9 +36,9 @@ struct Node {
 
 impl Path {
     /// One step further.
-    pub(crate) fn push(&mut self, place: Place, what: String) {
+    pub(crate) fn push(&mut self, place: Place, kind: StepKind) {
         let before = std::mem::take(self);
-        self.0 = Some(Arc::new(Node { step: Step { place, what }, before }));
+        self.0 = Some(Arc::new(Node { step: Step { place, kind }, before }));
     }
 
     /// From the first step to the last.

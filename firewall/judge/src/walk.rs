@@ -2,7 +2,7 @@
 
 use zone_ruleset::{Chain, Rule, Verdict};
 
-use crate::answer::{Case, Condition, Fate, Place, Reason};
+use crate::answer::{Case, Condition, Fate, Place, Reason, StepKind};
 use crate::expr::{Branch, Done, Registers, decided_with, execute};
 use crate::rules::{Rules, TableRules};
 use crate::state::{State, join};
@@ -23,6 +23,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) interface: Option<zone_ruleset::Name>,
     /// The answer is on its way, and not the packet.
     pub(crate) is_answer: bool,
+    /// The rule that is about to decide names something itself.
+    by_itself: bool,
     steps: usize,
     registers: Registers,
 }
@@ -59,6 +61,7 @@ impl<'a> Walk<'a> {
             cases: Vec::new(),
             interface,
             is_answer: false,
+            by_itself: false,
             steps: 0,
             registers: Registers::default(),
         }
@@ -77,8 +80,7 @@ impl<'a> Walk<'a> {
         for state in &mut coming {
             state.left_by = None;
             state.passed_by = None;
-            let what = format!("hook {} priority {}", hook.point.as_str(), hook.priority);
-            state.path.push(place.clone(), what);
+            state.path.push(place.clone(), StepKind::Hook { point: hook.point, priority: hook.priority });
         }
         join(&mut coming);
         let mut passed = Vec::new();
@@ -256,7 +258,9 @@ impl<'a> Walk<'a> {
     /// What a rule's verdict means for packets.
     fn take(&mut self, at: At<'a>, rule: &Rule, mut state: State, end: End, named: bool, out: &mut Out) {
         let here = || place(at.table, at.chain, Some(rule.handle));
+        let by_itself = named;
         let named = named || at.named;
+        self.by_itself = by_itself;
         match end {
             End::Next | End::Verdict(Verdict::Continue | Verdict::Break) => out.next.push(state),
             End::Verdict(Verdict::Accept) => {
@@ -273,17 +277,17 @@ impl<'a> Walk<'a> {
             }
             End::Fate(fate) => self.end(&state, fate, Some(&here()), named),
             End::Verdict(Verdict::Return) => {
-                state.path.push(here(), "return".to_owned());
+                state.path.push(here(), StepKind::Return);
                 state.left_by = Some((here(), named));
                 out.left.push(state);
             }
             End::Verdict(Verdict::Jump(target)) => {
-                state.path.push(here(), format!("jump {target}"));
+                state.path.push(here(), StepKind::Jump(target.clone()));
                 let fell = self.called(at, rule, &target, state, named, out);
                 out.next.extend(fell.into_iter().map(|state| State { left_by: None, ..state }));
             }
             End::Verdict(Verdict::Goto(target)) => {
-                state.path.push(here(), format!("goto {target}"));
+                state.path.push(here(), StepKind::Goto(target.clone()));
                 state.left_by = None;
                 for mut state in self.called(at, rule, &target, state, named, out) {
                     if state.left_by.is_none() {
@@ -331,6 +335,7 @@ impl<'a> Walk<'a> {
             fate => fate,
         };
         let named = named || state.conditions.iter().any(|condition| condition.while_quiet.is_none());
+        let by_itself = std::mem::take(&mut self.by_itself);
         for product in state.region.products() {
             use crate::region::Dimension;
             let of = |dimension| product.of(dimension).as_slice().to_vec();
@@ -345,6 +350,7 @@ impl<'a> Walk<'a> {
                 left_by: state.left_by.as_ref().map(|(place, _)| place.clone()),
                 path: state.path.steps(),
                 named,
+                named_by_itself: by_itself,
             });
         }
     }

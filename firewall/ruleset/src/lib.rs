@@ -5,7 +5,7 @@
 //!
 //! `model` is what a ruleset consists of; `read` asks the kernel for one, by `netlink` and with the help of `hooks`; `decode` puts it
 //! together from the kernel's messages; `subscribe` tells of changes. `attributes`,
-//! `request`, `generation` and `uapi` are what messages consist of.
+//! `request`, `generation` and `uapi` are what messages consist of. `words` are a rule in the language of nft.
 
 pub mod attributes;
 mod decode;
@@ -18,6 +18,7 @@ mod read;
 mod request;
 mod subscribe;
 mod uapi;
+pub mod words;
 
 pub use attributes::DecodeError;
 pub use decode::{Limits, decode};

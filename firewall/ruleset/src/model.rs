@@ -254,7 +254,8 @@ pub struct Set {
     pub key_type: u32,
     /// Bytes of a key. Each field of a concatenation is padded to four bytes.
     pub key_len: u32,
-    /// Bytes of each field of a concatenation, in order; empty for a key that is none.
+    /// Bytes of each field of a concatenation, in order; empty for a key that is none, and where neither the kernel nor `key_type`
+    /// tells them.
     pub fields: Vec<u32>,
     /// The type of its data as nft numbers types; `0xffffff00` for verdicts.
     pub data_type: u32,
@@ -262,7 +263,7 @@ pub struct Set {
     pub data_len: u32,
     /// Milliseconds after which an element goes, unless it says otherwise.
     pub timeout: Option<u64>,
-    /// Its elements, as read: of an interval without `key_end`, the end is an element of its own with `interval_end`.
+    /// Its elements, in no certain order: of an interval without `key_end`, the end is an element of its own with `interval_end`.
     pub elements: Vec<Element>,
     /// Whether there were more elements than are read ([`crate::Reader`]'s limit): then it holds what nobody knows.
     pub cut: bool,

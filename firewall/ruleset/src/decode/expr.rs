@@ -336,6 +336,7 @@ fn lookup(bytes: &[u8], around: &dyn Surroundings) -> Option<Expr> {
 }
 
 fn dynset(bytes: &[u8], around: &dyn Surroundings) -> Option<Expr> {
+    const UPDATE: u32 = 1;
     const DELETE: u32 = 2;
     const INV: u32 = 1;
     let dynset = uapi::dynset::attributes(bytes).ok()?;
@@ -346,6 +347,7 @@ fn dynset(bytes: &[u8], around: &dyn Surroundings) -> Option<Expr> {
         key: slice(dynset.u32(uapi::dynset::SREG_KEY)?, shape.key_len)?,
         set,
         deletes: (op <= DELETE).then_some(op == DELETE)?,
+        updates: op == UPDATE,
         negated: dynset.u32(uapi::dynset::FLAGS).unwrap_or(0) & INV != 0,
         timeout: dynset.u64(uapi::dynset::TIMEOUT).filter(|timeout| *timeout != 0),
         exprs: inner_expressions(

@@ -9,13 +9,19 @@ use crate::uapi;
 pub(crate) fn set(bytes: &[u8]) -> Result<Set, DecodeError> {
     let set = uapi::set::attributes(bytes)?;
     let missing = |attribute| DecodeError::Missing { about: "set", attribute };
+    let key_type = set.u32(uapi::set::KEY_TYPE).unwrap_or(0);
+    let key_len = set.u32(uapi::set::KEY_LEN).ok_or_else(|| missing("length of keys"))?;
+    let mut fields = set.bytes(uapi::set::DESC).map_or_else(|| Ok(Vec::new()), fields)?;
+    if fields.is_empty() {
+        fields = fields_by_type(key_type, key_len).unwrap_or_default();
+    }
     Ok(Set {
         name: set.name(uapi::set::NAME).ok_or_else(|| missing("name"))?,
         handle: set.u64(uapi::set::HANDLE).unwrap_or(0),
         flags: flags(set.u32(uapi::set::FLAGS).unwrap_or(0)),
-        key_type: set.u32(uapi::set::KEY_TYPE).unwrap_or(0),
-        key_len: set.u32(uapi::set::KEY_LEN).ok_or_else(|| missing("length of keys"))?,
-        fields: set.bytes(uapi::set::DESC).map_or_else(|| Ok(Vec::new()), fields)?,
+        key_type,
+        key_len,
+        fields,
         data_type: set.u32(uapi::set::DATA_TYPE).unwrap_or(0),
         data_len: set.u32(uapi::set::DATA_LEN).unwrap_or(0),
         timeout: set.u64(uapi::set::TIMEOUT).filter(|timeout| *timeout != 0),
@@ -84,4 +90,34 @@ fn fields(bytes: &[u8]) -> Result<Vec<u32>, DecodeError> {
         );
     }
     Ok(fields)
+}
+
+/// The lengths of a concatenation's fields, from the numbers that nft has for the types of data (`enum datatypes`), six bits for
+/// each. The kernel tells the lengths of intervals only. Others than nft may number as they like: where the sum is not that
+/// of the key, there are no fields.
+fn fields_by_type(key_type: u32, key_len: u32) -> Option<Vec<u32>> {
+    const BITS: u32 = 6;
+    let mut fields = Vec::new();
+    let mut rest = key_type;
+    while rest != 0 {
+        fields.push(match rest % (1 << BITS) {
+            // Flags, protocols, ICMP's types and codes, DSCP, days and the like.
+            2 | 12 | 14..=17 | 27 | 29 | 31..=34 | 36 | 37 | 39 | 42 | 45 => 1,
+            // Ethernet's types, ARP's operations, ports, types of devices.
+            10 | 11 | 13 | 21 => 2,
+            // IPv4, marks, devices, realms, classes, users, states, groups, hours.
+            7 | 19 | 20 | 22..=26 | 28 | 35 | 38 | 40 | 44 => 4,
+            // Ethernet's addresses.
+            9 => 6,
+            // Times and control groups.
+            18 | 43 | 46 => 8,
+            // IPv6, labels, names of devices.
+            8 | 30 | 41 => 16,
+            _ => return None,
+        });
+        rest >>= BITS;
+    }
+    fields.reverse();
+    let sum: u32 = fields.iter().map(|length: &u32| length.next_multiple_of(4)).sum();
+    (fields.len() > 1 && sum == key_len).then_some(fields)
 }
