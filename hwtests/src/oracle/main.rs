@@ -9,6 +9,7 @@ mod failure;
 mod ground;
 mod netlink;
 mod opinion;
+mod product;
 mod syn;
 mod tally;
 mod trace;
@@ -20,6 +21,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
+use crate::error::Context as _;
 use crate::ground::Tracing;
 use crate::verdicts::Wishes;
 
@@ -39,6 +41,12 @@ struct Cli {
     /// Hold the deciding rules of so many rulesets against the kernel's traces, too
     #[arg(long, default_value_t = 0)]
     trace: u64,
+    /// Try the whole of zone-firewall with so many rulesets, too
+    #[arg(long, default_value_t = 0)]
+    product: u64,
+    /// The program zone-firewall for that
+    #[arg(long, default_value = "target/debug/zone-firewall")]
+    program: PathBuf,
     /// Where disagreements are written
     #[arg(long, default_value = "target/firewall-oracle")]
     out: PathBuf,
@@ -76,6 +84,20 @@ fn run(cli: &Cli) -> error::Result<bool> {
         let tally = verdicts::run(&wishes)?;
         println!("{what}\n{}\n", tally.text(begin.elapsed()));
         good &= tally.is_good();
+    }
+    if cli.product > 0 {
+        let program = std::path::absolute(&cli.program);
+        let wishes = product::Wishes {
+            rulesets: cli.product,
+            seed: cli.seed,
+            program: program.during(|| format!("{}", cli.program.display()))?,
+            out: cli.out.clone(),
+            workers,
+        };
+        let begin = Instant::now();
+        let faults = product::run(&wishes)?;
+        println!("the whole product\n{}in {:.1} s", faults.text(), begin.elapsed().as_secs_f64());
+        good &= faults.is_good();
     }
     Ok(good)
 }

@@ -24,7 +24,7 @@ use crate::trace;
 
 /// Rulesets of a unit.
 const UNIT: u64 = 180;
-/// Each one of so many is loaded by itself.
+/// Each one of so many is loaded by itself; which ones, depends on their numbers alone.
 const ALONE: u64 = 30;
 /// After so many failures the rest of them would say nothing new.
 const ENOUGH_FAILURES: u64 = 20;
@@ -100,17 +100,18 @@ impl<'a> Worker<'a> {
     }
 
     fn unit(&mut self, numbers: std::ops::Range<u64>, tally: &mut Tally) -> Result<()> {
-        let (alone, batched): (Vec<_>, Vec<_>) = numbers.partition(|number| number % ALONE == ALONE - 1);
+        let seeds = numbers.map(|number| self.wishes.seed.wrapping_add(number));
+        let (alone, batched): (Vec<_>, Vec<_>) = seeds.partition(|seed| seed % ALONE == ALONE - 1);
         let mut used = HashSet::new();
         let trials: Vec<_> = batched
             .iter()
             .zip(1..=ADDRESSES)
-            .map(|(number, address)| self.trial(*number, Shape::Batched, Destination::of(address), &mut used))
+            .map(|(seed, address)| self.trial(*seed, Shape::Batched, Destination::of(address), &mut used))
             .collect();
         let list: Vec<_> = trials.iter().map(|trial| (&trial.made.ruleset, trial.destination)).collect();
         self.try_out(&batch(&list), &trials, tally)?;
-        for number in alone {
-            let trial = self.trial(number, Shape::Alone, Destination::of(1), &mut HashSet::new());
+        for seed in alone {
+            let trial = self.trial(seed, Shape::Alone, Destination::of(1), &mut HashSet::new());
             let text = trial.made.ruleset.to_nft(&trial.destination);
             self.try_out(&text, &[trial], tally)?;
         }
@@ -119,12 +120,11 @@ impl<'a> Worker<'a> {
 
     fn trial(
         &self,
-        number: u64,
+        seed: u64,
         shape: Shape,
         destination: Destination,
         used: &mut HashSet<(IpAddr, u16)>,
     ) -> Trial {
-        let seed = self.wishes.seed.wrapping_add(number);
         let made = generate(seed, shape);
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5359_4e53);
         let syns = syn::choose(&mut rng, &made, &destination, self.wishes.syns, used);

@@ -1,0 +1,377 @@
+//! The whole of `zone-firewall` under random rulesets: apply, apply again, verify, packets, remove.
+//!
+//! What it says is held against what packets do. A packet counts as denied by somebody else's rule if the kernel stopped it before
+//! anything was applied, and the judge says that the rule or policy on its way names a source, a port, a device or a condition,
+//! and that nothing undecided is in it. Such a packet must go on being stopped.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::net::{Ipv6Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use zone_judge::Fate;
+use zone_random_rulesets::{Destination, PORTS, Shape, generate};
+use zone_ruleset::{Reader, Ruleset};
+
+use crate::error::{Context, Error, Result};
+use crate::ground::{Ground, Seen, Tracing};
+use crate::opinion::{Opinions, Standing};
+use crate::syn::{self, Syn};
+
+/// Packets for each ruleset: enough for each of three ports and two families.
+const SYNS: usize = 240;
+/// A port of a family says nothing with fewer packets.
+const FEWEST: u64 = 10;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wishes {
+    pub(crate) rulesets: u64,
+    pub(crate) seed: u64,
+    /// The program `zone-firewall`.
+    pub(crate) program: PathBuf,
+    pub(crate) out: PathBuf,
+    pub(crate) workers: usize,
+}
+
+/// What can be wrong, and how often it was.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    /// How many rulesets were tried.
+    pub(crate) rulesets: u64,
+    /// In how many of them `verify` had something to say.
+    pub(crate) with_findings: u64,
+    counts: BTreeMap<Fault, u64>,
+    notes: Vec<String>,
+}
+
+/// What must not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    ContentAndShut,
+    BlockedAndOpen,
+    DeniedGetsIn,
+    NotIdempotent,
+    NotRestored,
+    Failed,
+}
+
+impl Fault {
+    const ALL: [Self; 6] = [
+        Self::ContentAndShut,
+        Self::BlockedAndOpen,
+        Self::DeniedGetsIn,
+        Self::NotIdempotent,
+        Self::NotRestored,
+        Self::Failed,
+    ];
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::ContentAndShut => "verify 0 and nobody gets in",
+            Self::BlockedAndOpen => "blocked and everybody gets in",
+            Self::DeniedGetsIn => "a source that a foreign rule denied gets in",
+            Self::NotIdempotent => "not idempotent",
+            Self::NotRestored => "not restored",
+            Self::Failed => "a command failed",
+        }
+    }
+}
+
+impl Faults {
+    /// Whether there is nothing to mend.
+    pub(crate) fn is_good(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// All of it for a person.
+    pub(crate) fn text(&self) -> String {
+        let mut out =
+            format!("rulesets        {}, {} of them with findings\n", self.rulesets, self.with_findings);
+        for fault in Fault::ALL {
+            let _ = writeln!(out, "{:>6}  {}", self.counts.get(&fault).unwrap_or(&0), fault.words());
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "note: {note}");
+        }
+        out
+    }
+
+    fn add(&mut self, other: Self) {
+        self.rulesets += other.rulesets;
+        self.with_findings += other.with_findings;
+        for (fault, count) in other.counts {
+            *self.counts.entry(fault).or_default() += count;
+        }
+        self.notes.extend(other.notes);
+    }
+}
+
+/// Runs all of it.
+pub(crate) fn run(wishes: &Wishes) -> Result<Faults> {
+    let next = AtomicU64::new(0);
+    let total = Mutex::new(Faults::default());
+    let mut ends = Vec::new();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..wishes.workers)
+            .map(|processor| {
+                let (next, total) = (&next, &total);
+                scope.spawn(move || -> Result<()> {
+                    let mut trial = Trial::new(wishes, processor)?;
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= wishes.rulesets {
+                            return Ok(());
+                        }
+                        let faults = trial.ruleset(wishes.seed.wrapping_add(number))?;
+                        if let Ok(mut total) = total.lock() {
+                            total.add(faults);
+                        }
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            ends.push(worker.join().unwrap_or_else(|_| Err(Error::Thread("it panicked".to_owned()))));
+        }
+    });
+    ends.into_iter().collect::<Result<()>>()?;
+    total.into_inner().map_err(|_| Error::Thread("it panicked".to_owned()))
+}
+
+struct Trial<'a> {
+    wishes: &'a Wishes,
+    ground: Ground,
+    reader: Reader,
+    folder: tempfile::TempDir,
+    /// All three ports are listened on, as long as this lives.
+    _listeners: Vec<TcpListener>,
+}
+
+/// What a run of the program came to.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl<'a> Trial<'a> {
+    fn new(wishes: &'a Wishes, processor: usize) -> Result<Self> {
+        let ground = Ground::enter(processor)?;
+        let listen = |port: &u16| {
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).during(|| format!("can't listen on {port}"))
+        };
+        let listeners = PORTS.iter().map(listen).collect::<Result<_>>()?;
+        let folder = tempfile::tempdir().during(|| "can't make a directory".to_owned())?;
+        std::fs::create_dir(folder.path().join("state")).during(|| "can't make a directory".to_owned())?;
+        Ok(Self { wishes, ground, reader: Reader::open()?, folder, _listeners: listeners })
+    }
+
+    fn ruleset(&mut self, seed: u64) -> Result<Faults> {
+        let made = generate(seed, Shape::Alone);
+        let to = Destination::of(1);
+        let text = made.ruleset.to_nft(&to);
+        let mut faults = Faults { rulesets: 1, ..Faults::default() };
+        let mut found: BTreeMap<Fault, String> = BTreeMap::new();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5359_4e53);
+        let syns = syn::choose(&mut rng, &made, &to, SYNS, &mut HashSet::new());
+        self.ground.load(&text, Tracing::Off)?;
+        let standing = Standing::read(&mut self.reader)?;
+        let mut opinions = Opinions::new(&standing);
+        let before = self.ground.send(&syns, Tracing::Off)?;
+        let denied: Vec<_> =
+            syns.iter().filter(|syn| !through(&before, syn) && is_denied(&mut opinions, syn)).collect();
+        // Once more, so that nothing that packets left is there.
+        self.ground.load(&text, Tracing::Off)?;
+        self.ground.unwatch()?;
+        let own = bare(self.reader.ruleset()?);
+
+        self.configure()?;
+        let applied = self.program(&["apply"])?;
+        if applied.code != Some(0) {
+            found.insert(Fault::Failed, format!("apply: {}", applied.err.trim()));
+        }
+        let again = self.program(&["apply"])?;
+        if applied.code == Some(0) && again.out.trim() != "nothing to change" {
+            found.insert(Fault::NotIdempotent, format!("{}{}", again.out.trim(), again.err.trim()));
+        }
+        let verified = self.program(&["verify", "--json"])?;
+        let findings = findings(&verified);
+        faults.with_findings = u64::from(!findings.is_empty());
+        if !matches!(verified.code, Some(0 | 1)) {
+            found.insert(Fault::Failed, format!("verify: {}", verified.err.trim()));
+        }
+        self.ground.watch()?;
+        let after = self.ground.send(&syns, Tracing::Off)?;
+        self.ground.unwatch()?;
+
+        if let Some(syn) = denied.into_iter().find(|syn| through(&after, syn)) {
+            found.insert(Fault::DeniedGetsIn, format!("SYN {syn}"));
+        }
+        if applied.code == Some(0) {
+            let groups = groups(&syns, &after);
+            if let Some(((port, v6), _)) =
+                groups.iter().find(|(_, (sent, came))| *sent >= FEWEST && *came == 0)
+                && findings.is_empty()
+            {
+                let family = if *v6 { "IPv6" } else { "IPv4" };
+                found.insert(Fault::ContentAndShut, format!("port {port}, {family}"));
+            }
+            for finding in findings.iter().filter(|finding| is_closed(finding)) {
+                let about: Vec<_> = groups.iter().filter(|((port, _), _)| is_about(finding, *port)).collect();
+                if !about.is_empty() && about.iter().all(|(_, (sent, came))| sent == came) {
+                    found.insert(Fault::BlockedAndOpen, finding.to_string());
+                }
+            }
+        }
+        let removed = self.program(&["remove"])?;
+        if removed.code != Some(0) {
+            found.insert(Fault::Failed, format!("remove: {}", removed.err.trim()));
+        }
+        let left = bare(self.reader.ruleset()?);
+        if left != own {
+            found.insert(Fault::NotRestored, difference(&own, &left));
+        }
+        if !found.is_empty() {
+            let path = self.write(seed, &text, &found, &findings)?;
+            for (fault, what) in found {
+                *faults.counts.entry(fault).or_default() += 1;
+                let first = what.lines().next().unwrap_or_default();
+                faults.notes.push(format!("{}: {first} ({})", fault.words(), path.display()));
+            }
+        }
+        Ok(faults)
+    }
+
+    /// The three ports are to be open to everybody.
+    fn configure(&self) -> Result<()> {
+        let config = "[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\n";
+        let rule = |purpose: &str, port: u16| json!({"purpose": purpose, "port": port, "listen": ["0.0.0.0", "::"], "networks": []});
+        let record =
+            json!({"version": 1, "ports": [rule("endpoint", PORTS[0]), rule("module-server", PORTS[1])]});
+        let write = |name: &str, text: String| {
+            let path = self.folder.path().join(name);
+            std::fs::write(&path, text).during(|| format!("can't write {}", path.display()))
+        };
+        write("firewall.toml", config.to_owned())?;
+        write("state/relay-ports.json", record.to_string())
+    }
+
+    fn program(&self, words: &[&str]) -> Result<Said> {
+        let at = |name: &str| self.folder.path().join(name);
+        let output = Command::new(&self.wishes.program)
+            .arg("--config")
+            .arg(at("firewall.toml"))
+            .arg("--state")
+            .arg(at("state"))
+            .arg("--socket")
+            .arg(at("socket"))
+            .args(words)
+            .output()
+            .during(|| format!("can't start {}", self.wishes.program.display()))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
+    }
+
+    fn write(
+        &self,
+        seed: u64,
+        text: &str,
+        found: &BTreeMap<Fault, String>,
+        findings: &[Value],
+    ) -> Result<PathBuf> {
+        let mut out = format!("# seed {seed}\n");
+        for (fault, what) in found {
+            for line in format!("{}: {what}", fault.words()).lines() {
+                let _ = writeln!(out, "# {line}");
+            }
+        }
+        for finding in findings {
+            let _ = writeln!(out, "# verify: {finding}");
+        }
+        let folder: &Path = &self.wishes.out;
+        let path = folder.join(format!("product-{seed}.nft"));
+        std::fs::create_dir_all(folder).during(|| format!("can't make {}", folder.display()))?;
+        std::fs::write(&path, out + text).during(|| format!("can't write {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+fn through(seen: &Seen, syn: &Syn) -> bool {
+    seen.arrivals.get(&(syn.source, syn.source_port)).is_some_and(|arrival| arrival.port == syn.port)
+}
+
+/// Whether a rule that names something stops it, and nothing undecided is in it.
+fn is_denied(opinions: &mut Opinions<'_>, syn: &Syn) -> bool {
+    let cases = opinions.cases(syn);
+    cases.len() == 1
+        && cases.iter().all(|case| {
+            case.named && case.conditions.is_empty() && matches!(case.fate, Fate::Dropped | Fate::Rejected)
+        })
+}
+
+/// What `verify` found, but for what is not of rules.
+fn findings(said: &Said) -> Vec<Value> {
+    let document: Value = serde_json::from_str(&said.out).unwrap_or_default();
+    let all = document["findings"].as_array().cloned().unwrap_or_default();
+    all.into_iter().filter(|finding| finding["kind"] != "not-listening").collect()
+}
+
+/// Whether a finding says that nobody gets in.
+fn is_closed(finding: &Value) -> bool {
+    finding["level"] == "closed" || (finding["level"].is_null() && finding["kind"] == "blocked")
+}
+
+fn is_about(finding: &Value, port: u16) -> bool {
+    finding["port"].as_u64().is_none_or(|about| about == u64::from(port))
+}
+
+/// For each port and family, how many packets were sent and how many came through.
+fn groups(syns: &[Syn], seen: &Seen) -> BTreeMap<(u16, bool), (u64, u64)> {
+    let mut out: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+    for syn in syns {
+        let group = out.entry((syn.port, syn.source.is_ipv6())).or_default();
+        group.0 += 1;
+        group.1 += u64::from(through(seen, syn));
+    }
+    out
+}
+
+/// Without what changes by itself or by packets.
+fn bare(mut rules: Ruleset) -> Ruleset {
+    rules.generation = 0;
+    rules.hooked.clear();
+    for set in rules.tables.iter_mut().flat_map(|table| &mut table.sets) {
+        if set.flags.eval {
+            set.elements.clear();
+        }
+        for element in &mut set.elements {
+            element.expires = None;
+        }
+    }
+    rules
+}
+
+/// The first table or chain that differs.
+fn difference(own: &Ruleset, left: &Ruleset) -> String {
+    for table in &own.tables {
+        let Some(other) = left.table(table.family, table.name.as_bytes()) else {
+            return format!("table {} is gone", table.name);
+        };
+        for chain in &table.chains {
+            if other.chain(&chain.name) != Some(chain) {
+                return format!("chain {} {} is another one", table.name, chain.name);
+            }
+        }
+        if table != other {
+            return format!("table {} is another one", table.name);
+        }
+    }
+    "there are more tables, or in another order".to_owned()
+}
