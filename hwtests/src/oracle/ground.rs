@@ -6,6 +6,7 @@
 //! and the kernel keeps no connection.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -102,11 +103,6 @@ impl Ground {
     pub(crate) fn watch(&mut self) -> Result<()> {
         self.netfilter.forget_connections()?;
         nft(&own_table(Tracing::Off))
-    }
-
-    /// Takes that table away.
-    pub(crate) fn unwatch(&mut self) -> Result<()> {
-        nft(&format!("delete table inet {OWN_TABLE}\n"))
     }
 
     /// Sends packets, and says what became of them.
@@ -210,8 +206,8 @@ fn configure(outside: i32) -> Result<()> {
         "link set lo up\nlink add eth0 address {here} type veth peer name eth1 address {there} netns {outside}\n"
     );
     for n in 1..=ADDRESSES {
-        lines.push_str(&format!("address add 192.0.2.{n}/24 dev eth0\n"));
-        lines.push_str(&format!("address add 2001:db8:1::{n:x}/64 dev eth0 nodad\n"));
+        let _ = writeln!(lines, "address add 192.0.2.{n}/24 dev eth0");
+        let _ = writeln!(lines, "address add 2001:db8:1::{n:x}/64 dev eth0 nodad");
     }
     run("ip", &["-batch", "-"], &lines)
 }
@@ -252,22 +248,22 @@ fn own_table(tracing: Tracing) -> String {
     )
 }
 
+/// Takes the table that watches away.
+pub(crate) fn unwatch() -> Result<()> {
+    nft(&format!("delete table inet {OWN_TABLE}\n"))
+}
+
 /// Loads rules with nft.
-pub(crate) fn nft(rules: &str) -> Result<()> {
+fn nft(rules: &str) -> Result<()> {
     run("nft", &["-f", "-"], rules)
 }
 
 /// Runs a program to its end, which must be a good one.
-pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> Result<()> {
-    output(program, arguments, input).map(drop)
-}
-
-/// The same, for what it prints.
-pub(crate) fn output(program: &str, arguments: &[&str], input: &str) -> Result<String> {
+fn run(program: &str, arguments: &[&str], input: &str) -> Result<()> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .during(|| format!("can't start {program}"))?;
@@ -277,7 +273,7 @@ pub(crate) fn output(program: &str, arguments: &[&str], input: &str) -> Result<S
     }
     let done = child.wait_with_output().during(|| format!("can't wait for {program}"))?;
     if done.status.success() {
-        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+        return Ok(());
     }
     let said = String::from_utf8_lossy(&done.stderr);
     Err(Error::Failed {

@@ -7,9 +7,9 @@ use crate::error::{Context, Error, Result};
 
 const NFTABLES: u16 = 10;
 const CONNTRACK: u16 = 1;
-const GET_SET_ELEMENTS: u16 = NFTABLES << 8 | 13;
-const TRACE: u16 = NFTABLES << 8 | 17;
-const GET_OBJECT: u16 = NFTABLES << 8 | 19;
+const GET_SET_ELEMENTS: u16 = NFTABLES << 8 | 0x0d;
+const TRACE: u16 = NFTABLES << 8 | 0x11;
+const GET_OBJECT: u16 = NFTABLES << 8 | 0x13;
 const DELETE_CONNECTIONS: u16 = CONNTRACK << 8 | 2;
 /// `NFNLGRP_NFTRACE`
 const TRACE_GROUP: u32 = 9;
@@ -142,7 +142,6 @@ impl Traces {
     pub(crate) fn open() -> Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER).during(|| "can't open netlink".to_owned())?;
         socket.bind_auto().during(|| "can't bind netlink".to_owned())?;
-        // As root beyond the limit of ordinary sockets would be better still; what is lost is noticed.
         socket.set_rx_buf_sz(RECEIVE_BUFFER).during(|| "can't set a receive buffer".to_owned())?;
         socket.add_membership(TRACE_GROUP).during(|| "can't subscribe to traces".to_owned())?;
         socket.set_non_blocking(true).during(|| "can't make netlink non-blocking".to_owned())?;
@@ -196,13 +195,12 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Attributes, each with its number (without the flags of nesting and byte order).
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
-    fn get(self, wanted: u16) -> Option<&'a [u8]> {
-        let mut attributes = self;
-        attributes.find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+    fn get(&self, wanted: u16) -> Option<&'a [u8]> {
+        self.clone().find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
     }
 }
 

@@ -122,7 +122,7 @@ impl<'a> Opinions<'a> {
                 Fate::Accepted | Fate::Unanswered => possible.extend([Outcome::Arrives]),
                 Fate::Redirected { .. } => possible.extend([Outcome::Elsewhere, Outcome::SamePort]),
                 Fate::Dropped | Fate::Rejected | Fate::Forwarded { .. } => {
-                    possible.extend([Outcome::Stopped])
+                    possible.extend([Outcome::Stopped]);
                 }
                 Fate::TakenOver { by } => {
                     reasons.insert(kind(by));

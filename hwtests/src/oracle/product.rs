@@ -20,7 +20,7 @@ use zone_random_rulesets::{Destination, PORTS, Shape, generate};
 use zone_ruleset::{Reader, Ruleset};
 
 use crate::error::{Context, Error, Result};
-use crate::ground::{Ground, Seen, Tracing};
+use crate::ground::{Ground, Seen, Tracing, unwatch};
 use crate::opinion::{Opinions, Standing};
 use crate::syn::{self, Syn};
 
@@ -189,7 +189,7 @@ impl<'a> Trial<'a> {
             syns.iter().filter(|syn| !through(&before, syn) && is_denied(&mut opinions, syn)).collect();
         // Once more, so that nothing that packets left is there.
         self.ground.load(&text, Tracing::Off)?;
-        self.ground.unwatch()?;
+        unwatch()?;
         let own = bare(self.reader.ruleset()?);
 
         self.configure()?;
@@ -197,8 +197,9 @@ impl<'a> Trial<'a> {
         if applied.code != Some(0) {
             found.insert(Fault::Failed, format!("apply: {}", applied.err.trim()));
         }
+        let generation = self.reader.generation()?.number;
         let again = self.program(&["apply"])?;
-        if applied.code == Some(0) && again.out.trim() != "nothing to change" {
+        if applied.code == Some(0) && self.reader.generation()?.number != generation {
             found.insert(Fault::NotIdempotent, format!("{}{}", again.out.trim(), again.err.trim()));
         }
         let verified = self.program(&["verify", "--json"])?;
@@ -209,7 +210,7 @@ impl<'a> Trial<'a> {
         }
         self.ground.watch()?;
         let after = self.ground.send(&syns, Tracing::Off)?;
-        self.ground.unwatch()?;
+        unwatch()?;
 
         if let Some(syn) = denied.into_iter().find(|syn| through(&after, syn)) {
             found.insert(Fault::DeniedGetsIn, format!("SYN {syn}"));

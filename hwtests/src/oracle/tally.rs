@@ -1,6 +1,7 @@
 //! What was counted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Numbers of a run, or of a part of one.
@@ -80,18 +81,18 @@ impl Tally {
         let mut reasons: Vec<_> = self.reasons.iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         for (reason, count) in reasons.iter().take(40) {
-            out.push_str(&format!("   {count:>10} ({})  {reason}\n", share(**count)));
+            let _ = writeln!(out, "   {count:>10} ({})  {reason}", share(**count));
         }
         if self.traced > 0 {
-            out.push_str(&format!("traced          {} deciding rules\n", self.traced));
+            let _ = writeln!(out, "traced          {} deciding rules", self.traced);
         }
         if self.refused > 0 {
-            out.push_str(&format!("refused by nft  {}\n", self.refused));
+            let _ = writeln!(out, "refused by nft  {}", self.refused);
         }
         for note in &self.notes {
-            out.push_str(&format!("note: {note}\n"));
+            let _ = writeln!(out, "note: {note}");
         }
-        out.push_str(&format!("in {seconds:.1} s"));
+        let _ = write!(out, "in {seconds:.1} s");
         out
     }
 }
