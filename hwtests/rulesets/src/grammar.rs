@@ -2,6 +2,7 @@
 
 mod conditions;
 mod protocols;
+mod replies;
 mod values;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -101,7 +102,11 @@ impl Grammar {
             70..95 => 2,
             _ => 3,
         };
-        let tables = (0..tables).map(|number| self.table(number)).collect();
+        let mut tables: Vec<_> = (0..tables).map(|number| self.table(number)).collect();
+        if self.shape == Shape::Alone && self.chance(25) {
+            let table = self.replies(tables.len());
+            tables.push(table);
+        }
         Ruleset { tables }
     }
 
@@ -399,6 +404,8 @@ mod tests {
             "log",
             "return",
             "table netdev",
+            "hook output",
+            "hook postrouting",
             "!=",
             "ether saddr",
         ] {

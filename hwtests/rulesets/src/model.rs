@@ -171,6 +171,15 @@ impl Ruleset {
         self.tables.iter().flat_map(|table| &table.chains).map(|chain| count(&chain.rules)).sum()
     }
 
+    /// Whether it has chains that the host's answers pass.
+    #[must_use]
+    pub fn has_replies(&self) -> bool {
+        let chains = self.tables.iter().flat_map(|table| &table.chains);
+        chains
+            .filter_map(|chain| chain.base.as_ref())
+            .any(|base| matches!(base.hook, "output" | "postrouting"))
+    }
+
     /// As `nft -f` reads it.
     #[must_use]
     pub fn to_nft(&self, destination: &Destination) -> String {

@@ -6,7 +6,7 @@ use zone_random_rulesets::{Destination, Ruleset, batch, shrink};
 use zone_ruleset::Reader;
 
 use crate::error::{Context, Result};
-use crate::ground::{Ground, Tracing};
+use crate::ground::{Ground, Look, Tracing};
 use crate::opinion::{Comparison, Opinions, Outcome, Standing, kernels};
 use crate::syn::Syn;
 use crate::tally::Tally;
@@ -21,7 +21,7 @@ pub(crate) struct Failure {
     pub(crate) judge: String,
 }
 
-/// Makes the ruleset as small as it can be and writes it; says where. `how` is whether rules are traced, whether the
+/// Makes the ruleset as small as it can be and writes it; says where. `how` is what was looked at, whether the
 /// ruleset was by itself, and the whole text that was loaded.
 pub(crate) fn report(
     ground: &mut Ground,
@@ -29,17 +29,16 @@ pub(crate) fn report(
     failure: &Failure,
     ruleset: &Ruleset,
     destination: &Destination,
-    how: (Tracing, bool, &str),
+    how: (Look, bool, &str),
     out: &Path,
 ) -> Result<String> {
-    let (tracing, alone, whole) = how;
+    let (look, alone, whole) = how;
     let text = |ruleset: &Ruleset| {
         if alone { ruleset.to_nft(destination) } else { batch(&[(ruleset, *destination)]) }
     };
     let mut last = failure.clone();
     let mut fails = |smaller: &Ruleset| {
-        let Ok(Some((kernel, judge))) = disagree(ground, reader, &text(smaller), &failure.syn, tracing)
-        else {
+        let Ok(Some((kernel, judge))) = disagree(ground, reader, &text(smaller), &failure.syn, look) else {
             return false;
         };
         last.kernel = kernel;
@@ -67,15 +66,15 @@ fn disagree(
     reader: &mut Reader,
     text: &str,
     syn: &Syn,
-    tracing: Tracing,
+    look: Look,
 ) -> Result<Option<(Outcome, String)>> {
-    ground.load(text, tracing)?;
+    ground.load(text, look)?;
     let standing = Standing::read(reader)?;
     let mut judge = Opinions::new(&standing);
-    let seen = ground.send(&[*syn], tracing)?;
-    let kernel = kernels(syn, seen.arrivals.get(&(syn.source, syn.source_port)));
+    let seen = ground.send(&[*syn], look)?;
+    let kernel = kernels(syn, &seen, look);
     let mut comparison = judge.compare(syn, &kernel);
-    if tracing == Tracing::On && comparison == Comparison::Agree {
+    if look.tracing == Tracing::On && comparison == Comparison::Agree {
         comparison = traced(&mut judge, syn, &seen, &mut Tally::default());
     }
     Ok(match comparison {

@@ -3,12 +3,12 @@
 //! Neither has a name, so nothing is left when the process ends, however it ends. The host has device `eth0` with 180
 //! addresses of each family; the other side only sends. Table [`OWN_TABLE`] is loaded beside the rules that are tried: it counts
 //! what comes in before all others, and notes behind all others what has come through. Then it drops it, so that nobody answers
-//! and the kernel keeps no connection.
+//! and the kernel keeps no connection, unless it is the answers that are watched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -20,7 +20,7 @@ use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, bind, socket
 use nix::unistd::Pid;
 use rustix::net::SendFlags;
 use zone_judge::{Host, Interface};
-use zone_random_rulesets::Destination;
+use zone_random_rulesets::{Destination, PORTS};
 
 use crate::error::{Context, Error, Result};
 use crate::netlink::{Netfilter, Traced, Traces};
@@ -42,6 +42,20 @@ pub(crate) enum Tracing {
     Off,
 }
 
+/// What is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Whether the rules that packets pass are asked for.
+    pub(crate) tracing: Tracing,
+    /// Whether somebody listens and the answers are watched, too.
+    pub(crate) answers: bool,
+}
+
+impl Look {
+    /// At nothing but where packets come to.
+    pub(crate) const ARRIVALS: Self = Self { tracing: Tracing::Off, answers: false };
+}
+
 /// Where a packet was going when it came through all rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arrival {
@@ -54,6 +68,8 @@ pub(crate) struct Arrival {
 pub(crate) struct Seen {
     /// Those that came through, by their source and its port.
     pub(crate) arrivals: HashMap<(IpAddr, u16), Arrival>,
+    /// Those that were answered, likewise, if that was asked for.
+    pub(crate) answered: HashSet<(IpAddr, u16)>,
     /// Their steps, in order, if they were asked for.
     pub(crate) traces: HashMap<(IpAddr, u16), Vec<Traced>>,
 }
@@ -61,6 +77,8 @@ pub(crate) struct Seen {
 /// The two namespaces. The thread that entered is on the host, and so are the programs that it starts.
 pub(crate) struct Ground {
     wire: OwnedFd,
+    /// Somebody listens on the three ports.
+    listeners: Vec<TcpListener>,
     netfilter: Netfilter,
     traces: Traces,
 }
@@ -90,34 +108,39 @@ impl Ground {
         let wire = outside.join().map_err(|_| Error::Thread("that of the outside".to_owned()))??;
         run("ip", &["link", "set", "eth0", "up"], "")?;
         run("ip", &["-batch", "-"], &routes())?;
-        Ok(Self { wire, netfilter: Netfilter::open()?, traces: Traces::open()? })
+        Ok(Self { wire, listeners: listen()?, netfilter: Netfilter::open()?, traces: Traces::open()? })
     }
 
     /// Loads rules in place of all that are there.
-    pub(crate) fn load(&mut self, rules: &str, tracing: Tracing) -> Result<()> {
+    pub(crate) fn load(&mut self, rules: &str, look: Look) -> Result<()> {
         self.netfilter.forget_connections()?;
-        nft(&format!("flush ruleset\n{rules}{}", own_table(tracing)))
+        if look.answers {
+            // A listener that goes forgets what is half open: it answers no second time so soon.
+            self.listeners.clear();
+            self.listeners = listen()?;
+        }
+        nft(&format!("flush ruleset\n{rules}{}", own_table(look)))
     }
 
     /// Puts the table that watches beside the rules that are there.
     pub(crate) fn watch(&mut self) -> Result<()> {
         self.netfilter.forget_connections()?;
-        nft(&own_table(Tracing::Off))
+        nft(&own_table(Look::ARRIVALS))
     }
 
     /// Sends packets, and says what became of them.
-    pub(crate) fn send(&mut self, syns: &[Syn], tracing: Tracing) -> Result<Seen> {
+    pub(crate) fn send(&mut self, syns: &[Syn], look: Look) -> Result<Seen> {
         let before = self.netfilter.counted(OWN_TABLE, "received")?;
         let mut seen = Seen::default();
         let mut packets = HashMap::new();
         let mut sent = 0;
-        for some in syns.chunks(if tracing == Tracing::On { TRACED_AT_ONCE } else { 1000 }) {
+        for some in syns.chunks(if look.tracing == Tracing::On { TRACED_AT_ONCE } else { 1000 }) {
             for syn in some {
                 self.send_one(&syn::frame(syn))?;
             }
             sent += some.len() as u64;
             self.wait_for(before, sent)?;
-            if tracing == Tracing::On {
+            if look.tracing == Tracing::On {
                 for step in self.traces.drain()? {
                     if let Some(source) = source(&step) {
                         packets.insert(step.packet, source);
@@ -128,24 +151,18 @@ impl Ground {
                 }
             }
         }
-        for key in self.netfilter.elements(OWN_TABLE, "seen4")? {
-            let fields = <[u8; 16]>::try_from(key)
-                .map_err(|_| Error::Netlink("a key of another length".to_owned()))?;
-            let address = |at: usize| {
-                IpAddr::V4(Ipv4Addr::new(fields[at], fields[at + 1], fields[at + 2], fields[at + 3]))
-            };
-            let port = |at: usize| u16::from_be_bytes([fields[at], fields[at + 1]]);
-            seen.arrivals.insert((address(0), port(4)), Arrival { address: address(8), port: port(12) });
+        for (set, width) in [("seen4", 4), ("seen6", 16)] {
+            for key in self.netfilter.elements(OWN_TABLE, set)? {
+                let (source, address) = (end(&key, 0, width)?, end(&key, width + 4, width)?);
+                seen.arrivals.insert(source, Arrival { address: address.0, port: address.1 });
+            }
         }
-        for key in self.netfilter.elements(OWN_TABLE, "seen6")? {
-            let fields = <[u8; 40]>::try_from(key)
-                .map_err(|_| Error::Netlink("a key of another length".to_owned()))?;
-            let address = |at: usize| {
-                let bytes = <[u8; 16]>::try_from(&fields[at..at + 16]).unwrap_or_default();
-                IpAddr::V6(Ipv6Addr::from(bytes))
-            };
-            let port = |at: usize| u16::from_be_bytes([fields[at], fields[at + 1]]);
-            seen.arrivals.insert((address(0), port(16)), Arrival { address: address(20), port: port(36) });
+        if look.answers {
+            for (set, width) in [("answered4", 4), ("answered6", 16)] {
+                for key in self.netfilter.elements(OWN_TABLE, set)? {
+                    seen.answered.insert(end(&key, 0, width)?);
+                }
+            }
         }
         Ok(seen)
     }
@@ -170,6 +187,13 @@ impl Ground {
             std::thread::yield_now();
         }
     }
+}
+
+fn listen() -> Result<Vec<TcpListener>> {
+    let one = |port: &u16| {
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).during(|| format!("can't listen on {port}"))
+    };
+    PORTS.iter().map(one).collect()
 }
 
 /// The host as the judge is to know it.
@@ -200,6 +224,10 @@ fn configure(outside: i32) -> Result<()> {
         write(&format!("/proc/sys/net/ipv6/conf/{place}/accept_dad"), "0")?;
         write(&format!("/proc/sys/net/ipv6/conf/{place}/accept_ra"), "0")?;
     }
+    // What is answered is answered once, and not refused because much is.
+    write("/proc/sys/net/ipv4/tcp_synack_retries", "0")?;
+    write("/proc/sys/net/core/somaxconn", "65535")?;
+    write("/proc/sys/net/ipv4/tcp_max_syn_backlog", "65535")?;
     let mac = |bytes: [u8; 6]| bytes.map(|byte| format!("{byte:02x}")).join(":");
     let (here, there) = (mac(syn::HOST), mac(syn::SENDER));
     let mut lines = format!(
@@ -223,9 +251,21 @@ fn routes() -> String {
     )
 }
 
+/// What notes the answers to openings behind all other rules.
+const ANSWERS: &str = "set answered4 { type ipv4_addr . inet_service; size 1000000; flags dynamic; }
+  set answered6 { type ipv6_addr . inet_service; size 1000000; flags dynamic; }
+  chain answers {
+    type filter hook postrouting priority 2000; policy accept;
+    tcp flags & (syn | ack) != syn | ack accept
+    add @answered4 { ip daddr . tcp dport }
+    add @answered6 { ip6 daddr . tcp dport }
+    drop
+  }";
+
 /// The first hook and the last one.
-fn own_table(tracing: Tracing) -> String {
-    let trace = if tracing == Tracing::On { "meta nftrace set 1" } else { "" };
+fn own_table(look: Look) -> String {
+    let (answers, end) = if look.answers { (ANSWERS, "accept") } else { ("", "drop") };
+    let trace = if look.tracing == Tracing::On { "meta nftrace set 1" } else { "" };
     format!(
         "table inet {OWN_TABLE} {{
   counter received {{ }}
@@ -241,8 +281,9 @@ fn own_table(tracing: Tracing) -> String {
     meta nftrace set 0
     add @seen4 {{ ip saddr . tcp sport . ip daddr . tcp dport }}
     add @seen6 {{ ip6 saddr . tcp sport . ip6 daddr . tcp dport }}
-    meta l4proto tcp drop
+    meta l4proto tcp {end}
   }}
+  {answers}
 }}
 "
     )
@@ -297,6 +338,17 @@ fn packet_socket(device: &str) -> Result<OwnedFd> {
     let address = address.ok_or_else(|| Error::Netlink(format!("there is no device {device}")))?;
     bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address).during(what)?;
     Ok(socket)
+}
+
+/// The address and port that stand in a key from some place on, each padded to four bytes.
+fn end(key: &[u8], at: usize, width: usize) -> Result<(IpAddr, u16)> {
+    let bytes = key.get(at..at + width).zip(key.get(at + width..at + width + 2));
+    let (address, port) = bytes.ok_or_else(|| Error::Netlink("a key of another length".to_owned()))?;
+    let port = u16::from_be_bytes([port[0], port[1]]);
+    let v4 = <[u8; 4]>::try_from(address).map(|bytes| IpAddr::V4(Ipv4Addr::from(bytes)));
+    let v6 = <[u8; 16]>::try_from(address).map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)));
+    let address = v4.or(v6).map_err(|_| Error::Netlink("an address of another length".to_owned()))?;
+    Ok((address, port))
 }
 
 /// Where a traced packet comes from, where the step says it.

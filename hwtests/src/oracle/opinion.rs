@@ -7,7 +7,7 @@ use zone_judge::{Answer, Case, Fate, Host, Judge, Place, Question, Span};
 use zone_ruleset::{HookedFunction, Name, Reader, Ruleset};
 
 use crate::error::Result;
-use crate::ground::{self, Arrival, OWN_TABLE};
+use crate::ground::{self, Arrival, Look, OWN_TABLE, Seen};
 use crate::syn::{self, Syn};
 
 /// What becomes of a packet.
@@ -19,6 +19,8 @@ pub(crate) enum Outcome {
     SamePort,
     /// It comes through, to another port.
     Elsewhere,
+    /// It comes through, and the answer does not leave.
+    Unanswered,
     /// It does not come through.
     Stopped,
 }
@@ -29,15 +31,22 @@ impl std::fmt::Display for Outcome {
             Self::Arrives => "comes through",
             Self::SamePort => "comes through to another address",
             Self::Elsewhere => "comes through to another port",
+            Self::Unanswered => "comes through, and is not answered",
             Self::Stopped => "does not come through",
         })
     }
 }
 
 /// What the kernel did with a packet.
-pub(crate) fn kernels(syn: &Syn, arrival: Option<&Arrival>) -> Outcome {
-    match arrival {
+pub(crate) fn kernels(syn: &Syn, seen: &Seen, look: Look) -> Outcome {
+    let source = (syn.source, syn.source_port);
+    match seen.arrivals.get(&source) {
         None => Outcome::Stopped,
+        Some(Arrival { port, .. })
+            if *port == syn.port && look.answers && !seen.answered.contains(&source) =>
+        {
+            Outcome::Unanswered
+        }
         Some(Arrival { address, port }) if *address == syn.destination && *port == syn.port => {
             Outcome::Arrives
         }
@@ -119,7 +128,8 @@ impl<'a> Opinions<'a> {
         let mut reasons = BTreeSet::new();
         for case in &cases {
             match &case.fate {
-                Fate::Accepted | Fate::Unanswered => possible.extend([Outcome::Arrives]),
+                Fate::Accepted => possible.extend([Outcome::Arrives]),
+                Fate::Unanswered => possible.extend([Outcome::Unanswered]),
                 Fate::Redirected { .. } => possible.extend([Outcome::Elsewhere, Outcome::SamePort]),
                 Fate::Dropped | Fate::Rejected | Fate::Forwarded { .. } => {
                     possible.extend([Outcome::Stopped]);
@@ -153,10 +163,12 @@ impl<'a> Opinions<'a> {
         let cases = self.cases(syn);
         let [case] = &cases[..] else { return None };
         let outcome = match case.fate {
-            Fate::Accepted | Fate::Unanswered => Outcome::Arrives,
+            Fate::Accepted => Outcome::Arrives,
             Fate::Redirected { .. } => Outcome::Elsewhere,
             Fate::Dropped | Fate::Rejected => Outcome::Stopped,
-            Fate::Forwarded { .. } | Fate::TakenOver { .. } | Fate::Unknown(_) => return None,
+            Fate::Unanswered | Fate::Forwarded { .. } | Fate::TakenOver { .. } | Fate::Unknown(_) => {
+                return None;
+            }
         };
         Some((outcome, case.decided_by.clone()))
     }

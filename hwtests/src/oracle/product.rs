@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
-use std::net::{Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -20,7 +19,7 @@ use zone_random_rulesets::{Destination, PORTS, Shape, generate};
 use zone_ruleset::{Reader, Ruleset};
 
 use crate::error::{Context, Error, Result};
-use crate::ground::{Ground, Seen, Tracing, unwatch};
+use crate::ground::{Ground, Look, Seen, unwatch};
 use crate::opinion::{Opinions, Standing};
 use crate::syn::{self, Syn};
 
@@ -150,8 +149,6 @@ struct Trial<'a> {
     ground: Ground,
     reader: Reader,
     folder: tempfile::TempDir,
-    /// All three ports are listened on, as long as this lives.
-    _listeners: Vec<TcpListener>,
 }
 
 /// What a run of the program came to.
@@ -164,13 +161,9 @@ struct Said {
 impl<'a> Trial<'a> {
     fn new(wishes: &'a Wishes, processor: usize) -> Result<Self> {
         let ground = Ground::enter(processor)?;
-        let listen = |port: &u16| {
-            TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).during(|| format!("can't listen on {port}"))
-        };
-        let listeners = PORTS.iter().map(listen).collect::<Result<_>>()?;
         let folder = tempfile::tempdir().during(|| "can't make a directory".to_owned())?;
         std::fs::create_dir(folder.path().join("state")).during(|| "can't make a directory".to_owned())?;
-        Ok(Self { wishes, ground, reader: Reader::open()?, folder, _listeners: listeners })
+        Ok(Self { wishes, ground, reader: Reader::open()?, folder })
     }
 
     fn ruleset(&mut self, seed: u64) -> Result<Faults> {
@@ -181,14 +174,14 @@ impl<'a> Trial<'a> {
         let mut found: BTreeMap<Fault, String> = BTreeMap::new();
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5359_4e53);
         let syns = syn::choose(&mut rng, &made, &to, SYNS, &mut HashSet::new());
-        self.ground.load(&text, Tracing::Off)?;
+        self.ground.load(&text, Look::ARRIVALS)?;
         let standing = Standing::read(&mut self.reader)?;
         let mut opinions = Opinions::new(&standing);
-        let before = self.ground.send(&syns, Tracing::Off)?;
+        let before = self.ground.send(&syns, Look::ARRIVALS)?;
         let denied: Vec<_> =
             syns.iter().filter(|syn| !through(&before, syn) && is_denied(&mut opinions, syn)).collect();
         // Once more, so that nothing that packets left is there.
-        self.ground.load(&text, Tracing::Off)?;
+        self.ground.load(&text, Look::ARRIVALS)?;
         unwatch()?;
         let own = bare(self.reader.ruleset()?);
 
@@ -209,7 +202,7 @@ impl<'a> Trial<'a> {
             found.insert(Fault::Failed, format!("verify: {}", verified.err.trim()));
         }
         self.ground.watch()?;
-        let after = self.ground.send(&syns, Tracing::Off)?;
+        let after = self.ground.send(&syns, Look::ARRIVALS)?;
         unwatch()?;
 
         if let Some(syn) = denied.into_iter().find(|syn| through(&after, syn)) {

@@ -16,7 +16,7 @@ use zone_ruleset::Reader;
 
 use crate::error::{Error, Result};
 use crate::failure::{self, Failure};
-use crate::ground::{ADDRESSES, Ground, Seen, Tracing};
+use crate::ground::{ADDRESSES, Ground, Look, Seen, Tracing};
 use crate::opinion::{Comparison, Opinions, Standing, kernels};
 use crate::syn::{self, Syn};
 use crate::tally::Tally;
@@ -25,7 +25,7 @@ use crate::trace;
 /// Rulesets of a unit.
 const UNIT: u64 = 180;
 /// Each one of so many is loaded by itself; which ones, depends on their numbers alone.
-const ALONE: u64 = 30;
+const ALONE: u64 = 2;
 /// After so many failures the rest of them would say nothing new.
 const ENOUGH_FAILURES: u64 = 20;
 
@@ -133,7 +133,9 @@ impl<'a> Worker<'a> {
 
     /// Loads rules, sends the packets of all trials, and compares.
     fn try_out(&mut self, text: &str, trials: &[Trial], tally: &mut Tally) -> Result<()> {
-        match self.ground.load(text, self.wishes.tracing) {
+        let answers = trials.iter().any(|trial| trial.made.ruleset.has_replies());
+        let look = Look { tracing: self.wishes.tracing, answers };
+        match self.ground.load(text, look) {
             Ok(()) => {}
             Err(Error::Failed { said, .. }) => {
                 let seed = trials.first().map_or(0, |trial| trial.seed);
@@ -148,7 +150,7 @@ impl<'a> Worker<'a> {
         let standing = Standing::read(&mut self.reader)?;
         let mut judge = Opinions::new(&standing);
         let syns: Vec<_> = trials.iter().flat_map(|trial| &trial.syns).copied().collect();
-        let seen = self.ground.send(&syns, self.wishes.tracing)?;
+        let seen = self.ground.send(&syns, look)?;
         let owners: HashMap<IpAddr, &Trial> = trials
             .iter()
             .flat_map(|trial| {
@@ -161,7 +163,7 @@ impl<'a> Worker<'a> {
         let mut failures = Vec::new();
         for syn in &syns {
             tally.syns += 1;
-            let kernel = kernels(syn, seen.arrivals.get(&(syn.source, syn.source_port)));
+            let kernel = kernels(syn, &seen, look);
             tally.arrived += u64::from(seen.arrivals.contains_key(&(syn.source, syn.source_port)));
             let mut comparison = judge.compare(syn, &kernel);
             if self.wishes.tracing == Tracing::On && comparison == Comparison::Agree {
@@ -187,7 +189,7 @@ impl<'a> Worker<'a> {
                 &failure,
                 &trial.made.ruleset,
                 &trial.destination,
-                (self.wishes.tracing, trials.len() == 1, text),
+                (look, trials.len() == 1, text),
                 &self.wishes.out,
             )?;
             tally.notes.push(note);
