@@ -68,6 +68,9 @@ fn disagree(
     syn: &Syn,
     look: Look,
 ) -> Result<Option<(Outcome, String)>> {
+    if look.answers {
+        ground.forget_openings()?;
+    }
     ground.load(text, look)?;
     let standing = Standing::read(reader)?;
     let mut judge = Opinions::new(&standing);

@@ -114,12 +114,25 @@ impl Ground {
     /// Loads rules in place of all that are there.
     pub(crate) fn load(&mut self, rules: &str, look: Look) -> Result<()> {
         self.netfilter.forget_connections()?;
-        if look.answers {
-            // A listener that goes forgets what is half open: it answers no second time so soon.
-            self.listeners.clear();
-            self.listeners = listen()?;
-        }
         nft(&format!("flush ruleset\n{rules}{}", own_table(look)))
+    }
+
+    /// Forgets what is half open, so that the same packet is answered again so soon: a listener that goes takes it along.
+    pub(crate) fn forget_openings(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        self.listeners.clear();
+        loop {
+            // A program that is just being started has the old ones, too, until it is executed.
+            match listen() {
+                Ok(listeners) => self.listeners = listeners,
+                Err(_) if Instant::now() < deadline => {
+                    std::thread::yield_now();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            return Ok(());
+        }
     }
 
     /// Puts the table that watches beside the rules that are there.

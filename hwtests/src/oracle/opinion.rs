@@ -145,6 +145,9 @@ impl<'a> Opinions<'a> {
         if *kernel == Outcome::SamePort && possible.contains(&Outcome::Arrives) {
             reasons.insert("the address after a redirect".to_owned());
         }
+        if *kernel == Outcome::Elsewhere && possible.contains(&Outcome::Unanswered) {
+            reasons.insert("the answer of another port".to_owned());
+        }
         if reasons.is_empty() {
             if !possible.contains(kernel) {
                 return Comparison::Disagree(words(&cases));

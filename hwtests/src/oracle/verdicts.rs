@@ -25,7 +25,7 @@ use crate::trace;
 /// Rulesets of a unit.
 const UNIT: u64 = 180;
 /// Each one of so many is loaded by itself; which ones, depends on their numbers alone.
-const ALONE: u64 = 2;
+const ALONE: u64 = 30;
 /// After so many failures the rest of them would say nothing new.
 const ENOUGH_FAILURES: u64 = 20;
 
