@@ -214,8 +214,7 @@ impl Packet {
             .fill(Byte::unknown("the length of the answer"));
         answer.output = answer.input.take();
         answer.mark = known([0; 4]);
-        answer.tracking =
-            if self.tracking == Tracking::Untracked { Tracking::Untracked } else { Tracking::Answer };
+        answer.tracking = Tracking::NotYet;
         answer
     }
 

@@ -175,6 +175,7 @@ fn stops<'a>(rules: &'a Rules<'a>, point: HookPoint, v6: bool) -> Vec<Stop<'a>> 
             _ => None,
         })
         .collect();
+    let tracks = tracks_connections(rules, own);
     let mut found = Vec::new();
     for own_table in &rules.tables {
         let table = own_table.table;
@@ -183,6 +184,9 @@ fn stops<'a>(rules: &'a Rules<'a>, point: HookPoint, v6: bool) -> Vec<Stop<'a>> 
         }
         for chain in &table.chains {
             if let Some(hook) = chain.hook.as_ref().filter(|hook| hook.point == point) {
+                if hook.kind == ChainType::Nat && !tracks {
+                    continue;
+                }
                 let at = order.get(&(table.family, &table.name, &chain.name)).copied();
                 found.push((
                     hook.priority,
@@ -212,6 +216,19 @@ fn stops<'a>(rules: &'a Rules<'a>, point: HookPoint, v6: bool) -> Vec<Stop<'a>> 
     }
     found.sort_by_key(|(priority, at, _)| (*priority, *at));
     found.into_iter().map(|(_, _, stop)| stop).collect()
+}
+
+/// Whether the kernel keeps connections of this family: only while some rule asks for one or rewrites it, and a chain of nat sees
+/// nothing until then. Where it can't say what is hooked in, or not by name, it is taken for granted.
+fn tracks_connections(rules: &Rules<'_>, family: Family) -> bool {
+    let hooked = &rules.ruleset.hooked;
+    hooked.is_empty()
+        || hooked.iter().any(|hooked| match &hooked.function {
+            HookedFunction::Kernel { function, .. } => {
+                function.starts_with("0x") || (hooked.family == family && function.ends_with("conntrack_in"))
+            }
+            _ => false,
+        })
 }
 
 /// Of packets that were sent elsewhere, those that go on to another host don't come to this one's input.
@@ -298,15 +315,26 @@ fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
     let answer = State { packet: state.packet.answer(), left_by: None, passed_by: None, ..state.clone() };
     let mut states = vec![answer];
     walk.is_answer = true;
+    // An answer belongs to its connection only from where these are tracked; if the opening was not, it is of none.
+    let tracked = state.packet.tracking == Tracking::New;
+    let track = |states: &mut Vec<State>| {
+        for state in states.iter_mut().filter(|state| tracked && state.packet.tracking == Tracking::NotYet) {
+            state.packet.tracking = Tracking::Answer;
+        }
+    };
     for point in answers {
         for stop in stops(walk.rules, point, question.v6) {
-            if let Stop::Chain(table, chain, _) = stop
+            if let Stop::Chain(table, chain, priority) = stop
                 && chain.hook.as_ref().is_some_and(|hook| hook.kind != ChainType::Nat)
                 && !states.is_empty()
             {
+                if point == HookPoint::Output && priority > CONNECTION_TRACKING {
+                    track(&mut states);
+                }
                 states = walk.base_chain(table, chain, states);
             }
         }
+        track(&mut states);
     }
     walk.is_answer = false;
     for state in &mut states {
@@ -329,4 +357,81 @@ fn answer_of_all(packet: &Packet) -> Packet {
     packet.set_connection_mark([crate::bytes::Byte::known(0); 4]);
     packet.touched = Vec::new();
     packet
+}
+
+#[cfg(test)]
+mod tests {
+    use zone_ruleset::{
+        Comparison, CtKey, Expr, Hook, Hooked, RegisterSlice, Rule, Ruleset, Table, TableFlags, Verdict,
+    };
+
+    use super::*;
+    use crate::host::Host;
+    use crate::judge;
+
+    /// One base chain with these rules, and an end that drops or not.
+    fn ruleset(
+        point: HookPoint,
+        priority: i32,
+        kind: ChainType,
+        policy_drops: bool,
+        rules: Vec<Vec<Expr>>,
+    ) -> Ruleset {
+        let hook = Hook { point, priority, kind, policy_drops, devices: Vec::new() };
+        let rules = rules.into_iter().zip(1..).map(|(exprs, handle)| Rule { handle, comment: None, exprs });
+        let chain =
+            Chain { name: "c".into(), handle: 1, hook: Some(hook), anonymous: false, rules: rules.collect() };
+        let table = Table {
+            family: Family::Inet,
+            name: "t".into(),
+            handle: 1,
+            flags: TableFlags::default(),
+            comment: None,
+            chains: vec![chain],
+            sets: Vec::new(),
+            objects: Vec::new(),
+            flowtables: Vec::new(),
+        };
+        Ruleset { generation: 1, tables: vec![table], hooked: Vec::new() }
+    }
+
+    /// `ct direction reply accept`
+    fn accepts_answers() -> Vec<Expr> {
+        let register = RegisterSlice { offset: 0, length: 1 };
+        vec![
+            Expr::Ct { destination: register, key: CtKey::Direction, direction: None },
+            Expr::Compare { source: register, op: Comparison::Equal, value: [1].into() },
+            Expr::Verdict(Verdict::Accept),
+        ]
+    }
+
+    fn fates(ruleset: &Ruleset) -> Vec<Fate> {
+        let answer = judge(ruleset, &Host::default(), &Question::any(false, 17488));
+        answer.cases.into_iter().map(|case| case.fate).collect()
+    }
+
+    #[test]
+    fn an_answer_is_of_no_connection_before_connections_are_tracked() {
+        let with_priority =
+            |priority| ruleset(HookPoint::Output, priority, ChainType::Filter, true, vec![accepts_answers()]);
+        assert_eq!(fates(&with_priority(0)), [Fate::Accepted]);
+        assert_eq!(fates(&with_priority(-300)), [Fate::Unanswered]);
+    }
+
+    #[test]
+    fn a_chain_of_nat_sees_nothing_while_no_connection_is_tracked() {
+        let drops = vec![vec![Expr::Verdict(Verdict::Drop)]];
+        let mut rules = ruleset(HookPoint::Prerouting, -100, ChainType::Nat, false, drops);
+        let hooked = |function: &str, priority| Hooked {
+            family: Family::Ip,
+            point: HookPoint::Prerouting,
+            device: None,
+            priority,
+            function: HookedFunction::Kernel { function: function.to_owned(), module: None },
+        };
+        rules.hooked = vec![hooked("nf_nat_ipv4_pre_routing", -100)];
+        assert_eq!(fates(&rules), [Fate::Accepted]);
+        rules.hooked.insert(0, hooked("ipv4_conntrack_in", -200));
+        assert_eq!(fates(&rules), [Fate::Dropped]);
+    }
 }
