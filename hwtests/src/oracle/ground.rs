@@ -108,7 +108,31 @@ impl Ground {
         let wire = outside.join().map_err(|_| Error::Thread("that of the outside".to_owned()))??;
         run("ip", &["link", "set", "eth0", "up"], "")?;
         run("ip", &["-batch", "-"], &routes())?;
-        Ok(Self { wire, listeners: listen()?, netfilter: Netfilter::open()?, traces: Traces::open()? })
+        let mut ground =
+            Self { wire, listeners: listen()?, netfilter: Netfilter::open()?, traces: Traces::open()? };
+        ground.wait_for_link()?;
+        Ok(ground)
+    }
+
+    /// A device drops what is sent until the kernel has taken note that its link is up.
+    fn wait_for_link(&mut self) -> Result<()> {
+        self.load("", Look::ARRIVALS)?;
+        let to = Destination::of(1);
+        let source = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+        let syn = Syn { source, source_port: 1, destination: IpAddr::V4(to.v4), port: PORTS[0] };
+        let deadline = Instant::now() + PATIENCE;
+        for sent in 1.. {
+            self.send_one(&syn::frame(&syn))?;
+            let received = self.netfilter.counted(OWN_TABLE, "received")?;
+            if received > 0 {
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Lost { sent, received, seconds: PATIENCE.as_secs() });
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Loads rules in place of all that are there.

@@ -38,6 +38,9 @@ struct Cli {
     /// Packets for each ruleset
     #[arg(long, default_value_t = 50)]
     syns: usize,
+    /// Load each one of so many by itself; the others are loaded in batches, which have no nat, ingress, dormant tables or answers
+    #[arg(long, default_value_t = 30)]
+    alone: u64,
     /// Hold the deciding rules of so many rulesets against the kernel's traces, too
     #[arg(long, default_value_t = 0)]
     trace: u64,

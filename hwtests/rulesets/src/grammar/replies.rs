@@ -67,6 +67,8 @@ impl Grammar {
                 let texts = [
                     "ct state established,related",
                     "ct state new",
+                    "ct state invalid",
+                    "ct state untracked",
                     "ct state != established",
                     "ct direction reply",
                     "ct direction original",
