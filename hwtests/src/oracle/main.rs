@@ -81,8 +81,15 @@ fn run(cli: &Cli) -> error::Result<bool> {
         if rulesets == 0 {
             continue;
         }
-        let wishes =
-            Wishes { rulesets, seed: cli.seed, syns: cli.syns, tracing, out: cli.out.clone(), workers };
+        let wishes = Wishes {
+            rulesets,
+            seed: cli.seed,
+            syns: cli.syns,
+            alone: cli.alone.max(1),
+            tracing,
+            out: cli.out.clone(),
+            workers,
+        };
         let begin = Instant::now();
         let tally = verdicts::run(&wishes)?;
         println!("{what}\n{}\n", tally.text(begin.elapsed()));

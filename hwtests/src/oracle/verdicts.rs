@@ -24,8 +24,6 @@ use crate::trace;
 
 /// Rulesets of a unit.
 const UNIT: u64 = 180;
-/// Each one of so many is loaded by itself; which ones, depends on their numbers alone.
-const ALONE: u64 = 30;
 /// After so many failures the rest of them would say nothing new.
 const ENOUGH_FAILURES: u64 = 20;
 
@@ -36,6 +34,8 @@ pub(crate) struct Wishes {
     pub(crate) seed: u64,
     /// Packets for each ruleset.
     pub(crate) syns: usize,
+    /// Each one of so many is loaded by itself; which ones, depends on their numbers alone.
+    pub(crate) alone: u64,
     pub(crate) tracing: Tracing,
     /// Where failures are written.
     pub(crate) out: PathBuf,
@@ -100,8 +100,9 @@ impl<'a> Worker<'a> {
     }
 
     fn unit(&mut self, numbers: std::ops::Range<u64>, tally: &mut Tally) -> Result<()> {
+        let alone = self.wishes.alone;
         let seeds = numbers.map(|number| self.wishes.seed.wrapping_add(number));
-        let (alone, batched): (Vec<_>, Vec<_>) = seeds.partition(|seed| seed % ALONE == ALONE - 1);
+        let (single, batched): (Vec<_>, Vec<_>) = seeds.partition(|seed| seed % alone == alone - 1);
         let mut used = HashSet::new();
         let trials: Vec<_> = batched
             .iter()
@@ -110,7 +111,7 @@ impl<'a> Worker<'a> {
             .collect();
         let list: Vec<_> = trials.iter().map(|trial| (&trial.made.ruleset, trial.destination)).collect();
         self.try_out(&batch(&list), &trials, tally)?;
-        for seed in alone {
+        for seed in single {
             let trial = self.trial(seed, Shape::Alone, Destination::of(1), &mut HashSet::new());
             let text = trial.made.ruleset.to_nft(&trial.destination);
             self.try_out(&text, &[trial], tally)?;
