@@ -34,10 +34,12 @@ pub(crate) fn cases(
     interface: Option<&Interface>,
     destinations: &Spans,
 ) -> Vec<Case> {
-    let mut walk = Walk::new(rules, interface.map(|interface| interface.name.clone()));
+    let lengths = if question.v6 { LENGTHS_V6 } else { LENGTHS_V4 };
+    let lengths = Spans::one(lengths.0, lengths.1);
+    let mut walk = Walk::new(rules, interface.map(|interface| interface.name.clone()), lengths.clone());
     let start = State {
         packet: Packet::new(question, seen_as(rules, interface)),
-        region: region(question, destinations),
+        region: region(question, &lengths, destinations),
         conditions: Vec::new(),
         path: Path::default(),
         left_by: None,
@@ -65,10 +67,9 @@ fn seen_as<'a>(rules: &Rules<'_>, interface: Option<&'a Interface>) -> Option<&'
     interface.filter(|interface| !interface.master.is_some_and(is_vrf))
 }
 
-fn region(question: &Question, destinations: &Spans) -> Region {
-    let lengths = if question.v6 { LENGTHS_V6 } else { LENGTHS_V4 };
+fn region(question: &Question, lengths: &Spans, destinations: &Spans) -> Region {
     let mut product = Product::all(question.v6)
-        .narrowed(Dimension::Length, &Spans::one(lengths.0, lengths.1))
+        .narrowed(Dimension::Length, lengths)
         .narrowed(Dimension::Destination, destinations);
     if !question.sources.is_empty() {
         let own = question.sources.iter().filter(|network| network.network().is_ipv6() == question.v6);
@@ -89,6 +90,7 @@ fn region(question: &Question, destinations: &Spans) -> Region {
 fn hook(walk: &mut Walk<'_>, point: HookPoint, states: Vec<State>, v6: bool) -> Vec<State> {
     let mut states = states;
     let stops = stops(walk.rules, point, v6);
+    let has_connections = keeps_connections(walk.rules, v6);
     let tracks = |states: &mut Vec<State>| {
         for state in states.iter_mut().filter(|state| state.packet.tracking == Tracking::NotYet) {
             state.packet.tracking = Tracking::New;
@@ -105,8 +107,11 @@ fn hook(walk: &mut Walk<'_>, point: HookPoint, states: Vec<State>, v6: bool) -> 
                 }
                 let Some(hook) = &chain.hook else { continue };
                 let devices = &hook.devices;
+                let is_seen = hook.kind != ChainType::Nat || has_connections;
                 let is_there = |state: &State| {
-                    devices.is_empty() || devices.iter().any(|device| state.packet.is_from_device(device))
+                    is_seen
+                        && (devices.is_empty()
+                            || devices.iter().any(|device| state.packet.is_from_device(device)))
                 };
                 let (mut coming, passing): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| {
                     is_there(state)
@@ -127,6 +132,18 @@ fn hook(walk: &mut Walk<'_>, point: HookPoint, states: Vec<State>, v6: bool) -> 
         tracks(&mut states);
     }
     states
+}
+
+/// Whether the kernel keeps connections of a family: only then do nat chains see packets. It does so while a rule needs it, and a
+/// nat chain alone does not. Where the kernel does not say what is hooked in, it is taken to.
+fn keeps_connections(rules: &Rules<'_>, v6: bool) -> bool {
+    let family = if v6 { Family::Ip6 } else { Family::Ip };
+    let hooked = &rules.ruleset.hooked;
+    hooked.is_empty()
+        || hooked.iter().any(|hooked| {
+            hooked.family == family
+                && matches!(&hooked.function, HookedFunction::Kernel { function, .. } if function.contains("conntrack_in"))
+        })
 }
 
 /// Rules that can't be read may pass or drop.
@@ -175,7 +192,6 @@ fn stops<'a>(rules: &'a Rules<'a>, point: HookPoint, v6: bool) -> Vec<Stop<'a>> 
             _ => None,
         })
         .collect();
-    let tracks = tracks_connections(rules, own);
     let mut found = Vec::new();
     for own_table in &rules.tables {
         let table = own_table.table;
@@ -184,9 +200,6 @@ fn stops<'a>(rules: &'a Rules<'a>, point: HookPoint, v6: bool) -> Vec<Stop<'a>> 
         }
         for chain in &table.chains {
             if let Some(hook) = chain.hook.as_ref().filter(|hook| hook.point == point) {
-                if hook.kind == ChainType::Nat && !tracks {
-                    continue;
-                }
                 let at = order.get(&(table.family, &table.name, &chain.name)).copied();
                 found.push((
                     hook.priority,
@@ -216,19 +229,6 @@ fn stops<'a>(rules: &'a Rules<'a>, point: HookPoint, v6: bool) -> Vec<Stop<'a>> 
     }
     found.sort_by_key(|(priority, at, _)| (*priority, *at));
     found.into_iter().map(|(_, _, stop)| stop).collect()
-}
-
-/// Whether the kernel keeps connections of this family: only while some rule asks for one or rewrites it, and a chain of nat sees
-/// nothing until then. Where it can't say what is hooked in, or not by name, it is taken for granted.
-fn tracks_connections(rules: &Rules<'_>, family: Family) -> bool {
-    let hooked = &rules.ruleset.hooked;
-    hooked.is_empty()
-        || hooked.iter().any(|hooked| match &hooked.function {
-            HookedFunction::Kernel { function, .. } => {
-                function.starts_with("0x") || (hooked.family == family && function.ends_with("conntrack_in"))
-            }
-            _ => false,
-        })
 }
 
 /// Of packets that were sent elsewhere, those that go on to another host don't come to this one's input.
@@ -300,11 +300,16 @@ fn target(packet: &Packet) -> String {
 /// Packets have come to a socket: what becomes of its answer.
 fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
     let port = question.port.to_be_bytes();
-    let fate = if state.packet.rewritten && values(state.packet.port()).as_deref() != Some(&port[..]) {
-        Fate::Redirected { to: target(&state.packet) }
-    } else {
-        Fate::Accepted
-    };
+    let is_elsewhere = state.packet.rewritten
+        && (values(state.packet.port()).as_deref() != Some(&port[..])
+            || !is_listened_on(question, &state.packet));
+    if is_elsewhere {
+        // What it gets there is not the proxy's answer, whether it gets one or not.
+        let to = target(&state.packet);
+        walk.end(state, Fate::Redirected { to }, state.passed_by.as_ref(), false);
+        return;
+    }
+    let fate = Fate::Accepted;
     let answers = [HookPoint::Output, HookPoint::Postrouting];
     let has_chains = answers.iter().any(|point| !stops(walk.rules, *point, question.v6).is_empty());
     if !has_chains {
@@ -315,26 +320,19 @@ fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
     let answer = State { packet: state.packet.answer(), left_by: None, passed_by: None, ..state.clone() };
     let mut states = vec![answer];
     walk.is_answer = true;
-    // An answer belongs to its connection only from where these are tracked; if the opening was not, it is of none.
-    let tracked = state.packet.tracking == Tracking::New;
-    let track = |states: &mut Vec<State>| {
-        for state in states.iter_mut().filter(|state| tracked && state.packet.tracking == Tracking::NotYet) {
-            state.packet.tracking = Tracking::Answer;
-        }
-    };
     for point in answers {
         for stop in stops(walk.rules, point, question.v6) {
             if let Stop::Chain(table, chain, priority) = stop
                 && chain.hook.as_ref().is_some_and(|hook| hook.kind != ChainType::Nat)
                 && !states.is_empty()
             {
-                if point == HookPoint::Output && priority > CONNECTION_TRACKING {
-                    track(&mut states);
+                let is_known = point == HookPoint::Postrouting || priority > CONNECTION_TRACKING;
+                for state in states.iter_mut().filter(|state| state.packet.tracking != Tracking::Untracked) {
+                    state.packet.tracking = if is_known { Tracking::Answer } else { Tracking::NotYet };
                 }
                 states = walk.base_chain(table, chain, states);
             }
         }
-        track(&mut states);
     }
     walk.is_answer = false;
     for state in &mut states {
@@ -350,88 +348,23 @@ fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
     }
 }
 
+/// Whether a packet that was sent to another address of this host comes to one that was asked about.
+fn is_listened_on(question: &Question, packet: &Packet) -> bool {
+    let address = values(packet.destination())
+        .map(|bytes| bytes.iter().fold(0, |n: u128, byte| n << 8 | u128::from(*byte)));
+    let asked = &question.destinations;
+    asked.is_empty()
+        || address.is_none_or(|number| asked.iter().any(|own| Span::of_address(own).first == number))
+}
+
 /// What rules do to an answer tells packets apart no more once it is out.
 fn answer_of_all(packet: &Packet) -> Packet {
     let mut packet = packet.clone();
     packet.set_mark([crate::bytes::Byte::known(0); 4]);
     packet.set_connection_mark([crate::bytes::Byte::known(0); 4]);
     packet.touched = Vec::new();
+    if packet.tracking != Tracking::Untracked {
+        packet.tracking = Tracking::Answer;
+    }
     packet
-}
-
-#[cfg(test)]
-mod tests {
-    use zone_ruleset::{
-        Comparison, CtKey, Expr, Hook, Hooked, RegisterSlice, Rule, Ruleset, Table, TableFlags, Verdict,
-    };
-
-    use super::*;
-    use crate::host::Host;
-    use crate::judge;
-
-    /// One base chain with these rules, and an end that drops or not.
-    fn ruleset(
-        point: HookPoint,
-        priority: i32,
-        kind: ChainType,
-        policy_drops: bool,
-        rules: Vec<Vec<Expr>>,
-    ) -> Ruleset {
-        let hook = Hook { point, priority, kind, policy_drops, devices: Vec::new() };
-        let rules = rules.into_iter().zip(1..).map(|(exprs, handle)| Rule { handle, comment: None, exprs });
-        let chain =
-            Chain { name: "c".into(), handle: 1, hook: Some(hook), anonymous: false, rules: rules.collect() };
-        let table = Table {
-            family: Family::Inet,
-            name: "t".into(),
-            handle: 1,
-            flags: TableFlags::default(),
-            comment: None,
-            chains: vec![chain],
-            sets: Vec::new(),
-            objects: Vec::new(),
-            flowtables: Vec::new(),
-        };
-        Ruleset { generation: 1, tables: vec![table], hooked: Vec::new() }
-    }
-
-    /// `ct direction reply accept`
-    fn accepts_answers() -> Vec<Expr> {
-        let register = RegisterSlice { offset: 0, length: 1 };
-        vec![
-            Expr::Ct { destination: register, key: CtKey::Direction, direction: None },
-            Expr::Compare { source: register, op: Comparison::Equal, value: [1].into() },
-            Expr::Verdict(Verdict::Accept),
-        ]
-    }
-
-    fn fates(ruleset: &Ruleset) -> Vec<Fate> {
-        let answer = judge(ruleset, &Host::default(), &Question::any(false, 17488));
-        answer.cases.into_iter().map(|case| case.fate).collect()
-    }
-
-    #[test]
-    fn an_answer_is_of_no_connection_before_connections_are_tracked() {
-        let with_priority =
-            |priority| ruleset(HookPoint::Output, priority, ChainType::Filter, true, vec![accepts_answers()]);
-        assert_eq!(fates(&with_priority(0)), [Fate::Accepted]);
-        assert_eq!(fates(&with_priority(-300)), [Fate::Unanswered]);
-    }
-
-    #[test]
-    fn a_chain_of_nat_sees_nothing_while_no_connection_is_tracked() {
-        let drops = vec![vec![Expr::Verdict(Verdict::Drop)]];
-        let mut rules = ruleset(HookPoint::Prerouting, -100, ChainType::Nat, false, drops);
-        let hooked = |function: &str, priority| Hooked {
-            family: Family::Ip,
-            point: HookPoint::Prerouting,
-            device: None,
-            priority,
-            function: HookedFunction::Kernel { function: function.to_owned(), module: None },
-        };
-        rules.hooked = vec![hooked("nf_nat_ipv4_pre_routing", -100)];
-        assert_eq!(fates(&rules), [Fate::Accepted]);
-        rules.hooked.insert(0, hooked("ipv4_conntrack_in", -200));
-        assert_eq!(fates(&rules), [Fate::Dropped]);
-    }
 }
