@@ -160,9 +160,12 @@ impl Ground {
     }
 
     /// Puts the table that watches beside the rules that are there.
-    pub(crate) fn watch(&mut self) -> Result<()> {
+    pub(crate) fn watch(&mut self, look: Look) -> Result<()> {
         self.netfilter.forget_connections()?;
-        nft(&own_table(Look::ARRIVALS))
+        if look.answers {
+            self.forget_openings()?;
+        }
+        nft(&own_table(look))
     }
 
     /// Sends packets, and says what became of them.

@@ -110,6 +110,7 @@ impl<'a> Opinions<'a> {
             within(&case.sources, number(syn.source))
                 && within(&case.source_ports, u128::from(syn.source_port))
                 && within(&case.destinations, number(syn.destination))
+                && within(&case.lengths, syn::length(syn.source.is_ipv6()))
         };
         answer.cases.iter().filter(holds).cloned().collect()
     }
@@ -119,7 +120,11 @@ impl<'a> Opinions<'a> {
         let cases = self.cases(syn);
         let certain = cases.iter().filter(|case| case.conditions.is_empty()).count();
         if certain > 0 && cases.len() > 1 {
-            return Comparison::Unknown(BTreeSet::from(["several cases".to_owned()]));
+            return Comparison::Disagree(format!(
+                "it is in {} cases at once: {}",
+                cases.len(),
+                words(&cases)
+            ));
         }
         if cases.is_empty() {
             return Comparison::Disagree(words(&cases));
@@ -144,9 +149,6 @@ impl<'a> Opinions<'a> {
         }
         if *kernel == Outcome::SamePort && possible.contains(&Outcome::Arrives) {
             reasons.insert("the address after a redirect".to_owned());
-        }
-        if *kernel == Outcome::Elsewhere && possible.contains(&Outcome::Unanswered) {
-            reasons.insert("the answer of another port".to_owned());
         }
         if reasons.is_empty() {
             if !possible.contains(kernel) {

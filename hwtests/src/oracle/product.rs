@@ -20,7 +20,7 @@ use zone_ruleset::{Reader, Ruleset};
 
 use crate::error::{Context, Error, Result};
 use crate::ground::{Ground, Look, Seen, unwatch};
-use crate::opinion::{Opinions, Standing};
+use crate::opinion::{Opinions, Outcome, Standing, kernels};
 use crate::syn::{self, Syn};
 
 /// Packets for each ruleset: enough for each of three ports and two families.
@@ -174,12 +174,14 @@ impl<'a> Trial<'a> {
         let mut found: BTreeMap<Fault, String> = BTreeMap::new();
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5359_4e53);
         let syns = syn::choose(&mut rng, &made, &to, SYNS, &mut HashSet::new());
-        self.ground.load(&text, Look::ARRIVALS)?;
+        // Where rules of others stand in the way of answers, somebody gets in who is answered.
+        let look = Look { answers: made.ruleset.has_replies(), ..Look::ARRIVALS };
+        self.ground.load(&text, look)?;
         let standing = Standing::read(&mut self.reader)?;
         let mut opinions = Opinions::new(&standing);
-        let before = self.ground.send(&syns, Look::ARRIVALS)?;
+        let before = self.ground.send(&syns, look)?;
         let denied: Vec<_> =
-            syns.iter().filter(|syn| !through(&before, syn) && is_denied(&mut opinions, syn)).collect();
+            syns.iter().filter(|syn| !through(&before, syn, look) && is_denied(&mut opinions, syn)).collect();
         // Once more, so that nothing that packets left is there.
         self.ground.load(&text, Look::ARRIVALS)?;
         unwatch()?;
@@ -201,15 +203,15 @@ impl<'a> Trial<'a> {
         if !matches!(verified.code, Some(0 | 1)) {
             found.insert(Fault::Failed, format!("verify: {}", verified.err.trim()));
         }
-        self.ground.watch()?;
-        let after = self.ground.send(&syns, Look::ARRIVALS)?;
+        self.ground.watch(look)?;
+        let after = self.ground.send(&syns, look)?;
         unwatch()?;
 
-        if let Some(syn) = denied.into_iter().find(|syn| through(&after, syn)) {
+        if let Some(syn) = denied.into_iter().find(|syn| through(&after, syn, look)) {
             found.insert(Fault::DeniedGetsIn, format!("SYN {syn}"));
         }
         if applied.code == Some(0) {
-            let groups = groups(&syns, &after);
+            let groups = groups(&syns, &after, look);
             if let Some(((port, v6), _)) =
                 groups.iter().find(|(_, (sent, came))| *sent >= FEWEST && *came == 0)
                 && findings.is_empty()
@@ -218,7 +220,8 @@ impl<'a> Trial<'a> {
                 found.insert(Fault::ContentAndShut, format!("port {port}, {family}"));
             }
             for finding in findings.iter().filter(|finding| is_closed(finding)) {
-                let about: Vec<_> = groups.iter().filter(|((port, _), _)| is_about(finding, *port)).collect();
+                let about: Vec<_> =
+                    groups.iter().filter(|((port, v6), _)| is_about(finding, *port, *v6)).collect();
                 if !about.is_empty() && about.iter().all(|(_, (sent, came))| sent == came) {
                     found.insert(Fault::BlockedAndOpen, finding.to_string());
                 }
@@ -297,8 +300,8 @@ impl<'a> Trial<'a> {
     }
 }
 
-fn through(seen: &Seen, syn: &Syn) -> bool {
-    seen.arrivals.get(&(syn.source, syn.source_port)).is_some_and(|arrival| arrival.port == syn.port)
+fn through(seen: &Seen, syn: &Syn, look: Look) -> bool {
+    kernels(syn, seen, look) == Outcome::Arrives
 }
 
 /// Whether a rule that names something stops it, and nothing undecided is in it.
@@ -322,17 +325,21 @@ fn is_closed(finding: &Value) -> bool {
     finding["level"] == "closed" || (finding["level"].is_null() && finding["kind"] == "blocked")
 }
 
-fn is_about(finding: &Value, port: u16) -> bool {
-    finding["port"].as_u64().is_none_or(|about| about == u64::from(port))
+fn is_about(finding: &Value, port: u16, v6: bool) -> bool {
+    // An id is `closed:17488:ipv4:...`.
+    let family = if v6 { ":ipv6:" } else { ":ipv4:" };
+    let id = finding["id"].as_str().unwrap_or_default();
+    let of_family = id.contains(family) || !(id.contains(":ipv4:") || id.contains(":ipv6:"));
+    of_family && finding["port"].as_u64().is_none_or(|about| about == u64::from(port))
 }
 
 /// For each port and family, how many packets were sent and how many came through.
-fn groups(syns: &[Syn], seen: &Seen) -> BTreeMap<(u16, bool), (u64, u64)> {
+fn groups(syns: &[Syn], seen: &Seen, look: Look) -> BTreeMap<(u16, bool), (u64, u64)> {
     let mut out: BTreeMap<_, (u64, u64)> = BTreeMap::new();
     for syn in syns {
         let group = out.entry((syn.port, syn.source.is_ipv6())).or_default();
         group.0 += 1;
-        group.1 += u64::from(through(seen, syn));
+        group.1 += u64::from(through(seen, syn, look));
     }
     out
 }

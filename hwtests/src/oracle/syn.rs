@@ -103,6 +103,11 @@ fn may_send(source: IpAddr) -> bool {
     }
 }
 
+/// How long a packet is, network header included.
+pub(crate) fn length(v6: bool) -> u128 {
+    if v6 { 80 } else { 60 }
+}
+
 /// The frame, with the options that Linux sends: 60 bytes of IPv4 or 80 of IPv6.
 pub(crate) fn frame(syn: &Syn) -> Vec<u8> {
     const OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
@@ -172,7 +177,7 @@ mod tests {
             port: 17488,
         };
         let frame = frame(&syn);
-        assert_eq!(frame.len(), 14 + 60);
+        assert_eq!(frame.len() as u128, 14 + length(false));
         assert_eq!(checksum(&frame[14..34]), 0);
     }
 
