@@ -363,6 +363,16 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<()> {
     })
 }
 
+/// Runs a program without input, for what it prints.
+pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String> {
+    let done = Command::new(program).args(arguments).output().during(|| format!("can't start {program}"))?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    Err(Error::Failed { command: format!("{program} {}", arguments.join(" ")), said })
+}
+
 fn write(path: &str, text: &str) -> Result<()> {
     std::fs::write(path, text).during(|| format!("can't write {path}"))
 }

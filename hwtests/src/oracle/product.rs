@@ -1,8 +1,10 @@
 //! The whole of `zone-firewall` under random rulesets: apply, apply again, verify, packets, remove.
 //!
 //! What it says is held against what packets do. A packet counts as denied by somebody else's rule if the kernel stopped it before
-//! anything was applied, and the judge says that the rule or policy on its way names a source, a port, a device or a condition,
-//! and that nothing undecided is in it. Such a packet must go on being stopped.
+//! anything was applied, and one of two says that this was meant: the judge, as the deciding rule or one on the way to it names a
+//! source, a port, a device or a condition, and nothing undecided is in it; or, without the judge, the kernel's trace, as it
+//! ends at a rule whose text, as nft prints it, asks for a source, a source's port or a port. Such a packet must go on being
+//! stopped.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -19,7 +21,8 @@ use zone_random_rulesets::{Destination, PORTS, Shape, generate};
 use zone_ruleset::{Reader, Ruleset};
 
 use crate::error::{Context, Error, Result};
-use crate::ground::{Ground, Look, Seen, unwatch};
+use crate::ground::{self, Ground, Look, OWN_TABLE, Seen, Tracing, unwatch};
+use crate::netlink::Traced;
 use crate::opinion::{Opinions, Outcome, Standing, kernels};
 use crate::syn::{self, Syn};
 
@@ -44,6 +47,8 @@ pub(crate) struct Wishes {
 pub(crate) struct Faults {
     /// How many rulesets were tried.
     pub(crate) rulesets: u64,
+    /// How many packets were denied on purpose before anything was applied.
+    pub(crate) denied: u64,
     /// In how many of them `verify` had something to say.
     pub(crate) with_findings: u64,
     counts: BTreeMap<Fault, u64>,
@@ -91,8 +96,10 @@ impl Faults {
 
     /// All of it for a person.
     pub(crate) fn text(&self) -> String {
-        let mut out =
-            format!("rulesets        {}, {} of them with findings\n", self.rulesets, self.with_findings);
+        let mut out = format!(
+            "rulesets        {}, {} of them with findings; {} SYNs that a foreign rule denied\n",
+            self.rulesets, self.with_findings, self.denied
+        );
         for fault in Fault::ALL {
             let _ = writeln!(out, "{:>6}  {}", self.counts.get(&fault).unwrap_or(&0), fault.words());
         }
@@ -105,6 +112,7 @@ impl Faults {
     fn add(&mut self, other: Self) {
         self.rulesets += other.rulesets;
         self.with_findings += other.with_findings;
+        self.denied += other.denied;
         for (fault, count) in other.counts {
             *self.counts.entry(fault).or_default() += count;
         }
@@ -179,12 +187,21 @@ impl<'a> Trial<'a> {
         syns.extend(syn::choose(&mut rng, &made, &Destination::of(2), SYNS / 4, &mut used));
         // Where rules of others stand in the way of answers, somebody gets in who is answered.
         let look = Look { answers: made.ruleset.has_replies(), ..Look::ARRIVALS };
-        self.ground.load(&text, look)?;
+        let traced = Look { tracing: Tracing::On, ..look };
+        self.ground.load(&text, traced)?;
+        let naming = naming_rules(&ground::output("nft", &["-a", "list", "ruleset"])?);
         let standing = Standing::read(&mut self.reader)?;
         let mut opinions = Opinions::new(&standing);
-        let before = self.ground.send(&syns, look)?;
+        let before = self.ground.send(&syns, traced)?;
+        let mut is_meant = |syn: &Syn| {
+            let steps = before.traces.get(&(syn.source, syn.source_port));
+            let last = steps.and_then(|steps| steps.iter().rfind(|step| step.table != OWN_TABLE.as_bytes()));
+            let by_trace = last.and_then(rule_of).is_some_and(|rule| naming.contains(&rule));
+            by_trace || is_denied(&mut opinions, syn)
+        };
         let denied: Vec<_> =
-            syns.iter().filter(|syn| !through(&before, syn, look) && is_denied(&mut opinions, syn)).collect();
+            syns.iter().filter(|syn| !through(&before, syn, look) && is_meant(syn)).collect();
+        faults.denied = denied.len() as u64;
         // Once more, so that nothing that packets left is there.
         self.ground.load(&text, Look::ARRIVALS)?;
         unwatch()?;
@@ -317,6 +334,36 @@ fn is_denied(opinions: &mut Opinions<'_>, syn: &Syn) -> bool {
         })
 }
 
+/// A rule as the kernel's traces and nft name it: table, chain, handle.
+type NamedRule = (Vec<u8>, Vec<u8>, u64);
+
+fn rule_of(step: &Traced) -> Option<NamedRule> {
+    Some((step.table.clone(), step.chain.clone(), step.handle?))
+}
+
+/// The rules in nft's list that ask for a source or a port. Anonymous chains are listed without names, and left out.
+fn naming_rules(list: &str) -> HashSet<NamedRule> {
+    let (mut table, mut chain) = (String::new(), None);
+    let mut out = HashSet::new();
+    for line in list.lines().map(str::trim) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            ["table", _, name, ..] => name.clone_into(&mut table),
+            ["chain", name, "{", ..] => chain = Some(name.to_owned()),
+            ["set" | "map", ..] => chain = None,
+            [.., "#", "handle", handle]
+                if line.contains("saddr") || line.contains("sport") || line.contains("dport") =>
+            {
+                if let (Some(chain), Ok(handle)) = (&chain, handle.parse()) {
+                    out.insert((table.clone().into_bytes(), chain.clone().into_bytes(), handle));
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
 /// What `verify` found, but for what is not of rules.
 fn findings(said: &Said) -> Vec<Value> {
     let document: Value = serde_json::from_str(&said.out).unwrap_or_default();
@@ -379,4 +426,18 @@ fn difference(own: &Ruleset, left: &Ruleset) -> String {
         }
     }
     "there are more tables, or in another order".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_ask_for_sources_or_ports_are_found_in_a_list() {
+        let list = "table inet f { # handle 1\n\tset bad { # handle 2\n\t\ttype ipv4_addr\n\t}\n\n\tchain in { # handle 3\n\
+            \t\ttype filter hook input priority filter; policy drop;\n\t\tip saddr @bad drop # handle 4\n\
+            \t\tmeta l4proto tcp drop # handle 5\n\t}\n}\n";
+        let rule = (b"f".to_vec(), b"in".to_vec(), 4);
+        assert_eq!(naming_rules(list), HashSet::from([rule]));
+    }
 }
