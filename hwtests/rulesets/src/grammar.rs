@@ -180,7 +180,8 @@ impl Grammar {
                 } else {
                     match self.up_to(9) {
                         0 => ("prerouting", [-300, -301][self.up_to(1)]),
-                        1 => ("prerouting", [-150, -100, 0][self.up_to(2)]),
+                        // Not -100: which of these comes before nat there depends on what was loaded when.
+                        1 => ("prerouting", [-150, -90, 0][self.up_to(2)]),
                         _ => ("input", [0, 0, 0, -150, -1, 1, 10, 50, 500][self.up_to(8)]),
                     }
                 };

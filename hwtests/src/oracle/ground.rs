@@ -302,7 +302,8 @@ const ANSWERS: &str = "set answered4 { type ipv4_addr . inet_service; size 10000
     drop
   }";
 
-/// The first hook and the last one.
+/// The first hook and the last one. The question for a mark that no packet has makes the kernel keep connections whatever else is
+/// loaded: it stops doing so some time after the last rule that asks for them is gone, and nat depends on it.
 fn own_table(look: Look) -> String {
     let (answers, end) = if look.answers { (ANSWERS, "accept") } else { ("", "drop") };
     let trace = if look.tracing == Tracing::On { "meta nftrace set 1" } else { "" };
@@ -319,6 +320,7 @@ fn own_table(look: Look) -> String {
     type filter hook input priority 2000; policy accept;
     iifname != \"eth0\" accept
     meta nftrace set 0
+    ct mark 0xffffffff accept
     add @seen4 {{ ip saddr . tcp sport . ip daddr . tcp dport }}
     add @seen6 {{ ip6 saddr . tcp sport . ip6 daddr . tcp dport }}
     meta l4proto tcp {end}
