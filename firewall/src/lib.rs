@@ -12,6 +12,7 @@ mod broker;
 pub mod cli;
 mod config;
 mod desired;
+mod explain;
 mod firewalld;
 mod foreign;
 mod host;
