@@ -215,7 +215,7 @@ fn print_findings(findings: &[Finding], json: bool) -> ExitCode {
             print(&format!("{}: {} ({})", kind(finding.kind), finding.what, finding.help));
         }
     }
-    if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FINDINGS) }
+    if findings.iter().all(Finding::is_note) { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FINDINGS) }
 }
 
 fn kind(kind: FindingKind) -> &'static str {
