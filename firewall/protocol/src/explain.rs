@@ -180,6 +180,9 @@ pub struct ExplainedCondition {
     pub what: String,
     /// Whether it holds in this case.
     pub holds: bool,
+    /// It is about a rate or a quota: it holds for some packets of a kind and not for others.
+    #[serde(default)]
+    pub rate: bool,
     /// The rule that asks.
     pub place: String,
     /// The option of `zone-firewall explain` that would decide it.

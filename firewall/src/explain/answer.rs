@@ -245,6 +245,7 @@ fn condition(condition: &Condition) -> ExplainedCondition {
     ExplainedCondition {
         what: cut(condition.what.clone()),
         holds: condition.holds,
+        rate: condition.while_quiet.is_some(),
         place: place(&condition.place),
         decided_with: condition.decided_with.map(str::to_owned),
     }

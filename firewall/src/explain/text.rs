@@ -6,33 +6,40 @@ use zone_firewall_protocol::{
     ExplainedCase, ExplainedCondition, ExplainedRule, Explanation, PacketVerdict, Reachability,
 };
 
-/// The lines of an explanation: the verdict first, and each case with its reasons.
+/// The lines of an explanation: the verdict first, and each case with its reasons. What happens only above a rate comes last.
 pub(crate) fn lines(explanation: &Explanation) -> Vec<String> {
-    let cases = &explanation.cases;
+    let (above, mut usual): (Vec<&ExplainedCase>, Vec<&ExplainedCase>) =
+        explanation.cases.iter().partition(|case| case.only_above_rate);
+    let above = if usual.is_empty() { std::mem::replace(&mut usual, above) } else { above };
     let mut lines = Vec::new();
-    match &cases[..] {
+    match &usual[..] {
         [one] if explanation.cases_left_out == 0 => {
             lines.push(format!("{}: {}", verdict(one), packets(one)));
-            lines.extend(reasons(one).into_iter().map(|line| format!("  {line}")));
+            lines.extend(indented(reasons(one), 2));
         }
         _ => {
-            let count = cases.len() + explanation.cases_left_out;
+            let count = usual.len() + explanation.cases_left_out;
             lines.push(match explanation.reachability {
                 Reachability::Open => format!("open, in {count} cases"),
                 Reachability::Shut => format!("shut, in {count} cases"),
                 Reachability::Unknown => format!("depends: {count} cases"),
             });
-            for (number, case) in cases.iter().enumerate() {
+            for (number, case) in usual.iter().enumerate() {
                 lines.push(format!("{}. {}: {}", number + 1, verdict(case), packets(case)));
-                lines.extend(reasons(case).into_iter().map(|line| format!("   {line}")));
+                lines.extend(indented(reasons(case), 3));
             }
         }
     }
+    if !above.is_empty() {
+        lines.push("only while more comes than a rate lets through:".to_owned());
+        for case in above {
+            lines.push(format!("  {}: {}", verdict(case), packets(case)));
+            lines.extend(indented(deciding(case), 4));
+        }
+    }
     if explanation.cases_left_out > 0 {
-        lines.push(format!(
-            "{} more cases are not shown; ask for less, with --from or --iif",
-            explanation.cases_left_out
-        ));
+        let more = explanation.cases_left_out;
+        lines.push(format!("{more} more cases are not shown; ask for less, with --from or --iif"));
     }
     let options = deciding_options(explanation);
     if explanation.reachability == Reachability::Unknown && !options.is_empty() {
@@ -41,14 +48,15 @@ pub(crate) fn lines(explanation: &Explanation) -> Vec<String> {
     lines
 }
 
+fn indented(lines: Vec<String>, columns: usize) -> impl Iterator<Item = String> {
+    lines.into_iter().map(move |line| format!("{:columns$}{line}", ""))
+}
+
 fn verdict(case: &ExplainedCase) -> String {
-    let rate = if case.only_above_rate { ", only while more comes than a rate lets through" } else { "" };
     match &case.detail {
-        Some(detail) if case.verdict == PacketVerdict::Unknown => {
-            format!("{} ({detail}){rate}", case.verdict)
-        }
-        Some(detail) => format!("{} {detail}{rate}", case.verdict),
-        None => format!("{}{rate}", case.verdict),
+        Some(detail) if case.verdict == PacketVerdict::Unknown => format!("{} ({detail})", case.verdict),
+        Some(detail) => format!("{} {detail}", case.verdict),
+        None => case.verdict.to_string(),
     }
 }
 
@@ -73,7 +81,20 @@ fn packets(case: &ExplainedCase) -> String {
 }
 
 fn reasons(case: &ExplainedCase) -> Vec<String> {
-    let mut lines: Vec<String> = case.conditions.iter().map(condition).collect();
+    // Of a rate it goes without saying that it is kept.
+    let mut lines: Vec<String> =
+        case.conditions.iter().filter(|condition| !condition.rate).map(condition).collect();
+    lines.extend(deciding(case));
+    if !case.path.is_empty() {
+        lines.push("path:".to_owned());
+        lines.extend(case.path.iter().map(|step| format!("  {}: {}", step.place, step.what)));
+    }
+    lines
+}
+
+/// The rule that decides, and the one by which the chain was left.
+fn deciding(case: &ExplainedCase) -> Vec<String> {
+    let mut lines = Vec::new();
     match &case.decided_by {
         Some(rule) => lines.extend(rule_lines("decided by", rule)),
         None if case.verdict == PacketVerdict::Accepted => lines.push("no rule stands in the way".to_owned()),
@@ -81,10 +102,6 @@ fn reasons(case: &ExplainedCase) -> Vec<String> {
     }
     if let Some(rule) = &case.left_by {
         lines.extend(rule_lines("the chain was left by", rule));
-    }
-    if !case.path.is_empty() {
-        lines.push("path:".to_owned());
-        lines.extend(case.path.iter().map(|step| format!("  {}: {}", step.place, step.what)));
     }
     lines
 }
@@ -178,10 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn what_happens_above_a_rate_comes_last_and_does_not_count() {
+        let above = ExplainedCase { only_above_rate: true, ..case(PacketVerdict::Dropped, &[]) };
+        let cases = vec![case(PacketVerdict::Accepted, &[]), above];
+        assert_eq!(
+            lines(&explanation(Reachability::Open, cases)),
+            [
+                "accepted: IPv4 from anywhere to 192.0.2.1 by eth0",
+                "  no rule stands in the way",
+                "only while more comes than a rate lets through:",
+                "  dropped: IPv4 from anywhere to 192.0.2.1 by eth0",
+            ]
+        );
+    }
+
+    #[test]
     fn where_cases_differ_it_is_said_what_would_decide() {
         let condition = ExplainedCondition {
             what: "ether saddr".to_owned(),
             holds: true,
+            rate: false,
             place: "inet filter input handle 3".to_owned(),
             decided_with: Some("--mac".to_owned()),
         };

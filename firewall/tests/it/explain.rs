@@ -89,7 +89,7 @@ fn where_it_depends_each_case_is_told_and_what_would_decide_it() {
 
     let (ended, said) = explained(&host, &["--port", "4003", "--to", "10.9.0.1"]);
     assert_eq!(ended, Some(0), "a rate counts as kept: {said}");
-    assert!(said.contains("dropped, only while more comes than a rate lets through"), "{said}");
+    assert!(said.contains("only while more comes than a rate lets through:\n  dropped: "), "{said}");
 }
 
 #[test]
