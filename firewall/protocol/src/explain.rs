@@ -176,15 +176,17 @@ impl fmt::Display for PacketVerdict {
 /// A condition of which nobody knows whether it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedCondition {
-    /// What is asked, in nft's language.
+    /// What is asked, in nft's language or in words.
     pub what: String,
     /// Whether it holds in this case.
     pub holds: bool,
     /// It is about a rate or a quota: it holds for some packets of a kind and not for others.
     #[serde(default)]
     pub rate: bool,
-    /// The rule that asks.
+    /// Where the rule is that asks.
     pub place: String,
+    /// The text of that rule.
+    pub rule: String,
     /// The option of `zone-firewall explain` that would decide it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_with: Option<String>,

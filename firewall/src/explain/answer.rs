@@ -45,7 +45,9 @@ pub(super) fn explanation(
     let words = Words { ruleset, host };
     let mut cases = Vec::new();
     for question in questions(asked, host)? {
-        let merged = merged(judge.ask(&question).cases);
+        let mut found = judge.ask(&question).cases;
+        found.iter_mut().for_each(one_condition_for_each_rule);
+        let merged = merged(found);
         cases.extend(merged.iter().map(|group| words.case(group, question.v6)));
     }
     cases.sort_by_key(|case| case.only_above_rate);
@@ -95,6 +97,28 @@ fn questions(asked: &PacketQuestion, host: &Host) -> Result<Vec<Question>, Quest
     Ok(families.into_iter().map(question).collect())
 }
 
+/// A rule goes on while its conditions hold, so the last one says whether all of them do.
+fn one_condition_for_each_rule(case: &mut Case) {
+    let mut conditions: Vec<Condition> = Vec::new();
+    for next in case.conditions.drain(..) {
+        match conditions.last_mut().filter(|last| last.place == next.place && last.holds) {
+            Some(last) => {
+                if !last.what.split(" and ").any(|what| what == next.what) {
+                    last.what = format!("{} and {}", last.what, next.what);
+                }
+                last.holds = next.holds;
+                last.decided_with = last.decided_with.or(next.decided_with);
+                last.while_quiet = match (last.while_quiet, next.while_quiet) {
+                    (Some(false), _) | (_, Some(false)) => Some(false),
+                    (quiet, other) => quiet.and(other),
+                };
+            }
+            None => conditions.push(next),
+        }
+    }
+    case.conditions = conditions;
+}
+
 /// Cases that differ in nothing but where they come from, or in nothing but the device and the address of ours, are one.
 fn merged(cases: Vec<Case>) -> Vec<Vec<Case>> {
     let mut by_source: Vec<Case> = Vec::new();
@@ -104,7 +128,11 @@ fn merged(cases: Vec<Case>) -> Vec<Vec<Case>> {
                 && (&other.destinations, &other.interface) == (&case.destinations, &case.interface)
         };
         match by_source.iter_mut().find(alike) {
-            Some(first) => first.sources.extend(case.sources),
+            Some(first) => {
+                first.sources.extend(case.sources);
+                first.sources.sort_unstable();
+                first.sources.dedup();
+            }
             None => by_source.push(case),
         }
     }
@@ -181,7 +209,7 @@ impl Words<'_> {
             source_ports: bounded(ports(&case.source_ports)),
             destinations: bounded(addresses(&destinations, bits)),
             interfaces: bounded(interfaces),
-            conditions: case.conditions.iter().take(MAX_ENTRIES).map(condition).collect(),
+            conditions: case.conditions.iter().take(MAX_ENTRIES).map(|one| self.condition(one)).collect(),
             only_above_rate: case.conditions.iter().any(|condition| condition.while_quiet == Some(false)),
             decided_by: case.decided_by.as_ref().map(|place| self.rule(place)),
             left_by: case.left_by.as_ref().map(|place| self.rule(place)),
@@ -191,6 +219,17 @@ impl Words<'_> {
                 .take(MAX_ENTRIES)
                 .map(|step| ExplainedStep { place: place(&step.place), what: cut(step.kind.to_string()) })
                 .collect(),
+        }
+    }
+
+    fn condition(&self, condition: &Condition) -> ExplainedCondition {
+        ExplainedCondition {
+            what: cut(condition.what.clone()),
+            holds: condition.holds,
+            rate: condition.while_quiet.is_some(),
+            place: place(&condition.place),
+            rule: self.rule(&condition.place).text,
+            decided_with: condition.decided_with.map(str::to_owned),
         }
     }
 
@@ -238,16 +277,6 @@ fn fate(fate: &Fate) -> (PacketVerdict, Option<String>) {
             let at = reason.place.as_ref().map(|at| format!(" ({})", place(at))).unwrap_or_default();
             (PacketVerdict::Unknown, Some(format!("{}{at}", reason.what)))
         }
-    }
-}
-
-fn condition(condition: &Condition) -> ExplainedCondition {
-    ExplainedCondition {
-        what: cut(condition.what.clone()),
-        holds: condition.holds,
-        rate: condition.while_quiet.is_some(),
-        place: place(&condition.place),
-        decided_with: condition.decided_with.map(str::to_owned),
     }
 }
 
@@ -414,6 +443,23 @@ mod tests {
         let told = with(vec![vec![Expr::Limit(limit), Expr::Verdict(Verdict::Drop)]], false, &asked(22));
         assert_eq!(told.reachability, Reachability::Open);
         assert!(told.cases.iter().any(|case| case.only_above_rate && case.verdict == PacketVerdict::Dropped));
+    }
+
+    #[test]
+    fn a_rule_that_asks_twice_makes_two_cases_and_not_three() {
+        let hour = RegisterSlice { offset: 0, length: 4 };
+        let is = |op, value: u32| Expr::Compare { source: hour, op, value: value.to_be_bytes().into() };
+        let rule = vec![
+            Expr::Meta { destination: hour, key: zone_ruleset::MetaKey::Hour },
+            is(Comparison::GreaterOrEqual, 100),
+            is(Comparison::LessOrEqual, 200),
+            Expr::Verdict(Verdict::Drop),
+        ];
+        let told = with(vec![rule], false, &asked(22));
+        let conditions: Vec<_> = told.cases.iter().map(|case| &case.conditions[..]).collect();
+        let [[one], [other]] = conditions[..] else { panic!("{told:#?}") };
+        assert_ne!(one.holds, other.holds);
+        assert!(one.rule.starts_with("meta hour ") && one.rule.ends_with(" drop"), "{}", one.rule);
     }
 
     #[test]

@@ -33,8 +33,9 @@ pub(crate) enum FileError {
 /// Goes to a new network namespace with this thread, and loads the file there. Devices of the host are there by name and number,
 /// so that rules can name them.
 pub(super) fn load_apart(rules: &Path, host: &Host) -> Result<(), FileError> {
-    let text = std::fs::read(rules)
-        .map_err(|source| FileError::Read { path: rules.display().to_string(), source })?;
+    let path = rules.display().to_string();
+    // nft would say the same in more lines, and after everything else was done.
+    std::fs::File::open(rules).map_err(|source| FileError::Read { path: path.clone(), source })?;
     let nft = zone_tool::find("nft").ok_or(FileError::NoTool)?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(FileError::Namespace)?;
     if let Some(ip) = zone_tool::find("ip") {
@@ -45,7 +46,7 @@ pub(super) fn load_apart(rules: &Path, host: &Host) -> Result<(), FileError> {
             tracing::debug!("imitating devices: {error}");
         }
     }
-    run(&nft, &["-f", "-"], &text).map_err(FileError::Refused)?;
+    run(&nft, &["-f", &path], b"").map_err(FileError::Refused)?;
     Ok(())
 }
 

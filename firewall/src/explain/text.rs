@@ -109,7 +109,8 @@ fn deciding(case: &ExplainedCase) -> Vec<String> {
 fn condition(condition: &ExplainedCondition) -> String {
     let holds = if condition.holds { "if" } else { "unless" };
     let option = condition.decided_with.as_ref().map(|option| format!("; {option} would decide it"));
-    format!("{holds} '{}' ({}{})", condition.what, condition.place, option.unwrap_or_default())
+    let ExplainedCondition { what, place, rule, .. } = condition;
+    format!("{holds} '{what}' ({place}: {rule}{})", option.unwrap_or_default())
 }
 
 fn rule_lines(what: &str, rule: &ExplainedRule) -> Vec<String> {
@@ -216,6 +217,7 @@ mod tests {
             holds: true,
             rate: false,
             place: "inet filter input handle 3".to_owned(),
+            rule: "ether saddr 02:00:00:00:00:01 accept".to_owned(),
             decided_with: Some("--mac".to_owned()),
         };
         let open = ExplainedCase { conditions: vec![condition], ..case(PacketVerdict::Accepted, &[]) };
@@ -223,7 +225,11 @@ mod tests {
         let lines = lines(&explanation(Reachability::Unknown, cases));
         assert_eq!(lines[0], "depends: 2 cases");
         assert_eq!(lines[1], "1. accepted: IPv4 from anywhere to 192.0.2.1 by eth0");
-        assert_eq!(lines[2], "   if 'ether saddr' (inet filter input handle 3; --mac would decide it)");
+        assert_eq!(
+            lines[2],
+            "   if 'ether saddr' (inet filter input handle 3: ether saddr 02:00:00:00:00:01 accept; --mac would \
+             decide it)"
+        );
         assert_eq!(lines.last().unwrap(), "what would decide it: --from, --mac");
     }
 }
