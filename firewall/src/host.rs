@@ -93,7 +93,7 @@ impl Preview {
 
     fn blocked(&self) -> Vec<String> {
         let blocked = self.plan.blocked.iter().cloned().chain(self.firewalld.denied());
-        blocked.map(|finding| format!("blocked: {} ({})", finding.what, finding.help)).collect()
+        blocked.map(|finding| format!("{}: {} ({})", finding.level, finding.what, finding.help)).collect()
     }
 }
 

@@ -25,6 +25,9 @@ const MAX_ADDRESSES: usize = 8;
 /// The handles of rules that are only tried; the kernel counts its own from 1.
 const FIRST_TRIED_HANDLE: u64 = 1 << 62;
 
+/// Says of a table that somebody else keeps it, so that nothing of ours may be put there.
+pub(crate) type Keeps<'a> = &'a dyn Fn(&Table) -> bool;
+
 /// A rule that a chain needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Needed {
@@ -118,21 +121,16 @@ impl Wanted {
     }
 
     /// Whether nothing is dropped any more where it was.
-    fn helps(&self, now: &Answer) -> bool {
+    fn helps(&self, now: &Answer, rules: &Ruleset) -> bool {
         let is_left = |case: &Case| {
-            is_left_over(case) && case.decided_by == self.decided_by && case.left_by == self.left_by
+            is_left_over(case, rules) && case.decided_by == self.decided_by && case.left_by == self.left_by
         };
         !now.cases.iter().any(is_left)
     }
 }
 
 /// Finds the rules that are needed. `rules` are those of the host without any of ours, and are so again afterwards.
-pub(crate) fn place(
-    open: &[Open<'_>],
-    rules: &mut Ruleset,
-    host: &Host,
-    keeps: &dyn Fn(&Table) -> bool,
-) -> Placement {
+pub(crate) fn place(open: &[Open<'_>], rules: &mut Ruleset, host: &Host, keeps: Keeps<'_>) -> Placement {
     let mut needed: Vec<Needed> = Vec::new();
     let mut given_up: BTreeSet<(usize, ChainPath, Option<u64>)> = BTreeSet::new();
     let mut tried = FIRST_TRIED_HANDLE;
@@ -153,7 +151,7 @@ pub(crate) fn place(
             .iter()
             .filter(|wanted| {
                 let (before, now) = (&answers[wanted.port], &now[wanted.port]);
-                !(holds(before, now, rules) && wanted.helps(now))
+                !(holds(before, now, rules) && wanted.helps(now, rules))
             })
             .map(Wanted::place)
             .collect();
@@ -187,12 +185,12 @@ pub(crate) fn judged(open: &[Open<'_>], rules: &Ruleset, host: &Host) -> Vec<Ans
 fn wanted(
     open: &[Open<'_>],
     answers: &[Answer],
-    (rules, host, keeps): (&Ruleset, &Host, &dyn Fn(&Table) -> bool),
+    (rules, host, keeps): (&Ruleset, &Host, Keeps<'_>),
     given_up: &BTreeSet<(usize, ChainPath, Option<u64>)>,
 ) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for (index, (port, answer)) in open.iter().zip(answers).enumerate() {
-        for case in answer.cases.iter().filter(|case| is_left_over(case)) {
+        for case in answer.cases.iter().filter(|case| is_left_over(case, rules)) {
             let places = places(case, rules, keeps).into_iter();
             let usable =
                 places.filter(|(chain, before)| !given_up.contains(&(index, chain.clone(), *before)));
@@ -239,17 +237,23 @@ fn is_twin(there: &Needed, new: &Needed) -> bool {
 }
 
 /// Packets that are gone because nothing has let them in, and not because somebody meant them.
-fn is_left_over(case: &Case) -> bool {
+fn is_left_over(case: &Case, rules: &Ruleset) -> bool {
     let is_input = case.path.iter().rev().find_map(|step| match step.kind {
         StepKind::Hook { point, .. } => Some(point == HookPoint::Input),
         _ => None,
     });
-    matches!(case.fate, Fate::Dropped | Fate::Rejected) && !case.named && is_input == Some(true)
+    // What is dropped only when much comes is a limit that somebody has set, unless it is refused while little comes, too.
+    let is_limited = case.conditions.iter().any(|condition| {
+        condition.while_quiet == Some(false)
+            && !rule_at(rules, &condition.place).is_some_and(is_limited_refusal)
+    });
+    let is_gone = matches!(case.fate, Fate::Dropped | Fate::Rejected);
+    is_gone && !case.named && !is_limited && is_input == Some(true)
 }
 
 /// Where a rule could stand that lets the packets of a case in, the best place first: where they are dropped, or in front
 /// of what leads them there.
-fn places(case: &Case, rules: &Ruleset, keeps: &dyn Fn(&Table) -> bool) -> Vec<(ChainPath, Option<u64>)> {
+fn places(case: &Case, rules: &Ruleset, keeps: Keeps<'_>) -> Vec<(ChainPath, Option<u64>)> {
     let Some(decided) = &case.decided_by else { return Vec::new() };
     let at = match (decided.handle, &case.left_by) {
         (None, Some(left)) => left,
@@ -270,7 +274,7 @@ fn places(case: &Case, rules: &Ruleset, keeps: &dyn Fn(&Table) -> bool) -> Vec<(
 /// The same place, or the one in front of refusals of so many packets a second that stand just before it: those belong to
 /// what is left at the end. Nothing where no rule of ours may be put.
 fn ahead_of_limited_refusals(
-    (rules, keeps): (&Ruleset, &dyn Fn(&Table) -> bool),
+    (rules, keeps): (&Ruleset, Keeps<'_>),
     chain: ChainPath,
     before: Option<u64>,
 ) -> Option<(ChainPath, Option<u64>)> {
@@ -413,7 +417,7 @@ fn sees_other_packets(rules: &Ruleset, chain: &ChainPath) -> bool {
         for expr in from.rules.iter().flat_map(|rule| &rule.exprs) {
             match expr {
                 Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) => {
-                    callers.entry(to).or_default().push(index)
+                    callers.entry(to).or_default().push(index);
                 }
                 Expr::Lookup { set, verdict: true, .. } => {
                     let elements = table.set(set).into_iter().flat_map(|set| &set.elements);

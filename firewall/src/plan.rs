@@ -86,12 +86,12 @@ struct There {
 }
 
 impl Plan {
-    /// What makes the live rules the desired ones. `keeps` says which tables somebody else keeps, and nothing of ours may be put into.
+    /// What makes the live rules the desired ones. `keeps` says which tables somebody else keeps.
     pub(crate) fn new(
         desired: &Desired,
         mut rules: Ruleset,
         host: &Host,
-        keeps: &dyn Fn(&Table) -> bool,
+        keeps: placement::Keeps<'_>,
     ) -> Self {
         let mut plan = Self { table: table_change(desired, &rules), ..Self::default() };
         let open = Open::all(desired);

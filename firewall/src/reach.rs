@@ -1,12 +1,12 @@
 //! Whether the ports that are to be open can be reached, by whom not, and because of which rule: as findings.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use zone_firewall_protocol::{Finding, FindingKind, Level};
 use zone_judge::{Answer, Case, Condition, Fate, Host, Place, Span};
-use zone_ruleset::{Ruleset, words};
+use zone_ruleset::{Expr, Ruleset, Verdict, words};
 
 use crate::desired::Family;
 use crate::placement::{Open, rule_at};
@@ -21,6 +21,7 @@ struct Group<'a> {
     fate: &'a Fate,
     place: Option<&'a Place>,
     conditions: &'a [Condition],
+    named: bool,
     named_by_itself: bool,
     cases: Vec<&'a Case>,
 }
@@ -34,7 +35,7 @@ pub(crate) fn findings(open: &[Open<'_>], answers: &[Answer], rules: &Ruleset, h
         let gets_in = |case: &Case| is_open(&case.fate);
         let is_shut = !answer.cases.iter().any(gets_in);
         for group in &groups {
-            findings.extend(group.finding(port, answer, rules, host, is_shut));
+            findings.push(group.finding(port, answer, rules, host, is_shut));
         }
     }
     let mut seen = BTreeSet::new();
@@ -58,6 +59,7 @@ fn groups(answer: &Answer) -> Vec<Group<'_>> {
                 fate: &case.fate,
                 place,
                 conditions: &case.conditions,
+                named: case.named,
                 named_by_itself: case.named_by_itself,
                 cases: vec![case],
             }),
@@ -66,9 +68,21 @@ fn groups(answer: &Answer) -> Vec<Group<'_>> {
     groups
 }
 
-/// Whether whoever listens gets the connection, or the kernel takes the handshake for it.
+/// Whether whoever listens gets the connection.
 fn is_open(fate: &Fate) -> bool {
-    matches!(fate, Fate::Accepted) || matches!(fate, Fate::TakenOver { by } if by == "synproxy")
+    matches!(fate, Fate::Accepted)
+}
+
+/// Whether a chain does nothing but refuse: whoever is sent there is denied by what sent them.
+fn only_refuses(place: &Place, rules: &Ruleset) -> bool {
+    let table = rules.table(place.family, place.table.as_bytes());
+    let Some(chain) = table.and_then(|table| table.chain(&place.chain)) else { return false };
+    let lets_in = |expr: &Expr| match expr {
+        Expr::Verdict(verdict) => !matches!(verdict, Verdict::Drop | Verdict::Continue),
+        Expr::Lookup { verdict, .. } => *verdict,
+        _ => false,
+    };
+    chain.hook.is_none() && !chain.rules.iter().flat_map(|rule| &rule.exprs).any(lets_in)
 }
 
 impl Group<'_> {
@@ -79,16 +93,17 @@ impl Group<'_> {
         rules: &Ruleset,
         host: &Host,
         is_shut: bool,
-    ) -> Option<Finding> {
+    ) -> Finding {
         let depends = self.conditions.iter().find(|condition| condition.while_quiet.is_none());
         let only_when_much_comes =
             self.conditions.iter().any(|condition| condition.while_quiet == Some(false));
         let share = self.share(answer);
+        let sent_there = self.named && self.place.is_some_and(|place| only_refuses(place, rules));
         let level = match self.fate {
             Fate::Unknown(_) | Fate::TakenOver { .. } => Level::Unknown,
             _ if only_when_much_comes && !is_shut => Level::Denied,
-            _ if depends.is_some() && !is_shut => Level::Unknown,
-            _ if self.named_by_itself && share <= SOME => Level::Denied,
+            _ if (depends.is_some() || self.of_some_lengths()) && !is_shut => Level::Unknown,
+            _ if (self.named_by_itself || sent_there) && share <= SOME => Level::Denied,
             _ => Level::Closed,
         };
         let number = port.rule.port;
@@ -109,14 +124,19 @@ impl Group<'_> {
             |place| format!("{}/{}/{}", place.family, place.table, place.chain),
         );
         let id = format!("{level}:{number}:{}:{place}", port.family.as_str());
-        Some(Finding {
+        Finding {
             id,
             level,
             kind: FindingKind::Blocked,
             port: Some(number),
             what,
             help: self.help(level).to_owned(),
-        })
+        }
+    }
+
+    /// Whether it depends on how long packets are, as it does on what their senders put into them.
+    fn of_some_lengths(&self) -> bool {
+        self.cases.iter().any(|case| !case.of_any_length)
     }
 
     /// Of the packets that come in by the same devices, how many fare so.
@@ -133,20 +153,23 @@ impl Group<'_> {
 
     fn sources(&self, family: Family) -> String {
         let spans: Vec<Span> = self.cases.iter().flat_map(|case| case.sources.iter().copied()).collect();
-        let from = match networks(&spans, family) {
-            networks if networks.iter().any(|network| network.prefix_len() == 0) => String::new(),
-            networks => {
-                let named: Vec<_> = networks.iter().take(MAX_NAMED).map(ToString::to_string).collect();
-                let more = networks.len().saturating_sub(MAX_NAMED);
-                let more = if more > 0 { format!(" and {more} more networks") } else { String::new() };
-                format!(", from {}{more}", named.join(", "))
-            }
+        let (own, others) = (networks(&spans, family), networks(&rest(&spans, family), family));
+        let named = |networks: &[IpNet]| {
+            let named: Vec<_> = networks.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+            let more = networks.len().saturating_sub(MAX_NAMED);
+            let more = if more > 0 { format!(" and {more} more networks") } else { String::new() };
+            format!("{}{more}", named.join(", "))
+        };
+        let from = if others.is_empty() {
+            String::new()
+        } else if others.len() < own.len() {
+            format!(", from all but {}", named(&others))
+        } else {
+            format!(", from {}", named(&own))
         };
         let ports: Vec<Span> = self.cases.iter().flat_map(|case| case.source_ports.iter().copied()).collect();
         match &ports[..] {
-            [span, ..]
-                if ports.iter().all(|other| other == span) && (span.first, span.last) != (0, 65_535) =>
-            {
+            [span, ..] if ports.iter().all(|other| other == span) && span.first > 1 || span.last < 65_535 => {
                 format!("{from}, from ports {}-{}", span.first, span.last)
             }
             _ => from,
@@ -191,6 +214,12 @@ impl Group<'_> {
                 format!("'{}' {}", condition.what, if condition.holds { "holds" } else { "does not hold" })
             })
             .collect();
+        let mut told = told;
+        if self.of_some_lengths() {
+            let spans = self.cases.iter().flat_map(|case| &case.lengths);
+            let spans: BTreeSet<_> = spans.map(|span| format!("{}-{}", span.first, span.last)).collect();
+            told.push(format!("they have {} bytes", spans.into_iter().collect::<Vec<_>>().join(" or ")));
+        }
         if told.is_empty() { String::new() } else { format!(", if {}", told.join(" and ")) }
     }
 
@@ -226,6 +255,23 @@ fn size(spans: &[Span]) -> f64 {
     spans.iter().map(|span| (span.last - span.first) as f64 + 1.0).sum()
 }
 
+/// The addresses that are not among these.
+fn rest(spans: &[Span], family: Family) -> Vec<Span> {
+    let last = if family == Family::V4 { u128::from(u32::MAX) } else { u128::MAX };
+    let mut sorted = spans.to_vec();
+    sorted.sort_unstable();
+    let mut rest = Vec::new();
+    let mut next = Some(0);
+    for span in sorted {
+        if let Some(first) = next.filter(|first| *first < span.first) {
+            rest.push(Span::new(first, span.first - 1));
+        }
+        next = next.and_then(|next| if span.last >= last { None } else { Some(next.max(span.last + 1)) });
+    }
+    rest.extend(next.map(|first| Span::new(first, last)));
+    rest
+}
+
 /// Addresses as networks, the largest first.
 fn networks(spans: &[Span], family: Family) -> Vec<IpNet> {
     let networks: Vec<IpNet> = spans
@@ -244,6 +290,6 @@ fn networks(spans: &[Span], family: Family) -> Vec<IpNet> {
         })
         .collect();
     let mut networks = IpNet::aggregate(&networks);
-    networks.sort_by_key(|network| (network.prefix_len(), IpAddr::from(network.network())));
+    networks.sort_by_key(|network| (network.prefix_len(), network.network()));
     networks
 }

@@ -73,8 +73,7 @@ impl Opening {
         }
         for expr in asked {
             match expr {
-                Expr::Counter => {}
-                Expr::XtMatch { what: XtMatch::Comment(_), .. } => {}
+                Expr::Counter | Expr::XtMatch { what: XtMatch::Comment(_), .. } => {}
                 Expr::XtMatch { what, .. } => found.port = port_of(what)?,
                 Expr::Payload { destination, base, offset } => {
                     loaded = Some(Loaded::Payload(*base, *offset, destination.length));
@@ -204,6 +203,7 @@ pub(crate) fn devices(names: &[InterfaceName]) -> Vec<Option<String>> {
 }
 
 /// What the register holds.
+#[derive(Clone, Copy)]
 enum Loaded {
     Meta(MetaKey),
     Payload(PayloadBase, u32, u8),
