@@ -1,6 +1,7 @@
 //! What nft itself prints for a deciding rule, for who wants to find it in a listing.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use zone_firewall_protocol::{ExplainedRule, Explanation};
 
@@ -8,14 +9,18 @@ use crate::run::run;
 
 /// How many chains nft is asked for.
 const MAX_CHAINS: usize = 8;
+/// The time after which it is asked for no more: nft takes seconds for a large chain, and whoever asked is waiting.
+const NFT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Adds nft's own line to each deciding rule, or why there is none.
 pub(super) fn add(explanation: &mut Explanation) {
+    let deadline = Instant::now() + NFT_TIMEOUT;
     let mut listings: BTreeMap<[String; 3], Result<String, String>> = BTreeMap::new();
     for rule in explanation.cases.iter_mut().filter_map(|case| case.decided_by.as_mut()) {
         let Some(handle) = rule.handle else { continue };
         let chain = [rule.family.clone(), rule.table.clone(), rule.chain.clone()];
-        if listings.len() < MAX_CHAINS || listings.contains_key(&chain) {
+        let in_time = listings.len() < MAX_CHAINS && Instant::now() < deadline;
+        if in_time || listings.contains_key(&chain) {
             let listing = listings.entry(chain).or_insert_with(|| listing(rule));
             rule.nft = Some(match listing {
                 Ok(listing) => line(listing, handle),
