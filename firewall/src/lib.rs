@@ -13,6 +13,7 @@ mod broker;
 pub mod cli;
 mod config;
 mod desired;
+mod explain;
 mod firewalld;
 mod host;
 mod listening;

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::explain::{Explanation, PacketQuestion};
+
 /// Where the broker listens.
 pub const SOCKET: &str = "/run/zone-firewall.sock";
 /// The longest request, and the longest answer: one line, its end included.
@@ -22,6 +24,8 @@ pub enum Request {
     Plan,
     /// How the live rules differ from the desired ones. Also for zone-admin.
     Verify,
+    /// What the live rules do with a packet, and which rule decides it. Also for zone-admin.
+    Explain(PacketQuestion),
 }
 
 /// What a port is for.
@@ -74,6 +78,8 @@ pub enum Answer {
     Plan(String),
     /// The differences; none where live and desired rules agree.
     Verified(Vec<Finding>),
+    /// What becomes of the packet, as far as it fits into an answer.
+    Explained(Explanation),
     /// It was not done, and nothing was changed.
     Refused {
         /// One line for a person.

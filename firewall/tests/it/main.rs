@@ -1,7 +1,9 @@
 //! zone-firewall on real rulesets: nft and iptables in network namespaces, real connections, real users.
 
 mod broker;
+mod explain;
 mod host;
 mod output;
 mod reach;
 mod rules;
+mod words;
