@@ -1,14 +1,18 @@
 //! The command line.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 use zone_firewall_protocol::client::ask;
-use zone_firewall_protocol::{Answer, Finding, FindingKind, Request, SOCKET};
+use zone_firewall_protocol::{Answer, ExportFormat, Finding, FindingKind, Request, SOCKET};
 
+use crate::desired::Refusal;
+use crate::export::export;
 use crate::host::{self, Host, HostError};
 use crate::{broker, config, notes, record};
 
@@ -55,6 +59,15 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Print the desired rules for those who write them elsewhere
+    Export {
+        /// The language: CSV, files for nft, iptables-restore and ip6tables-restore, a policy of firewalld, or PAN-OS commands
+        #[arg(long, value_parser = PossibleValuesParser::new(ExportFormat::ALL.map(ExportFormat::as_str)).try_map(format))]
+        format: ExportFormat,
+        /// An address by which others reach this host, in place of wildcards; as often as there are some
+        #[arg(long, value_name = "ADDRESS")]
+        address: Vec<IpAddr>,
     },
     /// Take every rule of ours away, and forget the relay's ports; as root
     Remove {
@@ -119,6 +132,18 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
             Answer::Verified(findings) => return Ok(print_findings(&findings, *json)),
             _ => return Err(unexpected_answer()),
         },
+        Command::Export { format, address } if root => {
+            let text = export(&host.desired()?, *format, address)
+                .map_err(|Refusal { why, help }| CliError::Refused { why, help })?;
+            let _ = write!(std::io::stdout(), "{text}");
+        }
+        Command::Export { format, address } => {
+            let request = Request::Export { format: *format, addresses: address.clone() };
+            match ask_broker(&cli.socket, &request)? {
+                Answer::Exported(text) => drop(write!(std::io::stdout(), "{text}")),
+                _ => return Err(unexpected_answer()),
+            }
+        }
         Command::Apply { .. } if !root => return Err(CliError::RootOnly("apply")),
         Command::Remove { .. } if !root => return Err(CliError::RootOnly("remove")),
         Command::Apply { json } => print_changes(&apply(&host)?, *json),
@@ -132,6 +157,11 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Broker => broker::serve(host, &cli.socket)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The format of this name; clap has refused all others.
+fn format(name: String) -> Result<ExportFormat, String> {
+    ExportFormat::ALL.into_iter().find(|format| format.as_str() == name).ok_or(name)
 }
 
 fn apply(host: &Host) -> Result<Vec<String>, HostError> {

@@ -12,6 +12,7 @@ mod broker;
 pub mod cli;
 mod config;
 mod desired;
+mod export;
 mod firewalld;
 mod foreign;
 mod host;

@@ -8,6 +8,7 @@ use zone_log_budget::LogBudget;
 use crate::access::{Access, Accounts, CONTROL_USER, Peer, READER, RELAY_USER};
 use crate::config::Config;
 use crate::desired::{Refusal, within_ceiling};
+use crate::export::export;
 use crate::host::{self, Host, HostError};
 use crate::listening;
 
@@ -22,7 +23,7 @@ pub(super) fn answer(
     let actor = accounts.name(peer.uid);
     let access = match request {
         Request::SetRelayPorts(_) => Access::Write,
-        Request::Plan | Request::Verify => Access::Read,
+        Request::Plan | Request::Verify | Request::Export { .. } => Access::Read,
     };
     if !accounts.may(peer, access) {
         let answer = forbidden(&actor, access);
@@ -47,6 +48,9 @@ pub(super) fn answer(
             .and_then(|desired| host::verify(&desired))
             .map(Answer::Verified)
             .map_err(Failure::from),
+        Request::Export { format, addresses } => host.desired().map_err(Failure::from).and_then(|desired| {
+            export(&desired, *format, addresses).map(Answer::Exported).map_err(Failure::from)
+        }),
     };
     let answer = done.unwrap_or_else(Failure::answer);
     audit(peer, &actor, request, &before, &answer, 0);
@@ -139,11 +143,12 @@ fn audit(peer: Peer, actor: &str, request: &Request, before: &str, answer: &Answ
         Request::SetRelayPorts(ports) => ("set-relay-ports", described(ports)),
         Request::Plan => ("plan", String::new()),
         Request::Verify => ("verify", String::new()),
+        Request::Export { format, .. } => ("export", format.to_string()),
     };
     let outcome = match answer {
         Answer::Done(lines) if lines.is_empty() => "done: nothing to change".to_owned(),
         Answer::Done(lines) => format!("done: {}", lines.join("; ")),
-        Answer::Plan(_) => "told".to_owned(),
+        Answer::Plan(_) | Answer::Exported(_) => "told".to_owned(),
         Answer::Verified(findings) => format!("told: {} findings", findings.len()),
         Answer::Refused { why, .. } => format!("refused: {why}"),
     };

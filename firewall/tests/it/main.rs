@@ -1,6 +1,7 @@
 //! zone-firewall on real rulesets: nft and iptables in network namespaces, real connections, real users.
 
 mod broker;
+mod export;
 mod host;
 mod output;
 mod reach;
