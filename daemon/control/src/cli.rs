@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::confine;
 use crate::daemon::Daemon;
 use crate::lifeline::Lifeline;
+use crate::outgoing;
 use crate::privileges::leave_root;
 use crate::relay::starter;
 use crate::reset;
@@ -115,7 +116,8 @@ pub fn main(cli: &Cli) -> ExitCode {
 fn check_config(file: &Path) -> Result<(), String> {
     let config = Config::read(file).map_err(|errors| errors.to_string())?;
     crate::log::check(&config.log).map_err(|error| format!("{}: {error}", file.display()))?;
-    print(&format!("ok\n{}", memory_advice(config.limits.relay_memory_bytes())))
+    let notes: String = outgoing::advice(&config.log, file).iter().map(|note| format!("{note}\n")).collect();
+    print(&format!("ok\n{}{notes}", memory_advice(config.limits.relay_memory_bytes())))
 }
 
 /// What is to be changed of a packaged relay's unit, so that a relay which needs so much memory is not killed with all its
