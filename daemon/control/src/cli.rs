@@ -116,8 +116,12 @@ pub fn main(cli: &Cli) -> ExitCode {
 fn check_config(file: &Path) -> Result<(), String> {
     let config = Config::read(file).map_err(|errors| errors.to_string())?;
     crate::log::check(&config.log).map_err(|error| format!("{}: {error}", file.display()))?;
-    let notes: String = outgoing::advice(&config.log, file).iter().map(|note| format!("{note}\n")).collect();
-    print(&format!("ok\n{}{notes}", memory_advice(config.limits.relay_memory_bytes())))
+    let mut told = format!("ok\n{}", memory_advice(config.limits.relay_memory_bytes()));
+    for note in outgoing::advice(&config.log, file) {
+        told.push_str(&note);
+        told.push('\n');
+    }
+    print(&told)
 }
 
 /// What is to be changed of a packaged relay's unit, so that a relay which needs so much memory is not killed with all its
