@@ -8,32 +8,15 @@ mod csv;
 mod firewalld;
 mod iptables;
 mod nft;
+mod opening;
 mod panos;
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use zone_firewall_protocol::{ExportFormat, PortRule, Purpose};
+use zone_firewall_protocol::{ExportFormat, Purpose};
 
-use crate::config::InterfaceName;
-use crate::desired::{Desired, Family, Refusal, listens, sources};
-
-/// Openings of connections that pass, as fine as the least of the languages can tell them apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Opening {
-    /// What the port is for.
-    purpose: Purpose,
-    /// The port that they go to.
-    port: u16,
-    /// The family of their addresses.
-    family: Family,
-    /// The device that they come in by; `None` for any.
-    interface: Option<InterfaceName>,
-    /// The network that they come from; `None` for any of the family.
-    source: Option<IpNet>,
-    /// The address that they go to; `None` for any of this host.
-    destination: Option<IpAddr>,
-}
+use crate::desired::{Desired, Family, Refusal};
+use opening::openings;
 
 /// The desired rules as text. Wildcards that a port listens on stand for `addresses`, unless that is empty. Refused where a
 /// firewall in front of the host would have to open a port to all that is behind it.
@@ -42,7 +25,7 @@ pub(crate) fn export(
     format: ExportFormat,
     addresses: &[IpAddr],
 ) -> Result<String, Refusal> {
-    let openings: Vec<_> = desired.open.iter().flat_map(|rule| openings(desired, rule, addresses)).collect();
+    let openings: Vec<_> = openings(desired, addresses);
     if format == ExportFormat::Panos
         && let Some(anywhere) = openings.iter().find(|opening| opening.destination.is_none())
     {
@@ -70,39 +53,6 @@ fn ports(desired: &Desired) -> Vec<(Purpose, u16)> {
     let mut ports: Vec<_> = open.chain(desired.closed.iter().copied()).collect();
     ports.sort_by_key(|(_, port)| *port);
     ports
-}
-
-fn openings(desired: &Desired, rule: &PortRule, addresses: &[IpAddr]) -> Vec<Opening> {
-    let interfaces = or_any(desired.interfaces(rule).to_vec());
-    let mut openings = Vec::new();
-    for family in Family::ALL {
-        let (Some(destinations), Some(sources)) = (listens(rule, family), sources(rule, family)) else {
-            continue;
-        };
-        let destinations = if destinations.is_empty() && !addresses.is_empty() {
-            addresses.iter().copied().filter(|address| Family::of(*address) == family).map(Some).collect()
-        } else {
-            or_any(destinations)
-        };
-        for source in or_any(sources) {
-            for destination in &destinations {
-                openings.extend(interfaces.iter().map(|interface| Opening {
-                    purpose: rule.purpose,
-                    port: rule.port,
-                    family,
-                    interface: interface.clone(),
-                    source,
-                    destination: *destination,
-                }));
-            }
-        }
-    }
-    openings
-}
-
-/// An empty list means any.
-fn or_any<T>(list: Vec<T>) -> Vec<Option<T>> {
-    if list.is_empty() { vec![None] } else { list.into_iter().map(Some).collect() }
 }
 
 #[cfg(test)]

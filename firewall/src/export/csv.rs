@@ -1,6 +1,6 @@
 //! A table for a request to a network team, or for a spreadsheet (RFC 4180 with the line ends of Unix).
 
-use super::Opening;
+use super::opening::Opening;
 
 /// The first line.
 const HEADER: &str = "purpose,protocol,family,port,source,destination,interface";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::Opening;
+use super::opening::Opening;
 
 /// Behind the rules of all zones and of all other policies, so that those may deny.
 const PRIORITY: i16 = i16::MAX;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use zone_firewall_protocol::Purpose;
 
-use super::Opening;
+use super::opening::Opening;
 use crate::desired::Family;
 
 /// Rules of chain INPUT that pass these openings, drop all others to these ports, and leave everything else alone.

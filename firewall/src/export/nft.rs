@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use zone_firewall_protocol::Purpose;
 
-use super::Opening;
+use super::opening::Opening;
 
 /// The table's name; not that of our own, which `zone-firewall` would take for damaged.
 const TABLE: &str = "inet zone_proxy_ports";

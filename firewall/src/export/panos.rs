@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
-use super::Opening;
+use super::opening::Opening;
 use crate::desired::Family;
 
 /// Objects for addresses and services, and one security rule for each port and family. Each opening has its destination. Zones are `any`: which ones there are is

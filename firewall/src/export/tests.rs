@@ -1,3 +1,5 @@
+use zone_firewall_protocol::PortRule;
+
 use super::*;
 use crate::config::Config;
 
