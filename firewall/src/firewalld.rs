@@ -1,31 +1,41 @@
-//! firewalld hosts: a policy object of our own (ANY to HOST), which no zone's file knows of.
+//! firewalld hosts: policies of our own (`policy`), which no zone's file knows of.
 //!
 //! firewalld drops in a table of its own, which it rewrites at will; only it can be asked for an exception. It answers
-//! through polkit: user zone-firewall needs the rule in `polkit/50-zone-firewall.rules`.
+//! through polkit: user zone-firewall needs the rule in `polkit/50-zone-firewall.rules`. `change` compares what it has
+//! with what it should have; this file asks, and carries out. While firewalld is stopped, its files say what it will do
+//! when it starts, and are held to the same.
+
+mod change;
+mod leftover;
+mod listing;
+mod policy;
+mod tool;
+mod zones;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
-use zone_firewall_protocol::{Finding, FindingKind, PortRule};
+use rustix::process::geteuid;
 
-use crate::desired::{Desired, Family, listens, sources};
+pub(crate) use change::Change;
+use change::{Account, Current, Difference, PolicyChange, Removal};
+use leftover::Leftover;
+use listing::comparable;
+use policy::{Policy, Role, listed};
+use tool::{Book, Mode, Tool};
+use zones::Zones;
+
+use crate::desired::Desired;
+use crate::nft::{self, NftError};
 use crate::run::{RunError, run};
 
-/// The table that firewalld keeps; nothing in it is ours to change.
-const TABLE: &str = "firewalld";
-/// That one, and the one that stands in for it while firewalld reloads.
-pub(crate) const TABLES: [&str; 2] = [TABLE, "firewalld_policy_drop"];
-/// Our policy's name.
-const POLICY: &str = "zone-proxy";
-/// Before the zones' own rules (negative), and before other policies that stand at the usual -1.
-const PRIORITY: &str = "-100";
-/// What is left of our policy when firewalld deletes it.
-const COPY: &str = "/etc/firewalld/policies/zone-proxy.xml.old";
-/// What `firewall-cmd --state` ends with where no firewalld runs, and where there is no D-Bus either, as early at boot
-/// (firewall-cmd(1): NOT_RUNNING, DBUS_ERROR).
-const NOT_RUNNING: [i32; 2] = [252, 36];
+/// The table that firewalld keeps, and the one that stands in for it while firewalld reloads or panics.
+pub(crate) const TABLES: [&str; 2] = ["firewalld", "firewalld_policy_drop"];
+/// What nft says of a table that is not there.
+const NO_TABLE: &str = "No such file or directory";
+/// Where policies are saved.
+const DIRECTORY: &str = "/etc/firewalld/policies";
 
 /// firewalld was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -39,318 +49,323 @@ pub(crate) enum FirewalldError {
          'firewall-cmd --runtime-to-permanent' or drop them with 'firewall-cmd --reload', then try again"
     )]
     Unsaved(String),
+    /// The file that a new policy is made from can't be written.
+    #[error("a file for firewall-cmd can't be written in the directory for temporary files: {0}")]
+    Draft(io::Error),
+    /// It is stopped, and what it will load when it starts can't be edited.
+    #[error(
+        "firewalld is stopped, and what it will load at its next start can't be read or edited, since \
+         firewall-offline-cmd is missing: install it, or start firewalld, then try again ({})", .0.display()
+    )]
+    NoTool(PathBuf),
+    /// It is stopped, and a file of ours stays.
+    #[error(
+        "firewalld is stopped, and {}, which it would load at its next start, can't be removed: {source}; remove it, then try \
+         again", path.display()
+    )]
+    FileStays {
+        /// The file.
+        path: PathBuf,
+        /// What the system says about it.
+        source: io::Error,
+    },
+    /// It is stopped, and what it may have left in the kernel can't be told.
+    #[error(
+        "firewalld is stopped, and whether it has left rules of our policies can't be told: {0}; start firewalld, then try again"
+    )]
+    LeftUnread(String),
+    /// It is stopped, and rules of our policies stay in the kernel.
+    #[error("rules that firewalld has left when it stopped can't be removed: {0}")]
+    RulesStay(#[from] NftError),
+}
+
+/// Whether there is a firewalld on this host, and whether it runs.
+#[derive(Debug, Clone)]
+pub(crate) enum Presence {
+    /// None is installed, and nothing is left of one.
+    Absent,
+    /// One is installed, or was, and does not run.
+    Stopped {
+        /// The files that are left of our policies, and that it will load at its next start. None is known of where the
+        /// directory can't be read, as by any user but root.
+        policy_files: Vec<PathBuf>,
+    },
+    /// It runs.
+    Running(Firewalld),
 }
 
 /// A running firewalld.
 #[derive(Debug, Clone)]
 pub(crate) struct Firewalld {
-    program: PathBuf,
+    tool: Tool,
+    mode: Mode,
 }
 
-/// Our policy as firewalld has it: its rich rules, or `None` where it has no such policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Current {
-    permanent: Option<BTreeSet<String>>,
-    runtime: Option<BTreeSet<String>>,
-}
-
-/// What has to be done about our policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Change {
-    create: bool,
-    remove: bool,
-    permanent: Difference,
-    runtime: Difference,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Difference {
-    add: Vec<String>,
-    delete: Vec<String>,
-}
-
-impl Change {
-    /// What makes firewalld's policy the desired one.
-    pub(crate) fn new(desired: &Desired, current: &Current) -> Self {
-        let should = rich_rules(desired);
-        let nobody_asks = should.is_empty() && current == &Current::default();
-        // A policy that is only half there comes about by a crash, and is made anew.
-        if !nobody_asks && (current.permanent.is_none() || current.runtime.is_none()) {
-            let permanent = Difference::between(&should, current.permanent.as_ref());
-            return Self { create: true, permanent, ..Self::default() };
+impl Presence {
+    /// Of this host.
+    pub(crate) fn find() -> Result<Self, FirewalldError> {
+        let tool = Tool::online();
+        if let Some(tool) = &tool
+            && let Some(mode) = tool.mode()?
+        {
+            return Ok(Self::Running(Firewalld { tool: tool.clone(), mode }));
         }
-        Self {
-            permanent: Difference::between(&should, current.permanent.as_ref()),
-            runtime: Difference::between(&should, current.runtime.as_ref()),
-            ..Self::default()
-        }
+        let policy_files = files("xml");
+        Ok(if tool.is_none() && policy_files.is_empty() {
+            Self::Absent
+        } else {
+            Self::Stopped { policy_files }
+        })
+    }
+
+    /// Whether a table of this name (family `inet`) is kept by firewalld, so that no rule of ours may be put there. One that a
+    /// firewalld has left behind which no longer runs is a table like any other.
+    pub(crate) fn keeps(&self, table: &str) -> bool {
+        matches!(self, Self::Running(_)) && TABLES.contains(&table)
+    }
+
+    /// What makes our policies the desired ones.
+    pub(crate) fn change(&self, desired: &Desired) -> Result<Change, FirewalldError> {
+        let current = match self {
+            Self::Running(firewalld) => firewalld.current()?,
+            // Only root can read what is saved, or edit it.
+            Self::Stopped { policy_files } if geteuid().is_root() => match policy_files.first() {
+                Some(file) => {
+                    let tool = offline(file)?;
+                    let saved = account(&tool, Book::Saved, &default_zone(&tool)?)?;
+                    Current { saved, ..Current::default() }
+                }
+                None => return Ok(Change::default()),
+            },
+            Self::Stopped { .. } | Self::Absent => return Ok(Change::default()),
+        };
+        Ok(Change::new(desired, &current))
     }
 
     /// What leaves firewalld as it was before we came.
-    pub(crate) fn removal(current: &Current) -> Self {
-        Self { remove: current != &Current::default(), ..Self::default() }
-    }
-
-    /// Whether there is nothing to do.
-    pub(crate) fn is_empty(&self) -> bool {
-        self == &Self::default()
-    }
-
-    /// What will be done, one line each.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        if self.remove {
-            return vec![format!("remove firewalld policy {POLICY}")];
-        }
-        let mut lines = Vec::new();
-        if self.create {
-            lines.push(format!("add firewalld policy {POLICY} (ANY to HOST)"));
-        }
-        for (sign, rule) in self.differences() {
-            lines.push(format!("{sign} firewalld policy {POLICY}: {rule}"));
-        }
-        lines
-    }
-
-    /// The same as findings.
-    pub(crate) fn findings(&self) -> Vec<Finding> {
-        let finding = |kind, what: String| Finding {
-            kind,
-            port: None,
-            what,
-            help: "run 'zone-firewall apply' as root".to_owned(),
-        };
-        let mut findings = Vec::new();
-        if self.create {
-            findings.push(finding(FindingKind::Missing, format!("firewalld policy {POLICY} is not there")));
-        }
-        for (sign, rule) in self.differences() {
-            let (kind, state) =
-                if sign == '+' { (FindingKind::Missing, "lacks") } else { (FindingKind::Unexpected, "has") };
-            findings.push(finding(kind, format!("firewalld policy {POLICY} {state} '{rule}'")));
-        }
-        findings
-    }
-
-    fn differences(&self) -> BTreeSet<(char, &String)> {
-        let both = [&self.permanent, &self.runtime];
-        let add = both.iter().flat_map(|difference| difference.add.iter().map(|rule| ('+', rule)));
-        let delete = both.iter().flat_map(|difference| difference.delete.iter().map(|rule| ('-', rule)));
-        add.chain(delete).collect()
-    }
-}
-
-impl Difference {
-    fn between(should: &BTreeSet<String>, is: Option<&BTreeSet<String>>) -> Self {
-        let none = BTreeSet::new();
-        let is = is.unwrap_or(&none);
-        Self {
-            add: should.difference(is).cloned().collect(),
-            delete: is.difference(should).cloned().collect(),
-        }
-    }
-}
-
-/// The open ports as rich rules, in the form that firewalld itself prints.
-fn rich_rules(desired: &Desired) -> BTreeSet<String> {
-    desired
-        .open
-        .iter()
-        .flat_map(|rule| Family::ALL.into_iter().flat_map(|family| rich_rules_of(rule, family)))
-        .collect()
-}
-
-fn rich_rules_of(rule: &PortRule, family: Family) -> Vec<String> {
-    fn texts<T: ToString>(list: Option<Vec<T>>, before: &str) -> Vec<String> {
-        match list {
-            None => Vec::new(),
-            Some(all) if all.is_empty() => vec![String::new()],
-            Some(some) => {
-                some.iter().map(|one| format!(" {before} address=\"{}\"", one.to_string())).collect()
+    pub(crate) fn removal(&self) -> Result<Change, FirewalldError> {
+        let copies = files("xml.old");
+        match self {
+            Self::Absent => Ok(Change::removal(Removal { files: copies, ..Removal::default() })),
+            Self::Running(firewalld) => {
+                let current = firewalld.current()?;
+                let unsaved = current.unsaved();
+                let loaded = current.live.unwrap_or_default().policies;
+                let removal =
+                    Removal { saved: current.saved.policies, loaded, files: copies, ..Removal::default() };
+                Ok(Change { unsaved, ..Change::removal(removal) })
+            }
+            Self::Stopped { policy_files } => {
+                let files = [policy_files.clone(), copies].concat();
+                Ok(Change::removal(Removal { files, live: leftover()?, ..Removal::default() }))
             }
         }
-    }
-    let from = texts::<IpNet>(sources(rule, family), "source");
-    let to = texts::<IpAddr>(listens(rule, family), "destination");
-    let port = rule.port;
-    let pairs = from.iter().flat_map(|from| to.iter().map(move |to| (from, to)));
-    let family = family.as_str();
-    pairs
-        .map(|(from, to)| {
-            format!("rule family=\"{family}\"{from}{to} port port=\"{port}\" protocol=\"tcp\" accept")
-        })
-        .collect()
-}
-
-impl Firewalld {
-    /// The one that runs on this host, if any.
-    pub(crate) fn running() -> Result<Option<Self>, FirewalldError> {
-        let Some(program) = zone_tool::find("firewall-cmd") else { return Ok(None) };
-        match run(&program, &["--state"], b"") {
-            Ok(_) => Ok(Some(Self { program })),
-            Err(RunError::Failed { code: Some(code), .. }) if NOT_RUNNING.contains(&code) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Our policy as it is.
-    pub(crate) fn current(&self) -> Result<Current, FirewalldError> {
-        Ok(Current { permanent: self.policy(true)?, runtime: self.policy(false)? })
     }
 
     /// Carries out a change.
     pub(crate) fn carry_out(&self, change: &Change) -> Result<(), FirewalldError> {
-        if change.remove {
-            return self.remove();
-        }
-        if change.create {
-            self.refuse_if_unsaved()?;
-            if self.policy(true)?.is_none() {
-                self.permanent(&["--new-policy", POLICY])?;
+        if change.removal != Removal::default() {
+            if let Self::Running(firewalld) = self {
+                firewalld.remove(change)?;
             }
-            self.of_policy(true, &["--set-target", "CONTINUE"])?;
-            self.of_policy(true, &["--set-priority", PRIORITY])?;
-            self.of_policy(true, &["--add-ingress-zone", "ANY"])?;
-            self.of_policy(true, &["--add-egress-zone", "HOST"])?;
-            self.differ(true, &change.permanent)?;
-            self.ask(&["--reload"])?;
-            return Ok(());
+            return remove_what_is_left(&change.removal);
         }
-        self.differ(true, &change.permanent)?;
-        self.differ(false, &change.runtime)
-    }
-
-    fn remove(&self) -> Result<(), FirewalldError> {
-        if let Some(rules) = self.policy(false)? {
-            // Closed at once, also if the reload below has to wait.
-            self.differ(false, &Difference { add: Vec::new(), delete: rules.into_iter().collect() })?;
+        match self {
+            Self::Running(firewalld) => firewalld.carry_out(change),
+            Self::Stopped { policy_files } => match policy_files.first() {
+                Some(file) => save(&offline(file)?, &change.policies),
+                None => Ok(()),
+            },
+            Self::Absent => Ok(()),
         }
-        if self.policy(true)?.is_some() {
-            self.permanent(&["--delete-policy", POLICY])?;
-        }
-        // firewalld keeps a copy of what it deletes. Only root may, and only root removes.
-        let _ = std::fs::remove_file(COPY);
-        self.refuse_if_unsaved()?;
-        self.ask(&["--reload"])?;
-        Ok(())
-    }
-
-    fn policy(&self, permanent: bool) -> Result<Option<BTreeSet<String>>, FirewalldError> {
-        let names =
-            if permanent { self.permanent(&["--get-policies"])? } else { self.ask(&["--get-policies"])? };
-        if !names.split_whitespace().any(|name| name == POLICY) {
-            return Ok(None);
-        }
-        let rules = self.of_policy(permanent, &["--list-rich-rules"])?;
-        Ok(Some(rules.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()))
-    }
-
-    fn differ(&self, permanent: bool, difference: &Difference) -> Result<(), FirewalldError> {
-        let options = |option: &str, rules: &[String]| -> Vec<String> {
-            rules.iter().map(|rule| format!("{option}={rule}")).collect()
-        };
-        for list in
-            [options("--add-rich-rule", &difference.add), options("--remove-rich-rule", &difference.delete)]
-        {
-            if !list.is_empty() {
-                self.of_policy(permanent, &list.iter().map(String::as_str).collect::<Vec<_>>())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A reload brings the saved configuration: what was changed only for the moment would be lost.
-    fn refuse_if_unsaved(&self) -> Result<(), FirewalldError> {
-        for list in ["--list-all-zones", "--list-all-policies"] {
-            let saved = comparable(&self.permanent(&[list])?);
-            let live = comparable(&self.ask(&[list])?);
-            if let Some(line) = live.symmetric_difference(&saved).next() {
-                return Err(FirewalldError::Unsaved(line.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    fn of_policy(&self, permanent: bool, options: &[&str]) -> Result<String, FirewalldError> {
-        let policy = format!("--policy={POLICY}");
-        let options = [&[policy.as_str()], options].concat();
-        if permanent { self.permanent(&options) } else { self.ask(&options) }
-    }
-
-    fn permanent(&self, options: &[&str]) -> Result<String, FirewalldError> {
-        self.ask(&[&["--permanent"], options].concat())
-    }
-
-    fn ask(&self, options: &[&str]) -> Result<String, FirewalldError> {
-        let printed = run(&self.program, options, b"")?;
-        Ok(String::from_utf8_lossy(&printed).into_owned())
     }
 }
 
-/// The lines of all zones or policies, each with the name it belongs to, without what a reload keeps anyway (which
-/// interface is in which zone) and without our own policy.
-fn comparable(listing: &str) -> BTreeSet<String> {
-    let mut lines = BTreeSet::new();
-    let mut section = "";
-    for line in listing.lines().filter(|line| !line.trim().is_empty()) {
-        if !line.starts_with(char::is_whitespace) {
-            section = line.split_whitespace().next().unwrap_or_default();
-        } else if section != POLICY && !line.trim_start().starts_with("interfaces:") {
-            lines.insert(format!("{section}: {}", line.trim()));
+impl Firewalld {
+    fn current(&self) -> Result<Current, FirewalldError> {
+        let default = default_zone(&self.tool)?;
+        Ok(Current {
+            saved: account(&self.tool, Book::Saved, &default)?,
+            live: Some(account(&self.tool, Book::Live, &default)?),
+            panics: self.mode == Mode::Panics,
+        })
+    }
+
+    fn carry_out(&self, change: &Change) -> Result<(), FirewalldError> {
+        if change.reload {
+            self.refuse_if_unsaved(change)?;
+        }
+        save(&self.tool, &change.policies)?;
+        if change.reload {
+            self.tool.ask(&["--reload"])?;
+            return Ok(());
+        }
+        let rules = change.policies.iter().map(|change| (change.role, &change.live)).collect::<Vec<_>>();
+        differ(&self.tool, Book::Live, &rules)
+    }
+
+    fn remove(&self, change: &Change) -> Result<(), FirewalldError> {
+        let removal = &change.removal;
+        if removal.saved.is_empty() && removal.loaded.is_empty() {
+            return Ok(());
+        }
+        // Closed at once, also if the reload below has to wait; the ports first, and then what is denied.
+        for (role, policy) in removal.loaded.iter().rev() {
+            self.tool.set_all(Book::Live, *role, "--remove-rich-rule", &policy.rules)?;
+        }
+        for role in removal.saved.keys().rev() {
+            self.tool.ask_book(Book::Saved, &["--delete-policy", role.name()])?;
+        }
+        self.refuse_if_unsaved(change)?;
+        self.tool.ask(&["--reload"])?;
+        Ok(())
+    }
+
+    /// A reload brings the saved configuration: what was changed only for the moment would be lost, such as what a program
+    /// denies from minute to minute.
+    fn refuse_if_unsaved(&self, change: &Change) -> Result<(), FirewalldError> {
+        let refuse = |line: Option<String>| line.map_or(Ok(()), |line| Err(FirewalldError::Unsaved(line)));
+        refuse(change.unsaved.clone())?;
+        for list in ["--get-all-rules", "--get-all-passthroughs"] {
+            refuse(first_unsaved(|book| {
+                let rules = self.tool.ask_book(book, &["--direct", list])?;
+                Ok(rules.lines().map(|rule| format!("direct: {rule}")).collect())
+            })?)?;
+        }
+        refuse(first_unsaved(|book| self.ipset_entries(book))?)
+    }
+
+    fn ipset_entries(&self, book: Book) -> Result<BTreeSet<String>, FirewalldError> {
+        let mut entries = BTreeSet::new();
+        for name in self.tool.ask_book(book, &["--get-ipsets"])?.split_whitespace() {
+            // One whose entries go after a time is kept by somebody else; firewalld doesn't know them.
+            if let Ok(listed) = self.tool.ask_book(book, &[&format!("--ipset={name}"), "--get-entries"]) {
+                entries.extend(listed.lines().map(|entry| format!("ipset {name}: {entry}")));
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// The first line that firewalld goes by and has not saved.
+fn first_unsaved(
+    lines: impl Fn(Book) -> Result<BTreeSet<String>, FirewalldError>,
+) -> Result<Option<String>, FirewalldError> {
+    let live = lines(Book::Live)?;
+    // It is seldom that there are any.
+    let saved = if live.is_empty() { BTreeSet::new() } else { lines(Book::Saved)? };
+    Ok(live.difference(&saved).next().cloned())
+}
+
+/// The way to what a stopped firewalld has saved, in this file among others.
+fn offline(file: &Path) -> Result<Tool, FirewalldError> {
+    Tool::offline().ok_or_else(|| FirewalldError::NoTool(file.to_owned()))
+}
+
+/// The default zone, of which there is one for both accounts.
+fn default_zone(tool: &Tool) -> Result<String, FirewalldError> {
+    Ok(tool.ask(&["--get-default-zone"])?)
+}
+
+/// What there is by one account.
+fn account(tool: &Tool, book: Book, default: &str) -> Result<Account, FirewalldError> {
+    let zones = tool.ask_book(book, &["--list-all-zones"])?;
+    let policies = tool.ask_book(book, &["--list-all-policies"])?;
+    let others = [comparable(&zones), comparable(&policies)].into_iter().flatten().collect();
+    Ok(Account { policies: listed(&policies), zones: Zones::new(default, &zones), others })
+}
+
+/// Changes what is saved.
+fn save(tool: &Tool, changes: &[PolicyChange]) -> Result<(), FirewalldError> {
+    for change in changes {
+        if let Some(policy) = &change.anew {
+            if change.replaces {
+                tool.ask_book(Book::Saved, &["--delete-policy", change.role.name()])?;
+            }
+            make(tool, change.role, policy)?;
         }
     }
-    lines
+    let kept = changes.iter().filter(|change| change.anew.is_none());
+    differ(tool, Book::Saved, &kept.map(|change| (change.role, &change.saved)).collect::<Vec<_>>())
+}
+
+/// Makes a saved policy.
+fn make(tool: &Tool, role: Role, policy: &Policy) -> Result<(), FirewalldError> {
+    // firewall-cmd takes a file by its name, which has to be one that a policy could have.
+    let mut file =
+        tempfile::Builder::new().prefix("zone").suffix(".xml").tempfile().map_err(FirewalldError::Draft)?;
+    file.write_all(policy.head.to_xml().as_bytes()).map_err(FirewalldError::Draft)?;
+    let from_file = format!("--new-policy-from-file={}", file.path().display());
+    tool.ask_book(Book::Saved, &[&from_file, &format!("--name={}", role.name())])?;
+    tool.set_all(Book::Saved, role, "--add-rich-rule", &policy.rules)?;
+    Ok(())
+}
+
+/// Adds rules and deletes others, so that at no moment a port is open to those that are denied.
+fn differ(tool: &Tool, book: Book, policies: &[(Role, &Difference)]) -> Result<(), FirewalldError> {
+    for (role, difference) in policies {
+        // Those that deny a source first.
+        let (opening, denying): (Vec<_>, Vec<_>) =
+            difference.add.iter().partition(|rule| rule.ends_with(" accept"));
+        tool.set_all(book, *role, "--add-rich-rule", denying.into_iter().chain(opening))?;
+    }
+    for (role, difference) in policies.iter().rev() {
+        let (opening, denying): (Vec<_>, Vec<_>) =
+            difference.delete.iter().partition(|rule| rule.ends_with(" accept"));
+        tool.set_all(book, *role, "--remove-rich-rule", opening.into_iter().chain(denying))?;
+    }
+    Ok(())
+}
+
+/// What a stopped firewalld has left in the kernel.
+fn leftover() -> Result<Leftover, FirewalldError> {
+    let Some(nft) = zone_tool::find("nft") else { return Ok(Leftover::default()) };
+    match run(&nft, &["-j", "list", "table", "inet", TABLES[0]], b"") {
+        Ok(printed) => {
+            let listing = serde_json::from_slice(&printed);
+            Ok(Leftover::of(&listing.map_err(|error| FirewalldError::LeftUnread(error.to_string()))?))
+        }
+        // It has taken its table with it, as it mostly does.
+        Err(RunError::Failed { complaint, .. }) if complaint.contains(NO_TABLE) => Ok(Leftover::default()),
+        Err(error) => Err(FirewalldError::LeftUnread(error.to_string())),
+    }
+}
+
+fn remove_what_is_left(removal: &Removal) -> Result<(), FirewalldError> {
+    let live = removal.live.transaction();
+    if !live.is_empty() {
+        nft::transact(live)?;
+    }
+    // By now the copies of what was removed above are there as well.
+    let copies = files("xml.old");
+    for path in removal.files.iter().chain(&copies) {
+        match std::fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(FirewalldError::FileStays { path: path.clone(), source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The files of our policies that are there, by what their names end with.
+fn files(extension: &str) -> Vec<PathBuf> {
+    let all = Role::ALL.map(|role| Path::new(DIRECTORY).join(format!("{}.{extension}", role.name())));
+    all.into_iter().filter(|path| path.exists()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-
-    fn desired() -> Desired {
-        let config = "[control]\nopen = true\nlisten = [\"0.0.0.0\", \"fd00::1\"]\nnetworks = [\"10.0.0.0/8\", \"fd00::/8\"]";
-        Desired::new(&Config::parse(config, "test").unwrap(), &[])
-    }
-
-    fn rules() -> BTreeSet<String> {
-        BTreeSet::from([
-            r#"rule family="ipv4" source address="10.0.0.0/8" port port="17488" protocol="tcp" accept"#.to_owned(),
-            r#"rule family="ipv6" source address="fd00::/8" destination address="fd00::1" port port="17488" protocol="tcp" accept"#
-                .to_owned(),
-        ])
-    }
 
     #[test]
-    fn ports_become_rich_rules() {
-        assert_eq!(rich_rules(&desired()), rules());
-    }
-
-    #[test]
-    fn a_policy_that_is_as_it_should_be_is_left_alone() {
-        let current = Current { permanent: Some(rules()), runtime: Some(rules()) };
-        assert!(Change::new(&desired(), &current).is_empty());
-        assert!(Change::new(&Desired::new(&Config::default(), &[]), &Current::default()).is_empty());
-    }
-
-    #[test]
-    fn a_policy_that_is_not_there_is_made_with_all_its_rules() {
-        let change = Change::new(&desired(), &Current::default());
-        assert_eq!(change.lines().len(), 3);
-        assert!(change.lines()[0].starts_with("add firewalld policy zone-proxy"));
-    }
-
-    #[test]
-    fn rules_that_nobody_asks_for_any_more_go_from_both_accounts() {
-        let current = Current { permanent: Some(rules()), runtime: Some(rules()) };
-        let change = Change::new(&Desired::new(&Config::default(), &[]), &current);
-        assert_eq!((change.permanent.delete.len(), change.runtime.delete.len()), (2, 2));
-        assert_eq!(change.findings().len(), 2);
-    }
-
-    #[test]
-    fn interfaces_and_our_own_policy_are_no_unsaved_changes() {
-        let live = "public (active)\n  target: default\n  interfaces: eth0\n\nzone-proxy\n  ports: 1/tcp\n";
-        let saved = "public\n  target: default\n  interfaces: \n";
-        assert_eq!(comparable(live), comparable(saved));
-        assert_ne!(comparable(live), comparable("public\n  target: DROP\n"));
+    fn a_table_named_firewalld_is_firewallds_only_while_it_runs() {
+        let running =
+            Presence::Running(Firewalld { tool: Tool::of("/usr/bin/firewall-cmd"), mode: Mode::Filters });
+        assert!(running.keeps("firewalld") && running.keeps("firewalld_policy_drop"));
+        assert!(!running.keeps("filter"));
+        let stopped = Presence::Stopped { policy_files: Vec::new() };
+        assert!(!stopped.keeps("firewalld") && !Presence::Absent.keeps("firewalld"));
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Packet {
     priority: [Byte; 4],
     /// Its connection.
     pub(crate) tracking: Tracking,
+    /// It is not kept because of its port, its address or the like.
+    pub(crate) untracked_by_name: bool,
     connection_mark: [Byte; 4],
     /// Where it was to go before a rule rewrote that.
     pub(crate) rewritten: bool,
@@ -129,6 +131,7 @@ impl Packet {
             mark: known(question.mark.to_ne_bytes()),
             priority: [Byte::unknown("meta priority"); 4],
             tracking: Tracking::NotYet,
+            untracked_by_name: false,
             connection_mark: known([0; 4]),
             rewritten: false,
             touched: Vec::new(),
@@ -268,6 +271,14 @@ impl Packet {
     /// Sets its connection's mark.
     pub(crate) fn set_connection_mark(&mut self, mark: [Byte; 4]) {
         self.connection_mark = mark;
+    }
+
+    /// No connection is kept for it, from before it is looked at on.
+    pub(crate) fn untrack(&mut self, named: bool) {
+        if self.tracking == Tracking::NotYet {
+            self.tracking = Tracking::Untracked;
+            self.untracked_by_name = named;
+        }
     }
 
     /// The hardware address that it comes from.
@@ -436,15 +447,16 @@ impl Packet {
 
     /// A property of the packet's connection.
     pub(crate) fn connection(&self, key: CtKey, direction: Option<Direction>) -> Read {
-        let number = |value: u32| Read::Bytes(known(value.to_ne_bytes()).to_vec());
         let unknown = |length: usize, what| Read::Bytes(vec![Byte::unknown(what); length]);
         if key == CtKey::State {
-            return number(match self.tracking {
-                Tracking::NotYet => STATE_INVALID,
-                Tracking::New => STATE_NEW,
-                Tracking::Answer => STATE_ESTABLISHED,
-                Tracking::Untracked => STATE_UNTRACKED,
+            let state = known(match self.tracking {
+                Tracking::NotYet => STATE_INVALID.to_ne_bytes(),
+                Tracking::New => STATE_NEW.to_ne_bytes(),
+                Tracking::Answer => STATE_ESTABLISHED.to_ne_bytes(),
+                Tracking::Untracked => STATE_UNTRACKED.to_ne_bytes(),
             });
+            let state = if self.untracked_by_name { state.map(Byte::naming) } else { state };
+            return Read::Bytes(state.to_vec());
         }
         if matches!(self.tracking, Tracking::NotYet | Tracking::Untracked) {
             return Read::Nothing;

@@ -10,6 +10,6 @@ mod parse;
 
 pub use destination::{Destination, DestinationError, Transport};
 pub use message::{
-    Answer, ExportFormat, Finding, FindingKind, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET,
+    Answer, ExportFormat, Finding, FindingKind, Level, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET,
 };
 pub use parse::{RequestError, parse_request};

@@ -1,0 +1,105 @@
+//! What `firewall-cmd --list-all-zones` and `--list-all-policies` print: a section for each zone or policy.
+
+use std::collections::BTreeSet;
+
+use super::policy::Role;
+
+/// A zone or policy, with its settings in the order in which they are printed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Section {
+    /// Its name.
+    pub(super) name: String,
+    /// Each setting with its values: what stands behind the colon, and what stands in lines of its own below.
+    pub(super) settings: Vec<(String, Vec<String>)>,
+}
+
+impl Section {
+    /// All sections of a listing.
+    pub(super) fn all(listing: &str) -> Vec<Self> {
+        let mut sections: Vec<Self> = Vec::new();
+        for line in listing.lines().filter(|line| !line.trim().is_empty()) {
+            let text = line.trim();
+            if !line.starts_with(char::is_whitespace) {
+                // Behind the name may stand "(active)", "(default)" and the like.
+                let name = text.split_whitespace().next().unwrap_or_default().to_owned();
+                sections.push(Self { name, settings: Vec::new() });
+            } else if let Some(section) = sections.last_mut() {
+                section.take(text, line.starts_with('\t'));
+            }
+        }
+        sections
+    }
+
+    fn take(&mut self, text: &str, continues: bool) {
+        match (self.settings.last_mut(), text.split_once(':')) {
+            (Some((_, values)), _) if continues => values.push(text.to_owned()),
+            (_, Some((key, value))) => {
+                let value = value.trim();
+                let values = if value.is_empty() { Vec::new() } else { vec![value.to_owned()] };
+                self.settings.push((key.to_owned(), values));
+            }
+            _ => {}
+        }
+    }
+
+    /// The lines of a setting; none where it is empty or not there.
+    pub(super) fn lines(&self, key: &str) -> &[String] {
+        self.settings.iter().find(|(name, _)| name == key).map_or(&[], |(_, values)| values.as_slice())
+    }
+
+    /// The words of a setting.
+    pub(super) fn words(&self, key: &str) -> BTreeSet<String> {
+        self.lines(key).iter().flat_map(|line| line.split_whitespace()).map(str::to_owned).collect()
+    }
+}
+
+/// The settings of all zones or policies, each with the name of what it belongs to. What a reload keeps anyway (which
+/// interface is in which zone) is left out, and so are our own policies.
+pub(super) fn comparable(listing: &str) -> BTreeSet<String> {
+    let sections = Section::all(listing);
+    let foreign = sections.iter().filter(|section| Role::of(&section.name).is_none());
+    foreign
+        .flat_map(|section| {
+            let kept = section.settings.iter().filter(|(key, _)| key != "interfaces");
+            kept.map(|(key, values)| format!("{}: {key}: {}", section.name, values.join("; ")))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = "public (default, active)\n  target: default\n  interfaces: eth0\n  sources: \n  forward-ports: \n\
+        \tport=80:proto=tcp:toport=8080:toaddr=\n  rich rules: \n\trule family=\"ipv4\" drop\n\trule family=\"ipv6\" drop\n\nwork\n  target: DROP\n";
+
+    #[test]
+    fn a_listing_falls_into_sections_with_settings_in_one_line_or_in_several() {
+        let sections = Section::all(LISTING);
+        let names: Vec<_> = sections.iter().map(|section| section.name.as_str()).collect();
+        assert_eq!(names, ["public", "work"]);
+        assert_eq!(sections[0].lines("target"), ["default"]);
+        assert_eq!(sections[0].words("sources"), BTreeSet::new());
+        assert_eq!(sections[0].lines("forward-ports"), ["port=80:proto=tcp:toport=8080:toaddr="]);
+        assert_eq!(
+            sections[0].lines("rich rules"),
+            ["rule family=\"ipv4\" drop", "rule family=\"ipv6\" drop"]
+        );
+        assert_eq!(sections[1].lines("no such setting"), [""; 0]);
+    }
+
+    #[test]
+    fn interfaces_and_our_own_policies_are_no_unsaved_changes() {
+        let live = "public (active)\n  target: default\n  interfaces: eth0\n\nzone-proxy\n  ports: 1/tcp\n";
+        let saved = "public\n  target: default\n  interfaces: \n";
+        assert_eq!(comparable(live), comparable(saved));
+        assert_ne!(comparable(live), comparable("public\n  target: DROP\n"));
+    }
+
+    #[test]
+    fn any_text_is_read_without_a_panic() {
+        for text in ["", "\t", "  a: b", "x\n\ty", "x\n  :\n", ":\n  ::\n\t:"] {
+            let _ = Section::all(text);
+        }
+    }
+}
