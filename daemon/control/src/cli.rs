@@ -146,10 +146,15 @@ fn run(file: &Path) -> Result<ExitCode, String> {
     let config = Config::read(file).map_err(|errors| errors.to_string())?;
     let file = std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?;
     leave_root(&config).map_err(|error| error.to_string())?;
+    // Root's file is out of reach after the next step but one.
+    let held_back = outgoing::advice(&config.log, &file);
     // Whatever is created from here on is nobody else's.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let files = confine::files(&config, &file).map_err(|error| error.to_string())?;
     let log = crate::log::start(&config.log).map_err(|error| error.to_string())?;
+    for note in held_back {
+        tracing::warn!("{}", note.trim_start_matches(outgoing::PREFIX));
+    }
     raise_descriptor_limit();
     let starter = starter(&config.relay).map_err(|error| error.to_string())?;
     let manager = ServiceManager::from_environment()

@@ -14,6 +14,8 @@ use crate::config::{self, Log, Syslog};
 const FIREWALL_TOML: &str = "firewall.toml";
 /// Which resolvers the C library asks (resolv.conf(5)).
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// In front of each line.
+pub(crate) const PREFIX: &str = "note: ";
 /// The port of resolvers.
 const DNS_PORT: u16 = 53;
 
@@ -29,21 +31,23 @@ pub(crate) fn advice(log: &Log, config: &Path) -> Vec<String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
             return vec![format!(
-                "note: {} can't be read: {error}; see to it that output.allow names the syslog server",
+                "{PREFIX}{} can't be read: {error}; see to it that output.allow names the syslog server",
                 path.display()
             )];
         }
     };
     let allowed = match allowed(&text) {
         Ok(allowed) => allowed,
-        Err(why) => return vec![format!("note: {}: {why}; 'zone-firewall plan' says more", path.display())],
+        Err(why) => {
+            return vec![format!("{PREFIX}{}: {why}; 'zone-firewall plan' says more", path.display())];
+        }
     };
     let resolvers = fs::read_to_string(RESOLV_CONF).map(|text| resolvers(&text)).unwrap_or_default();
     let told = missing(&log.syslog, &allowed, &resolvers);
     told.into_iter()
         .map(|(why, add)| {
             format!(
-                "note: {why}: add {add} to output.allow in {}, and run 'zone-firewall apply' as root",
+                "{PREFIX}{why}: add {add} to output.allow in {}, and run 'zone-firewall apply' as root",
                 path.display()
             )
         })

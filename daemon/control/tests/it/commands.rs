@@ -110,7 +110,7 @@ fn check_config_prints_ok_or_every_error() {
     assert!(errors.contains("limits.waiting: must be at least 1"), "{errors}");
 }
 
-/// The firewall's file is root's, so that what is missing there is only said.
+/// The firewall's file is root's, so that what is missing there is only said; at a start, too, for whoever upgrades.
 #[test]
 fn check_config_says_what_the_firewall_holds_back_of_the_log() {
     let host = Host::new("[log]\nto = \"syslog\"\n[log.syslog]\nhost = \"10.0.0.5\"\nport = 6514\n");
@@ -133,6 +133,14 @@ fn check_config_says_what_the_firewall_holds_back_of_the_log() {
         told.contains("add \"10.0.0.5:6514/tcp\" to output.allow in ") && told.lines().count() == 2,
         "{told}"
     );
+    let mut daemon = host.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let warned = log.find(|line| {
+        line.as_ref().is_ok_and(|line| line.contains("add \"10.0.0.5:6514/tcp\" to output.allow"))
+    });
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(warned.is_some(), "the log says why it does not get out");
     fs::write(&root, "[output]\nallow = [\"10.0.0.5:6514/tcp\"]\n").unwrap();
     assert_eq!(check(), "ok\n");
 }
