@@ -278,7 +278,14 @@ mod tests {
     }
 
     fn finding(kind: FindingKind, port: u16) -> Finding {
-        Finding { kind, port: Some(port), what: "a rule".into(), help: "do something".into() }
+        Finding {
+            id: String::new(),
+            level: zone_firewall_protocol::Level::Closed,
+            kind,
+            port: Some(port),
+            what: "a rule".into(),
+            help: "do something".into(),
+        }
     }
 
     #[test]
