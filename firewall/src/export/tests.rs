@@ -80,7 +80,7 @@ fn panos_gets_objects_before_the_rules_that_name_them() {
 #[test]
 fn nothing_of_an_export_is_taken_for_a_rule_of_ours() {
     for format in ExportFormat::ALL {
-        assert!(!text(OPEN, format, &["192.0.2.1"]).contains(crate::ruleset::TAG), "{format}");
+        assert!(!text(OPEN, format, &["192.0.2.1"]).contains("zone-proxy: "), "{format}");
     }
 }
 
