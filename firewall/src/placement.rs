@@ -121,9 +121,9 @@ impl Wanted {
     }
 
     /// Whether nothing is dropped any more where it was.
-    fn helps(&self, now: &Answer) -> bool {
+    fn helps(&self, now: &Answer, rules: &Ruleset) -> bool {
         let is_left = |case: &Case| {
-            is_left_over(case) && case.decided_by == self.decided_by && case.left_by == self.left_by
+            is_left_over(case, rules) && case.decided_by == self.decided_by && case.left_by == self.left_by
         };
         !now.cases.iter().any(is_left)
     }
@@ -151,7 +151,7 @@ pub(crate) fn place(open: &[Open<'_>], rules: &mut Ruleset, host: &Host, keeps: 
             .iter()
             .filter(|wanted| {
                 let (before, now) = (&answers[wanted.port], &now[wanted.port]);
-                !(holds(before, now, rules) && wanted.helps(now))
+                !(holds(before, now, rules) && wanted.helps(now, rules))
             })
             .map(Wanted::place)
             .collect();
@@ -190,7 +190,7 @@ fn wanted(
 ) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for (index, (port, answer)) in open.iter().zip(answers).enumerate() {
-        for case in answer.cases.iter().filter(|case| is_left_over(case)) {
+        for case in answer.cases.iter().filter(|case| is_left_over(case, rules)) {
             let places = places(case, rules, keeps).into_iter();
             let usable =
                 places.filter(|(chain, before)| !given_up.contains(&(index, chain.clone(), *before)));
@@ -237,12 +237,18 @@ fn is_twin(there: &Needed, new: &Needed) -> bool {
 }
 
 /// Packets that are gone because nothing has let them in, and not because somebody meant them.
-fn is_left_over(case: &Case) -> bool {
+fn is_left_over(case: &Case, rules: &Ruleset) -> bool {
     let is_input = case.path.iter().rev().find_map(|step| match step.kind {
         StepKind::Hook { point, .. } => Some(point == HookPoint::Input),
         _ => None,
     });
-    matches!(case.fate, Fate::Dropped | Fate::Rejected) && !case.named && is_input == Some(true)
+    // What is dropped only when much comes is a limit that somebody has set, unless it is refused while little comes, too.
+    let is_limited = case.conditions.iter().any(|condition| {
+        condition.while_quiet == Some(false)
+            && !rule_at(rules, &condition.place).is_some_and(is_limited_refusal)
+    });
+    let is_gone = matches!(case.fate, Fate::Dropped | Fate::Rejected);
+    is_gone && !case.named && !is_limited && is_input == Some(true)
 }
 
 /// Where a rule could stand that lets the packets of a case in, the best place first: where they are dropped, or in front

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use zone_firewall_protocol::{Finding, FindingKind, Level};
 use zone_judge::{Answer, Case, Condition, Fate, Host, Place, Span};
-use zone_ruleset::{Ruleset, words};
+use zone_ruleset::{Expr, Ruleset, Verdict, words};
 
 use crate::desired::Family;
 use crate::placement::{Open, rule_at};
@@ -21,6 +21,7 @@ struct Group<'a> {
     fate: &'a Fate,
     place: Option<&'a Place>,
     conditions: &'a [Condition],
+    named: bool,
     named_by_itself: bool,
     cases: Vec<&'a Case>,
 }
@@ -58,6 +59,7 @@ fn groups(answer: &Answer) -> Vec<Group<'_>> {
                 fate: &case.fate,
                 place,
                 conditions: &case.conditions,
+                named: case.named,
                 named_by_itself: case.named_by_itself,
                 cases: vec![case],
             }),
@@ -66,9 +68,21 @@ fn groups(answer: &Answer) -> Vec<Group<'_>> {
     groups
 }
 
-/// Whether whoever listens gets the connection, or the kernel takes the handshake for it.
+/// Whether whoever listens gets the connection.
 fn is_open(fate: &Fate) -> bool {
-    matches!(fate, Fate::Accepted) || matches!(fate, Fate::TakenOver { by } if by == "synproxy")
+    matches!(fate, Fate::Accepted)
+}
+
+/// Whether a chain does nothing but refuse: whoever is sent there is denied by what sent them.
+fn only_refuses(place: &Place, rules: &Ruleset) -> bool {
+    let table = rules.table(place.family, place.table.as_bytes());
+    let Some(chain) = table.and_then(|table| table.chain(&place.chain)) else { return false };
+    let lets_in = |expr: &Expr| match expr {
+        Expr::Verdict(verdict) => !matches!(verdict, Verdict::Drop | Verdict::Continue),
+        Expr::Lookup { verdict, .. } => *verdict,
+        _ => false,
+    };
+    chain.hook.is_none() && !chain.rules.iter().flat_map(|rule| &rule.exprs).any(lets_in)
 }
 
 impl Group<'_> {
@@ -84,11 +98,12 @@ impl Group<'_> {
         let only_when_much_comes =
             self.conditions.iter().any(|condition| condition.while_quiet == Some(false));
         let share = self.share(answer);
+        let sent_there = self.named && self.place.is_some_and(|place| only_refuses(place, rules));
         let level = match self.fate {
             Fate::Unknown(_) | Fate::TakenOver { .. } => Level::Unknown,
             _ if only_when_much_comes && !is_shut => Level::Denied,
             _ if (depends.is_some() || self.of_some_lengths()) && !is_shut => Level::Unknown,
-            _ if self.named_by_itself && share <= SOME => Level::Denied,
+            _ if (self.named_by_itself || sent_there) && share <= SOME => Level::Denied,
             _ => Level::Closed,
         };
         let number = port.rule.port;
@@ -138,20 +153,23 @@ impl Group<'_> {
 
     fn sources(&self, family: Family) -> String {
         let spans: Vec<Span> = self.cases.iter().flat_map(|case| case.sources.iter().copied()).collect();
-        let from = match networks(&spans, family) {
-            networks if networks.iter().any(|network| network.prefix_len() == 0) => String::new(),
-            networks => {
-                let named: Vec<_> = networks.iter().take(MAX_NAMED).map(ToString::to_string).collect();
-                let more = networks.len().saturating_sub(MAX_NAMED);
-                let more = if more > 0 { format!(" and {more} more networks") } else { String::new() };
-                format!(", from {}{more}", named.join(", "))
-            }
+        let (own, others) = (networks(&spans, family), networks(&rest(&spans, family), family));
+        let named = |networks: &[IpNet]| {
+            let named: Vec<_> = networks.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+            let more = networks.len().saturating_sub(MAX_NAMED);
+            let more = if more > 0 { format!(" and {more} more networks") } else { String::new() };
+            format!("{}{more}", named.join(", "))
+        };
+        let from = if others.is_empty() {
+            String::new()
+        } else if others.len() < own.len() {
+            format!(", from all but {}", named(&others))
+        } else {
+            format!(", from {}", named(&own))
         };
         let ports: Vec<Span> = self.cases.iter().flat_map(|case| case.source_ports.iter().copied()).collect();
         match &ports[..] {
-            [span, ..]
-                if ports.iter().all(|other| other == span) && (span.first, span.last) != (0, 65_535) =>
-            {
+            [span, ..] if ports.iter().all(|other| other == span) && span.first > 1 || span.last < 65_535 => {
                 format!("{from}, from ports {}-{}", span.first, span.last)
             }
             _ => from,
@@ -235,6 +253,23 @@ fn said(place: &Place, rules: &Ruleset, host: &Host) -> String {
 fn size(spans: &[Span]) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "shares need no more precision")]
     spans.iter().map(|span| (span.last - span.first) as f64 + 1.0).sum()
+}
+
+/// The addresses that are not among these.
+fn rest(spans: &[Span], family: Family) -> Vec<Span> {
+    let last = if family == Family::V4 { u128::from(u32::MAX) } else { u128::MAX };
+    let mut sorted = spans.to_vec();
+    sorted.sort_unstable();
+    let mut rest = Vec::new();
+    let mut next = Some(0);
+    for span in sorted {
+        if let Some(first) = next.filter(|first| *first < span.first) {
+            rest.push(Span::new(first, span.first - 1));
+        }
+        next = next.and_then(|next| if span.last >= last { None } else { Some(next.max(span.last + 1)) });
+    }
+    rest.extend(next.map(|first| Span::new(first, last)));
+    rest
 }
 
 /// Addresses as networks, the largest first.

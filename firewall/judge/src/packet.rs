@@ -19,9 +19,11 @@ const STATE_INVALID: u32 = 1;
 const STATE_ESTABLISHED: u32 = 2;
 const STATE_NEW: u32 = 8;
 const STATE_UNTRACKED: u32 = 64;
-/// The bits of a connection's status (`IPS_*`) that a new one has or has not for certain; whether addresses were looked at
-/// for rewriting (`IPS_SRC_NAT_DONE`, `IPS_DST_NAT_DONE`), and whether they are rewritten, is not followed.
-const STATUS_KNOWN: u32 = 0xffff_fe4f;
+/// `IPS_DST_NAT`: its destination is rewritten.
+const STATUS_REWRITTEN: u32 = 1 << 5;
+/// The bits of a new connection's status (`IPS_*`) that are known: whether addresses were looked at for rewriting
+/// (`IPS_SRC_NAT_DONE`, `IPS_DST_NAT_DONE`) is not followed.
+const STATUS_KNOWN: u32 = !(1 << 7 | 1 << 8);
 /// Where the addresses are in the headers.
 const V4_SOURCE: usize = 12;
 const V4_DESTINATION: usize = 16;
@@ -466,8 +468,9 @@ impl Packet {
         match key {
             CtKey::Direction => Read::Bytes(vec![Byte::known(u8::from(self.tracking == Tracking::Answer))]),
             CtKey::Status if self.tracking == Tracking::New => {
-                let bytes = STATUS_KNOWN.to_ne_bytes();
-                Read::Bytes(bytes.map(|known| Byte::partly(0, known, "ct status")).to_vec())
+                let status = if self.rewritten { STATUS_REWRITTEN } else { 0 };
+                let bytes = status.to_ne_bytes().into_iter().zip(STATUS_KNOWN.to_ne_bytes());
+                Read::Bytes(bytes.map(|(value, known)| Byte::partly(value, known, "ct status")).collect())
             }
             CtKey::Status => unknown(4, "ct status"),
             CtKey::Mark => Read::Bytes(self.connection_mark.to_vec()),

@@ -261,7 +261,14 @@ impl<'a> Walk<'a> {
             if let Some((what, holds, while_quiet)) = branch.condition {
                 let decided_with = decided_with(&what);
                 let place = place(at.table, at.chain, Some(rule.handle));
-                state.conditions.push(Condition { what, holds, place, decided_with, while_quiet });
+                // Of several things that a rule asks about the same, one that does not hold is enough.
+                let same = |own: &Condition| own.place == place && own.what == what;
+                match state.conditions.iter_mut().find(|own| same(own)) {
+                    Some(own) => own.holds &= holds,
+                    None => {
+                        state.conditions.push(Condition { what, holds, place, decided_with, while_quiet });
+                    }
+                }
             }
             let mut registers = registers.clone();
             if let Some((offset, bytes)) = &branch.load {
@@ -356,7 +363,6 @@ impl<'a> Walk<'a> {
             Fate::Dropped | Fate::Rejected if self.is_answer => Fate::Unanswered,
             fate => fate,
         };
-        let named = named || state.conditions.iter().any(|condition| condition.while_quiet.is_none());
         let by_itself = std::mem::take(&mut self.by_itself);
         for product in state.region.products() {
             use crate::region::Dimension;
