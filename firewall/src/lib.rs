@@ -14,6 +14,7 @@ pub mod cli;
 mod config;
 mod desired;
 mod explain;
+mod export;
 mod firewalld;
 mod host;
 mod listening;

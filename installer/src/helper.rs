@@ -170,7 +170,7 @@ fn carry_out(request: Request, audit: Option<&Audit>) -> Result<Reply, Failure> 
         }
         Request::Logs { lines } => logs(lines),
         Request::Settings {} => control_port::show(&host),
-        Request::Configure { control } => control_port::configure(&host, &control),
+        Request::Configure { control, log } => control_port::configure(&host, &control, log),
         // Answered above, also on hosts without a package manager.
         Request::Preflight {} => Ok(Reply::Preflight(Vec::new())),
     }

@@ -162,7 +162,11 @@ fn answer(reply: Reply) -> Answer {
         Reply::Plan(plan) => Answer::Lines(plan.lines().map(text::plain).collect()),
         Reply::Logs(lines) if lines.is_empty() => line("The log is empty.".to_owned()),
         Reply::Explained { lines, .. } | Reply::Logs(lines) => Answer::Lines(lines),
-        Reply::Settings(settings) => Answer::Settings(text::settings(&settings), settings.persistent),
+        Reply::Settings(settings) => Answer::Settings {
+            lines: text::settings(&settings),
+            control: settings.persistent,
+            syslog: settings.syslog,
+        },
         Reply::Configured => line("The change is in force.".to_owned()),
     }
 }

@@ -4,11 +4,12 @@
 //! answers with lines of JSON: any number of `Message::Progress`, then one of the others.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use zone_firewall_protocol::{Finding, Reachability};
+use zone_firewall_protocol::{Destination, DestinationError, Finding, Reachability};
 
 use crate::version::Version;
 
@@ -65,11 +66,36 @@ pub enum Request {
     },
     /// Where 17488 is served: as configured, and as it is.
     Settings {},
-    /// Change where 17488 is served, and to whom.
+    /// Change where 17488 is served, and to whom, and where the log goes.
     Configure {
         /// Where and to whom from then on.
         control: ControlPort,
+        /// The syslog server from then on.
+        #[serde(default)]
+        log: LogChange,
     },
+}
+
+/// What becomes of the syslog server that the proxy's log goes to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogChange {
+    /// It stays.
+    #[default]
+    Keep,
+    /// There is none any more: the log stays on this host.
+    Off,
+    /// It is this one, and the host's firewall lets the log out to it.
+    Server(Destination),
+}
+
+impl FromStr for LogChange {
+    type Err = DestinationError;
+
+    /// `off`, or a server such as `10.0.0.5:6514/tcp`.
+    fn from_str(text: &str) -> Result<Self, DestinationError> {
+        if text.eq_ignore_ascii_case("off") { Ok(Self::Off) } else { text.parse().map(Self::Server) }
+    }
 }
 
 impl Request {
@@ -129,7 +155,7 @@ impl Request {
     /// What is wrong with values of the right type, one line.
     pub(crate) fn wrong(&self) -> Option<String> {
         match self {
-            Self::Install { control, .. } | Self::Configure { control } => control.wrong(),
+            Self::Install { control, .. } | Self::Configure { control, .. } => control.wrong(),
             Self::FirewallExplain { port: 0, .. } => Some("port: must be from 1 to 65535".to_owned()),
             Self::Logs { lines } if !(1..=MAX_LOG_LINES).contains(lines) => {
                 Some(format!("lines: must be from 1 to {MAX_LOG_LINES}"))
@@ -309,6 +335,8 @@ pub(crate) struct ControlSettings {
     pub(crate) listening: Vec<IpAddr>,
     /// Why the live firewall is not as configured, one line each; none if it is.
     pub(crate) firewall: Vec<String>,
+    /// The syslog server that the configuration names, with port and transport; empty if the log stays on this host.
+    pub(crate) syslog: String,
 }
 
 /// The verdict of one check.
@@ -358,7 +386,7 @@ mod tests {
             Request::FirewallExplain { port: 17488, from: "10.0.0.0/8".parse().ok() },
             Request::Logs { lines: 1 },
             Request::Settings {},
-            Request::Configure { control },
+            Request::Configure { control, log: LogChange::Server("10.0.0.5:514/udp".parse().unwrap()) },
         ];
         for (request, verb) in all.iter().zip(Request::VERBS) {
             let json = serde_json::to_value(request).unwrap();

@@ -141,7 +141,7 @@ pub(crate) fn findings(findings: &[Finding]) -> Vec<String> {
 
 /// Both sides of the settings.
 pub(crate) fn settings(settings: &ControlSettings) -> Vec<String> {
-    let ControlSettings { persistent, listening, firewall } = settings;
+    let ControlSettings { persistent, listening, firewall, syslog } = settings;
     let mut lines = vec![
         "Port 17488: provisioning and status".to_owned(),
         format!("  Listen      Current     {}", list(listening, "nowhere")),
@@ -154,6 +154,11 @@ pub(crate) fn settings(settings: &ControlSettings) -> Vec<String> {
     ];
     lines.extend(firewall.iter().map(|line| plain(&format!("  Firewall: {line}"))));
     lines.extend(persistent.warnings().iter().map(|warning| format!("  WARNING: {warning}")));
+    lines.push("The log".to_owned());
+    lines.push(plain(&format!(
+        "  Syslog      Persistent  {}",
+        if syslog.is_empty() { "off" } else { syslog }
+    )));
     lines
 }
 

@@ -14,5 +14,7 @@ pub use explain::{
     ExplainedCase, ExplainedCondition, ExplainedRule, ExplainedStep, Explanation, HardwareAddress,
     NoHardwareAddress, PacketQuestion, PacketVerdict, Reachability,
 };
-pub use message::{Answer, Finding, FindingKind, Level, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET};
+pub use message::{
+    Answer, ExportFormat, Finding, FindingKind, Level, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET,
+};
 pub use parse::{RequestError, parse_request};

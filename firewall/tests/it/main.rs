@@ -2,6 +2,7 @@
 
 mod broker;
 mod explain;
+mod export;
 mod host;
 mod output;
 mod reach;

@@ -48,8 +48,15 @@ pub enum Answer {
         /// What is installed.
         installed: Option<Version>,
     },
-    /// The settings: lines to show, and the values.
-    Settings(Vec<String>, ControlPort),
+    /// The settings.
+    Settings {
+        /// Lines to show.
+        lines: Vec<String>,
+        /// Where 17488 is served.
+        control: ControlPort,
+        /// The syslog server; empty if there is none.
+        syslog: String,
+    },
 }
 
 /// What is to be done.
@@ -201,9 +208,9 @@ impl Machine {
         match answer {
             Answer::Lines(lines) => self.show(&lines),
             Answer::Copy(lines) => self.show_page(lines),
-            Answer::Settings(lines, control) => {
+            Answer::Settings { lines, control, syslog } => {
                 let mut actions = vec![Action::Print(wrapped(&lines)), Action::Print(vec![String::new()])];
-                actions.extend(self.ask(Form::configure(control), None));
+                actions.extend(self.ask(Form::configure(control, syslog), None));
                 actions
             }
             Answer::Versions { available, installed } => {
