@@ -5,6 +5,7 @@ use std::time::Instant;
 use zone_firewall_protocol::{Answer, PortRule, Request};
 use zone_log_budget::LogBudget;
 
+use super::watch::Watch;
 use crate::access::{Access, Accounts, CONTROL_USER, Peer, READER, RELAY_USER};
 use crate::config::Config;
 use crate::desired::{Refusal, within_ceiling};
@@ -12,17 +13,17 @@ use crate::host::{self, Host, HostError};
 use crate::listening;
 
 /// Answers a request, and writes its line of the audit: one for each request of those who may ask, and as many as `log` allows
-/// for all others.
+/// for all others. The watch is asked whenever control is asked for its metrics, which is no line if it is allowed.
 pub(super) fn answer(
     host: &Host,
-    (peer, accounts): (Peer, &Accounts),
-    request: &Request,
+    watch: &Watch,
+    (peer, accounts, request): (Peer, &Accounts, &Request),
     log: &LogBudget,
 ) -> Answer {
     let actor = accounts.name(peer.uid);
     let access = match request {
         Request::SetRelayPorts(_) => Access::Write,
-        Request::Plan | Request::Verify => Access::Read,
+        Request::Plan | Request::Verify | Request::Watch => Access::Read,
     };
     if !accounts.may(peer, access) {
         let answer = forbidden(&actor, access);
@@ -47,9 +48,12 @@ pub(super) fn answer(
             .and_then(|desired| host::verify(&desired))
             .map(Answer::Verified)
             .map_err(Failure::from),
+        Request::Watch => Ok(Answer::Watched(watch.report())),
     };
     let answer = done.unwrap_or_else(Failure::answer);
-    audit(peer, &actor, request, &before, &answer, 0);
+    if *request != Request::Watch {
+        audit(peer, &actor, request, &before, &answer, 0);
+    }
     answer
 }
 
@@ -139,11 +143,12 @@ fn audit(peer: Peer, actor: &str, request: &Request, before: &str, answer: &Answ
         Request::SetRelayPorts(ports) => ("set-relay-ports", described(ports)),
         Request::Plan => ("plan", String::new()),
         Request::Verify => ("verify", String::new()),
+        Request::Watch => ("watch", String::new()),
     };
     let outcome = match answer {
         Answer::Done(lines) if lines.is_empty() => "done: nothing to change".to_owned(),
         Answer::Done(lines) => format!("done: {}", lines.join("; ")),
-        Answer::Plan(_) => "told".to_owned(),
+        Answer::Plan(_) | Answer::Watched(_) => "told".to_owned(),
         Answer::Verified(findings) => format!("told: {} findings", findings.len()),
         Answer::Refused { why, .. } => format!("refused: {why}"),
     };

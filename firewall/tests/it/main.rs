@@ -5,3 +5,4 @@ mod host;
 mod output;
 mod reach;
 mod rules;
+mod watch;
