@@ -52,12 +52,6 @@ pub(crate) enum FirewalldError {
     /// The file that a new policy is made from can't be written.
     #[error("a file for firewall-cmd can't be written in the directory for temporary files: {0}")]
     Draft(io::Error),
-    /// It is stopped, and what it will load when it starts can't be edited.
-    #[error(
-        "firewalld is stopped, and what it will load at its next start can't be read or edited, since \
-         firewall-offline-cmd is missing: install it, or start firewalld, then try again ({})", .0.display()
-    )]
-    NoTool(PathBuf),
     /// It is stopped, and a file of ours stays.
     #[error(
         "firewalld is stopped, and {}, which it would load at its next start, can't be removed: {source}; remove it, then try \
@@ -127,20 +121,14 @@ impl Presence {
 
     /// What makes our policies the desired ones.
     pub(crate) fn change(&self, desired: &Desired) -> Result<Change, FirewalldError> {
-        let current = match self {
-            Self::Running(firewalld) => firewalld.current()?,
+        match self {
+            Self::Running(firewalld) => Ok(Change::new(desired, &firewalld.current()?)),
             // Only root can read what is saved, or edit it.
-            Self::Stopped { policy_files } if geteuid().is_root() => match policy_files.first() {
-                Some(file) => {
-                    let tool = offline(file)?;
-                    let saved = account(&tool, Book::Saved, &default_zone(&tool)?)?;
-                    Current { saved, ..Current::default() }
-                }
-                None => return Ok(Change::default()),
-            },
-            Self::Stopped { .. } | Self::Absent => return Ok(Change::default()),
-        };
-        Ok(Change::new(desired, &current))
+            Self::Stopped { policy_files } if !policy_files.is_empty() && geteuid().is_root() => {
+                stopped(desired, policy_files)
+            }
+            Self::Stopped { .. } | Self::Absent => Ok(Change::default()),
+        }
     }
 
     /// What leaves firewalld as it was before we came.
@@ -165,21 +153,36 @@ impl Presence {
 
     /// Carries out a change.
     pub(crate) fn carry_out(&self, change: &Change) -> Result<(), FirewalldError> {
-        if change.removal != Removal::default() {
-            if let Self::Running(firewalld) = self {
-                firewalld.remove(change)?;
-            }
-            return remove_what_is_left(&change.removal);
-        }
         match self {
-            Self::Running(firewalld) => firewalld.carry_out(change),
-            Self::Stopped { policy_files } => match policy_files.first() {
-                Some(file) => save(&offline(file)?, &change.policies),
-                None => Ok(()),
-            },
-            Self::Absent => Ok(()),
+            Self::Running(firewalld) if change.removal == Removal::default() => {
+                firewalld.carry_out(change)?;
+            }
+            Self::Running(firewalld) => firewalld.remove(change)?,
+            Self::Stopped { .. } => {
+                if let Some(tool) = Tool::offline() {
+                    save(&tool, &change.policies)?;
+                }
+            }
+            Self::Absent => {}
         }
+        remove_what_is_left(&change.removal)
     }
+}
+
+/// What the saved policies of a stopped firewalld need.
+fn stopped(desired: &Desired, policy_files: &[PathBuf]) -> Result<Change, FirewalldError> {
+    let Some(tool) = Tool::offline() else {
+        // It is not installed any more.
+        return Ok(Change::removal(Removal { files: policy_files.to_vec(), ..Removal::default() }));
+    };
+    let saved = account(&tool, Book::Saved, &default_zone(&tool)?)?;
+    let mut change = Change::new(desired, &Current { saved, ..Current::default() });
+    if change.makes_anew() {
+        // firewalld (1.3) does not clear what it has left in the kernel when it starts: the old policy would stand beside
+        // the new one.
+        change.removal.live = leftover()?;
+    }
+    Ok(change)
 }
 
 impl Firewalld {
@@ -219,7 +222,8 @@ impl Firewalld {
         }
         self.refuse_if_unsaved(change)?;
         self.tool.ask(&["--reload"])?;
-        Ok(())
+        // By now the copies of what was deleted are there as well.
+        remove_files(&files("xml.old"))
     }
 
     /// A reload brings the saved configuration: what was changed only for the moment would be lost, such as what a program
@@ -256,11 +260,6 @@ fn first_unsaved(
     // It is seldom that there are any.
     let saved = if live.is_empty() { BTreeSet::new() } else { lines(Book::Saved)? };
     Ok(live.difference(&saved).next().cloned())
-}
-
-/// The way to what a stopped firewalld has saved, in this file among others.
-fn offline(file: &Path) -> Result<Tool, FirewalldError> {
-    Tool::offline().ok_or_else(|| FirewalldError::NoTool(file.to_owned()))
 }
 
 /// The default zone, of which there is one for both accounts.
@@ -337,9 +336,11 @@ fn remove_what_is_left(removal: &Removal) -> Result<(), FirewalldError> {
     if !live.is_empty() {
         nft::transact(live)?;
     }
-    // By now the copies of what was removed above are there as well.
-    let copies = files("xml.old");
-    for path in removal.files.iter().chain(&copies) {
+    remove_files(&removal.files)
+}
+
+fn remove_files(paths: &[PathBuf]) -> Result<(), FirewalldError> {
+    for path in paths {
         match std::fs::remove_file(path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(FirewalldError::FileStays { path: path.clone(), source });

@@ -10,6 +10,9 @@ use super::policy::{Policies, Policy, Role, wanted};
 use super::zones::Zones;
 use crate::desired::Desired;
 
+/// How many rules firewalld is asked to change one by one, which takes it some 50 ms each. For more, a reload is quicker.
+const MAX_SINGLE_CHANGES: usize = 32;
+
 /// One account of firewalld: our policies in it, and its zones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Account {
@@ -113,8 +116,10 @@ impl Change {
             let live = live.zip(should_live.as_ref()).map(|(is, should)| (is.get(&role), &should[&role]));
             PolicyChange::new(role, (current.saved.policies.get(&role), &should[&role]), live)
         });
-        let (changes, reloads): (Vec<_>, Vec<_>) = changes.unzip();
-        let reload = reloads.contains(&true);
+        let (changes, reloads): (Vec<PolicyChange>, Vec<bool>) = changes.unzip();
+        let singly: usize =
+            changes.iter().map(|change| change.live.add.len() + change.live.delete.len()).sum();
+        let reload = reloads.contains(&true) || singly > MAX_SINGLE_CHANGES;
         let policies = changes.into_iter().filter(|change| !change.is_empty()).collect();
         Self { policies, reload, unsaved: current.unsaved(), ..neither }
     }
@@ -122,6 +127,11 @@ impl Change {
     /// What takes this away.
     pub(super) fn removal(removal: Removal) -> Self {
         Self { removal, ..Self::default() }
+    }
+
+    /// Whether a policy is made anew.
+    pub(super) fn makes_anew(&self) -> bool {
+        self.policies.iter().any(|change| change.anew.is_some())
     }
 
     /// Whether there is nothing to do.
@@ -177,6 +187,12 @@ impl Change {
                 findings.push(finding(kind, format!("{policy} {state} '{rule}'")));
             }
         }
+        let left = self
+            .removal
+            .files
+            .iter()
+            .map(|file| format!("{} is there, for a firewalld that is not installed", file.display()));
+        findings.extend(left.map(|what| finding(FindingKind::Unexpected, what)));
         findings.extend(self.denied());
         findings
     }
@@ -192,9 +208,12 @@ impl Change {
     }
 
     fn policy(&self, role: Role) -> String {
-        let state =
-            if self.stopped { "firewalld, which is stopped: saved policy" } else { "firewalld policy" };
-        format!("{state} {}", role.name())
+        let name = role.name();
+        if self.stopped {
+            format!("saved policy {name} of a stopped firewalld")
+        } else {
+            format!("firewalld policy {name}")
+        }
     }
 }
 
@@ -367,6 +386,22 @@ mod tests {
     }
 
     #[test]
+    fn many_rules_are_loaded_at_once_and_few_one_by_one() {
+        let reloads = |sources: usize| {
+            let listed: Vec<_> = (0..sources).map(|source| format!("10.0.0.{source}")).collect();
+            let listing = format!("strict\n  target: DROP\n  sources: {}\n", listed.join(" "));
+            let zones = Zones::new("public", &(ZONES.to_owned() + &listing));
+            let account = |policies| Account { policies, zones: zones.clone(), others: BTreeSet::new() };
+            let current = Current { saved: account(right()), live: Some(account(right())), panics: false };
+            let change = Change::new(&desired(), &current);
+            assert!(!change.is_empty());
+            change.reload
+        };
+        assert!(!reloads(MAX_SINGLE_CHANGES));
+        assert!(reloads(MAX_SINGLE_CHANGES + 1));
+    }
+
+    #[test]
     fn what_somebody_has_put_into_a_policy_of_ours_is_named_and_goes() {
         let mut policies = right();
         policies.get_mut(&Role::Open).unwrap().head.foreign.insert("ports: 1-65535/tcp".to_owned());
@@ -385,9 +420,7 @@ mod tests {
         let change = Change::new(&nothing(), &stopped(right()));
         assert!(!change.reload);
         assert!(
-            change.findings()[0]
-                .what
-                .starts_with("firewalld, which is stopped: saved policy zone-proxy-drop has ")
+            change.findings()[0].what.starts_with("saved policy zone-proxy-drop of a stopped firewalld has ")
         );
         assert!(Change::new(&desired(), &stopped(right())).is_empty());
         // It is made when firewalld starts.
