@@ -192,24 +192,26 @@ impl std::fmt::Display for Head {
     }
 }
 
-/// The ports that are open in each family; those that follow each other as one range.
+/// The ports that are refused to whom a zone denies: all that may ever be open, so that a port opens in one step. Those
+/// that follow each other are one range.
 fn ports(desired: &Desired) -> BTreeSet<(Family, String)> {
-    let mut ranges = BTreeSet::new();
-    for family in Family::ALL {
-        let opened = desired.open.iter().filter(|rule| !accept(rule, family).is_empty());
-        let mut of_family: Vec<(u16, u16)> = Vec::new();
-        // They are in ascending order.
-        for port in opened.map(|rule| rule.port) {
-            match of_family.last_mut() {
-                Some((_, last)) if last.checked_add(1) == Some(port) => *last = port,
-                _ => of_family.push((port, port)),
-            }
+    let all: BTreeSet<u16> = desired
+        .open
+        .iter()
+        .map(|rule| rule.port)
+        .chain(desired.closed.iter().map(|(_, port)| *port))
+        .collect();
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for port in all {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(port) => *last = port,
+            _ => ranges.push((port, port)),
         }
-        ranges.extend(of_family.into_iter().map(|(first, last)| {
-            (family, if first == last { first.to_string() } else { format!("{first}-{last}") })
-        }));
     }
-    ranges
+    let text =
+        |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let of_family = |family| ranges.iter().map(move |(first, last)| (family, text(*first, *last)));
+    Family::ALL.into_iter().flat_map(of_family).collect()
 }
 
 /// The rich rules that open a port in one family.
@@ -310,11 +312,17 @@ mod tests {
         );
         assert_eq!(
             rules(&policies, Role::Drop),
-            [r#"rule family="ipv4" port port="17488" protocol="tcp" drop"#]
+            [
+                r#"rule family="ipv4" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule family="ipv6" port port="17486-17488" protocol="tcp" drop"#,
+            ]
         );
         assert_eq!(
             rules(&policies, Role::Reject),
-            [r#"rule family="ipv4" port port="17488" protocol="tcp" reject type="icmp-admin-prohibited""#]
+            [
+                r#"rule family="ipv4" port port="17486-17488" protocol="tcp" reject type="icmp-admin-prohibited""#,
+                r#"rule family="ipv6" port port="17486-17488" protocol="tcp" reject type="icmp6-adm-prohibited""#,
+            ]
         );
     }
 
@@ -328,9 +336,10 @@ mod tests {
             rules(&policies, Role::Open),
             [
                 r#"rule family="ipv4" port port="17488" protocol="tcp" accept"#,
-                r#"rule family="ipv4" source address="192.0.2.0/24" port port="17488" protocol="tcp" drop"#,
-                r#"rule source ipset="bad" port port="17488" protocol="tcp" drop"#,
-                r#"rule source mac="AA:BB:CC:DD:EE:FF" port port="17488" protocol="tcp" drop"#,
+                r#"rule family="ipv4" source address="192.0.2.0/24" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule family="ipv6" source address="2001:DB8::66" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule source ipset="bad" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule source mac="AA:BB:CC:DD:EE:FF" port port="17486-17488" protocol="tcp" drop"#,
             ]
         );
         assert!(policies[&Role::Drop].head.ingress.is_empty());
@@ -352,8 +361,10 @@ mod tests {
         assert_eq!(
             rules(&policies, Role::Drop),
             [
-                r#"rule family="ipv4" port port="17487-17488" protocol="tcp" drop"#,
+                r#"rule family="ipv4" port port="17486-17488" protocol="tcp" drop"#,
                 r#"rule family="ipv4" port port="20000" protocol="tcp" drop"#,
+                r#"rule family="ipv6" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule family="ipv6" port port="20000" protocol="tcp" drop"#,
             ]
         );
     }
