@@ -3,9 +3,9 @@
 //! systemd starts it for a connection to its socket and gives it CAP_NET_ADMIN and nothing else. One connection carries
 //! one request; it ends itself when nobody has asked for a while.
 
-mod access;
 mod answer;
 mod connection_limit;
+mod farewell;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -23,14 +23,15 @@ use zone_firewall_protocol::{Answer, MAX_LINE_BYTES, Request, RequestError, pars
 use zone_log_budget::{LogBudget, within_budget};
 use zone_service_manager::ServiceManager;
 
+use crate::access::{Accounts, Peer};
 use crate::config;
 use crate::host::Host;
-use access::{Accounts, Peer};
 use connection_limit::ConnectionLimit;
+use farewell::Farewells;
 
 /// The time for a request to arrive, and for an answer to be taken.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time for the rest of a request that is too long, so that its sender can read why it was refused.
+/// The time for the rest of what is no request, so that its sender can read why it was refused.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time that a request may take before the watchdog is no longer fed. Tools have deadlines far below.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(120);
@@ -97,10 +98,15 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
     let interval =
         manager.watchdog().map_or(LOOP_INTERVAL, |interval| interval / 3).min(LOOP_INTERVAL).min(idle);
     let mut last_use = Instant::now();
+    let mut farewells = Farewells::default();
     loop {
         if wait(&listener, interval)? {
             match listener.accept() {
-                Ok((stream, _)) => admit(&broker, stream, settings.connections),
+                Ok((stream, _)) => {
+                    if let Some(refused) = admit(&broker, stream, settings.connections) {
+                        farewells.keep(refused, Instant::now());
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     tracing::warn!("a connection was lost: {error}");
@@ -109,6 +115,7 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
             }
             last_use = Instant::now();
         }
+        farewells.close_old(Instant::now());
         if !broker.is_stuck() {
             manager.alive();
         }
@@ -155,13 +162,14 @@ fn wait(listener: &UnixListener, timeout: Duration) -> Result<bool, BrokerError>
     }
 }
 
-/// Serves a connection in a thread of its own, or refuses it where its user has as many as root's file allows.
-fn admit(broker: &Arc<Broker>, stream: UnixStream, max: usize) {
+/// Serves a connection in a thread of its own, or refuses it where its user has as many as root's file allows: then it is
+/// returned, with its answer written.
+fn admit(broker: &Arc<Broker>, stream: UnixStream, max: usize) -> Option<UnixStream> {
     let peer = match peer(&stream) {
         Ok(peer) => peer,
         Err(error) => {
             tracing::warn!("a connection was lost: the kernel does not say whose it is: {error}");
-            return;
+            return None;
         }
     };
     let Some(permit) = broker.connections.admit(peer, &accounts(), max) else {
@@ -169,7 +177,7 @@ fn admit(broker: &Arc<Broker>, stream: UnixStream, max: usize) {
         let _ = stream.set_nonblocking(true);
         // Whoever has no more connections may as well not read why.
         let _ = send(&stream, &Answer::Refused { why, help: "try again in a moment".to_owned() });
-        return;
+        return Some(stream);
     };
     let broker = Arc::clone(broker);
     let serve = move || {
@@ -183,6 +191,7 @@ fn admit(broker: &Arc<Broker>, stream: UnixStream, max: usize) {
             "a connection is closed unanswered, for it gets no thread (TasksMax=, ulimit -u): {error}"
         );
     }
+    None
 }
 
 /// While there is one, a request is being carried out.
@@ -245,9 +254,7 @@ fn serve_connection(broker: &Broker, peer: Peer, stream: &UnixStream) -> io::Res
                 RequestError::Empty => "send one line of JSON",
             };
             send(stream, &refused(&error.to_string(), help))?;
-            if error == RequestError::TooLong {
-                return drain(stream);
-            }
+            return drain(stream);
         }
     }
     Ok(())

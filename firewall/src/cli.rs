@@ -10,7 +10,7 @@ use zone_firewall_protocol::client::ask;
 use zone_firewall_protocol::{Answer, Finding, FindingKind, Request, SOCKET};
 
 use crate::host::{self, Host, HostError};
-use crate::{broker, config, record};
+use crate::{broker, config, notes, record};
 
 /// The exit code where something is not as it should be.
 const EXIT_FINDINGS: u8 = 1;
@@ -156,12 +156,17 @@ fn unexpected_answer() -> CliError {
 }
 
 fn print_changes(lines: &[String], json: bool) {
+    let (notes, changes): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.starts_with(notes::PREFIX));
     if json {
-        print(&serde_json::json!({ "changes": lines }).to_string());
-    } else if lines.is_empty() {
+        let notes: Vec<_> = notes.iter().filter_map(|note| note.strip_prefix(notes::PREFIX)).collect();
+        print(&serde_json::json!({ "changes": changes, "notes": notes }).to_string());
+        return;
+    }
+    if changes.is_empty() {
         print("nothing to change");
-    } else {
-        print(&lines.join("\n"));
+    }
+    for line in changes.into_iter().chain(notes) {
+        print(line);
     }
 }
 

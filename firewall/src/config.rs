@@ -9,6 +9,11 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use zone_firewall_protocol::Destination;
+
+pub(crate) use interface::InterfaceName;
+
+mod interface;
 
 /// Where the file is.
 pub(crate) const PATH: &str = "/etc/zone-proxy/firewall.toml";
@@ -27,8 +32,12 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 pub(crate) struct Config {
     /// Port 17488.
     pub(crate) control: Control,
+    /// The devices that the relay's ports are open on.
+    pub(crate) interfaces: Interfaces,
     /// What the broker may open at most.
     pub(crate) ceiling: Ceiling,
+    /// What leaves the host.
+    pub(crate) output: Output,
     /// What one source may do.
     pub(crate) limits: Limits,
     /// The broker itself.
@@ -45,12 +54,37 @@ pub(crate) struct Control {
     pub(crate) listen: Vec<IpAddr>,
     /// Networks that may connect; empty means any.
     pub(crate) networks: Vec<IpNet>,
+    /// Devices that connections may come in by; empty means any.
+    pub(crate) interfaces: Vec<InterfaceName>,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { open: false, listen: vec![Ipv4Addr::UNSPECIFIED.into()], networks: Vec::new() }
+        Self {
+            open: false,
+            listen: vec![Ipv4Addr::UNSPECIFIED.into()],
+            networks: Vec::new(),
+            interfaces: Vec::new(),
+        }
     }
+}
+
+/// `[interfaces]`: devices that connections to the relay's ports may come in by, whatever the zone says; empty means any.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Interfaces {
+    /// Those of endpoints.
+    pub(crate) endpoint: Vec<InterfaceName>,
+    /// Those of Module Servers.
+    pub(crate) module_server: Vec<InterfaceName>,
+}
+
+/// `[output]`: what the processes of the proxy may send beside answers on connections that others have opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Output {
+    /// Where user zone-proxy may connect and send to: a syslog server, and its resolver if it is configured by name.
+    pub(crate) allow: Vec<Destination>,
 }
 
 /// `[ceiling]`: the most that the broker opens, whoever asks.
@@ -219,6 +253,10 @@ impl Config {
         let lists = [
             ("control.listen", self.control.listen.len()),
             ("control.networks", self.control.networks.len()),
+            ("control.interfaces", self.control.interfaces.len()),
+            ("interfaces.endpoint", self.interfaces.endpoint.len()),
+            ("interfaces.module_server", self.interfaces.module_server.len()),
+            ("output.allow", self.output.allow.len()),
             ("ceiling.ports", self.ceiling.ports.len()),
             ("ceiling.listen", self.ceiling.listen.len()),
             ("ceiling.networks", self.ceiling.networks.len()),
@@ -265,6 +303,10 @@ mod tests {
         assert!(error("[control]\nopne = true\n").starts_with("firewall.toml:2: unknown field `opne`"));
         assert!(error("[ceiling]\n\nports = [\"9-1\"]\n").starts_with("firewall.toml:3: '9-1' is neither"));
         assert!(error("[control]\nlisten = []\n").contains("control.listen: at least one"));
+        let name = error("[output]\n\nallow = [\"logs.example:514/udp\"]\n");
+        assert!(name.starts_with("firewall.toml:3: 'logs.example:514/udp' names a host"), "{name}");
+        let device = error("[control]\ninterfaces = [\"eth*\"]\n");
+        assert!(device.starts_with("firewall.toml:2: 'eth*' is no name of a network device"), "{device}");
     }
 
     #[test]

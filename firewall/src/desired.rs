@@ -1,17 +1,21 @@
 //! What there should be: a pure function of root's file and the record of relay ports.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use zone_firewall_protocol::{PortRule, Purpose};
+use zone_firewall_protocol::{Destination, PortRule, Purpose};
 
-use crate::config::{Config, LOWEST_PORT, Limits, MAX_LIST_ENTRIES};
+use crate::access::{Accounts, CONTROL_USER, RELAY_USER};
+use crate::config::{Config, InterfaceName, LOWEST_PORT, Limits, MAX_LIST_ENTRIES};
 
 /// Port 17488 can't be another number.
 pub(crate) const CONTROL_PORT: u16 = 17488;
 /// The numbers that the relay's ports have unless the zone chose others. They are kept closed until they are opened.
 pub(crate) const DEFAULT_RELAY_PORTS: [(Purpose, u16); 2] =
     [(Purpose::Endpoint, 17486), (Purpose::ModuleServer, 17487)];
+/// Root's number. Where a user of the product has it by mistake, the host goes on sending.
+const ROOT_UID: u32 = 0;
 /// The most relay ports at once: two generations of both.
 pub(crate) const MAX_RELAY_PORTS: usize = 8;
 
@@ -57,8 +61,23 @@ pub(crate) struct Desired {
     pub(crate) open: Vec<PortRule>,
     /// Ports that are kept closed, though something may listen there.
     pub(crate) closed: Vec<(Purpose, u16)>,
+    /// The devices that ports are open on, by root's file; a purpose without any is open on all.
+    pub(crate) interfaces: BTreeMap<Purpose, Vec<InterfaceName>>,
+    /// Users that may send nothing of their own accord but to `destinations`, in the order of their rules.
+    pub(crate) confined: Vec<ConfinedUser>,
     /// What one source may do.
     pub(crate) limits: Limits,
+}
+
+/// A user whose processes answer on connections that others have opened, and open none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfinedUser {
+    /// Its name, for chains and counters.
+    pub(crate) name: &'static str,
+    /// Its number on this host.
+    pub(crate) uid: u32,
+    /// Where it may send to all the same, in ascending order.
+    pub(crate) destinations: Vec<Destination>,
 }
 
 impl Desired {
@@ -84,7 +103,40 @@ impl Desired {
         open.sort_by_key(|rule| rule.port);
         let known = DEFAULT_RELAY_PORTS.into_iter().chain([(Purpose::Control, CONTROL_PORT)]);
         let closed = known.filter(|(_, port)| open.iter().all(|rule| rule.port != *port)).collect();
-        Self { open, closed, limits: config.limits.clone() }
+        let interfaces = [
+            (Purpose::Control, &config.control.interfaces),
+            (Purpose::Endpoint, &config.interfaces.endpoint),
+            (Purpose::ModuleServer, &config.interfaces.module_server),
+        ];
+        let interfaces =
+            interfaces.into_iter().filter(|(_, names)| !names.is_empty()).map(|(purpose, names)| {
+                let distinct: BTreeSet<_> = names.iter().cloned().collect();
+                (purpose, distinct.into_iter().collect())
+            });
+        Self {
+            open,
+            closed,
+            interfaces: interfaces.collect(),
+            confined: Vec::new(),
+            limits: config.limits.clone(),
+        }
+    }
+
+    /// The same, with what the product's users may send. A user that this host lacks gets no rule.
+    pub(crate) fn confine(self, config: &Config, accounts: &Accounts) -> Self {
+        let destinations: BTreeSet<_> = config.output.allow.iter().copied().collect();
+        // A relay logs by way of control, so that the exceptions are control's alone.
+        let users = [(RELAY_USER, BTreeSet::new()), (CONTROL_USER, destinations)];
+        let confined = users.into_iter().filter_map(|(name, destinations)| {
+            let uid = accounts.uid(name).filter(|uid| *uid != ROOT_UID)?;
+            Some(ConfinedUser { name, uid, destinations: destinations.into_iter().collect() })
+        });
+        Self { confined: confined.collect(), ..self }
+    }
+
+    /// The devices that connections to a port may come in by; empty means any.
+    pub(crate) fn interfaces(&self, rule: &PortRule) -> &[InterfaceName] {
+        self.interfaces.get(&rule.purpose).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -242,6 +294,34 @@ mod tests {
         let desired = Desired::new(&config, &[rule(17486), rule(20000)]);
         assert_eq!(desired.open.iter().map(|rule| rule.port).collect::<Vec<_>>(), [17486, 17488, 20000]);
         assert_eq!(desired.closed, [(Purpose::ModuleServer, 17487)]);
+    }
+
+    #[test]
+    fn only_control_may_send_to_where_root_allows_and_users_that_are_missing_get_no_rule() {
+        let config = Config::parse(
+            "[output]\nallow = [\"10.0.0.5:6514/tcp\", \"10.0.0.3:53/udp\", \"10.0.0.5:6514/tcp\"]\n",
+            "test",
+        )
+        .unwrap();
+        let confined =
+            |passwd| Desired::new(&config, &[]).confine(&config, &Accounts::parse(passwd, "")).confined;
+        let both = confined("zone-proxy:x:990:990::/:/x\nzone-relay:x:991:991::/:/x\n");
+        let told: Vec<_> = both.iter().map(|user| (user.name, user.uid, user.destinations.len())).collect();
+        assert_eq!(told, [("zone-relay", 991, 0), ("zone-proxy", 990, 2)]);
+        assert_eq!(confined("olga:x:1000:1000::/:/x\nzone-relay:x:0:0::/:/x\n"), []);
+    }
+
+    #[test]
+    fn devices_are_roots_whoever_asks_for_the_port() {
+        let config = Config::parse(
+            "[control]\nopen = true\ninterfaces = [\"mgmt1\", \"mgmt0\", \"mgmt1\"]\n[interfaces]\nendpoint = [\"eth0\"]\n",
+            "test",
+        );
+        let desired = Desired::new(&config.unwrap(), &[rule(20000)]);
+        let names = desired.open.iter().map(|rule| {
+            desired.interfaces(rule).iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(" ")
+        });
+        assert_eq!(names.collect::<Vec<_>>(), ["mgmt0 mgmt1", "eth0"]);
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! The rules of this host: read, changed in one transaction, read back, and undone if they are not as meant.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nftables::schema::NfObject;
 use serde_json::{Value, json};
 use zone_firewall_protocol::{Finding, PortRule};
 
+use crate::access::Accounts;
 use crate::config::{Config, ConfigError};
 use crate::desired::Desired;
 use crate::firewalld::{self, FirewalldError, Presence};
 use crate::listening;
 use crate::nft::{self, NftError};
+use crate::notes::{Device, notes};
 use crate::plan::Plan;
 use crate::record::{RecordError, Store};
 use crate::ruleset::Ruleset;
@@ -28,6 +31,9 @@ pub(crate) enum HostError {
     /// The record of relay ports can't be used.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// It is not known which users there are.
+    #[error("/etc/passwd or /etc/group can't be read: {0}; the rules for what users send are made from them")]
+    Accounts(io::Error),
     /// nftables can't be read or changed.
     #[error(transparent)]
     Nft(#[from] NftError),
@@ -53,6 +59,7 @@ pub(crate) struct Host {
 pub(crate) struct Preview {
     plan: Plan,
     firewalld: firewalld::Change,
+    notes: Vec<String>,
 }
 
 impl Preview {
@@ -72,9 +79,9 @@ impl Preview {
         lines.into_iter().chain(self.blocked()).collect()
     }
 
-    /// What would be done, rule by rule, and what somebody else's rules keep shut.
+    /// What would be done, rule by rule, what somebody else's rules keep shut, and what may not be meant.
     pub(crate) fn diff(&self) -> Vec<String> {
-        self.lines().into_iter().chain(self.blocked()).collect()
+        self.lines().into_iter().chain(self.blocked()).chain(self.notes.iter().cloned()).collect()
     }
 
     fn blocked(&self) -> Vec<String> {
@@ -101,8 +108,7 @@ impl Host {
 
     /// What should be, by root's file and the record.
     pub(crate) fn desired(&self) -> Result<Desired, HostError> {
-        let config = self.config()?;
-        Ok(Desired::new(&config, &self.recorded()))
+        desired_with(&self.config()?, &self.recorded())
     }
 
     /// The relay's ports by the record. A damaged one opens nothing; zone-proxy asks for its ports at its next start.
@@ -114,10 +120,18 @@ impl Host {
     }
 }
 
+/// What should be, by root's file, with these relay ports and on a host with these users.
+pub(crate) fn desired_with(config: &Config, ports: &[PortRule]) -> Result<Desired, HostError> {
+    let accounts = Accounts::of_this_host().map_err(HostError::Accounts)?;
+    Ok(Desired::new(config, ports).confine(config, &accounts))
+}
+
 /// Looks at the live rules, and says what would be done about them.
 pub(crate) fn preview(desired: &Desired) -> Result<Preview, HostError> {
     let plan = Plan::new(desired, &nft::list()?);
-    Ok(Preview { plan, firewalld: Presence::find()?.change(desired)? })
+    let firewalld = Presence::find()?.change(desired)?;
+    let notes = notes(desired, Device::of_this_host);
+    Ok(Preview { plan, firewalld, notes })
 }
 
 /// What is not as it should be, ports that nobody listens on included.
@@ -142,7 +156,7 @@ pub(crate) fn apply(desired: &Desired) -> Result<Vec<String>, HostError> {
         Ok(change)
     });
     match done {
-        Ok(change) => Ok(Preview { plan, firewalld: change }.report()),
+        Ok(change) => Ok(Preview { plan, firewalld: change, notes: Vec::new() }.report()),
         Err(error) => {
             undo(&before);
             Err(error.into())
@@ -171,7 +185,7 @@ pub(crate) fn remove() -> Result<Vec<String>, HostError> {
             _ => live = nft::list()?,
         }
     }
-    Ok(Preview { plan: first, firewalld: change }.report())
+    Ok(Preview { plan: first, firewalld: change, notes: Vec::new() }.report())
 }
 
 /// Transactions until the rules are as they should be; mostly one, or none. The kernel refuses one as a whole where

@@ -7,6 +7,7 @@
 //!
 //! `broker` is the only process of the product that may touch nftables.
 
+mod access;
 mod broker;
 pub mod cli;
 mod config;
@@ -16,6 +17,7 @@ mod foreign;
 mod host;
 mod listening;
 mod nft;
+mod notes;
 mod plan;
 mod record;
 mod ruleset;

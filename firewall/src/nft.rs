@@ -4,11 +4,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use nftables::expr::MetaKey;
 use nftables::schema::{NfObject, Nftables};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::ruleset::{Ruleset, TAG};
 use crate::run::{RunError, run};
+
+/// The name of the device of a VRF that a packet came in by (`sdifname`), which the crate has no key for: nothing of ours
+/// asks for the kind of a device, so that rules are built with that key, and [`with_slave_names`] writes the right one.
+pub(crate) const SLAVE_NAME: MetaKey = MetaKey::Iifkind;
 
 /// The ruleset can't be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -16,11 +21,30 @@ pub(crate) enum NftError {
     /// There is no nft.
     #[error("there is no nft(8) on this host: install the package nftables")]
     NoTool,
-    /// The kernel has no nftables, or does not let us.
+    /// The kernel does not let us.
     #[error(
-        "nftables can't be used on this host: {0}; the kernel needs nf_tables, and the caller CAP_NET_ADMIN"
+        "this process may not use nftables: {0}; it takes CAP_NET_ADMIN: run it as root, and in a container that has it"
+    )]
+    NotPermitted(RunError),
+    /// The kernel has no nftables.
+    #[error(
+        "the kernel has no nftables: {0}; the kernel needs nf_tables: load that module, or use a kernel with it"
     )]
     NoKernel(RunError),
+    /// nft was ended by a signal, which is a fault of nft.
+    #[error(
+        "{0}; this is a fault of nft: install a newer nftables, and see what is unusual in 'nft list ruleset'"
+    )]
+    Crashed(RunError),
+    /// nft does not end.
+    #[error("{0}; the host is overloaded, or its ruleset very large: try again")]
+    TooSlow(RunError),
+    /// nft can't be started.
+    #[error("{0}; install the package nftables again")]
+    NotStarted(RunError),
+    /// nft failed for another reason.
+    #[error("nft failed, and nothing was changed: {0}")]
+    Failed(RunError),
     /// What nft printed is no JSON.
     #[error("nft printed a ruleset that can't be read: {0}; an nft that was built with JSON is needed")]
     Unreadable(serde_json::Error),
@@ -32,9 +56,36 @@ pub(crate) enum NftError {
     Iptables(RunError),
 }
 
+impl NftError {
+    /// What it was that kept nft from reading or changing rules. The kernel's reasons come as the words of strerror(3).
+    fn of(error: RunError, changing: bool) -> Self {
+        let complaint = match &error {
+            RunError::Failed { complaint, .. } => complaint.clone(),
+            RunError::Crashed { .. } => return Self::Crashed(error),
+            RunError::TimedOut { .. } => return Self::TooSlow(error),
+            RunError::Start { .. } => return Self::NotStarted(error),
+        };
+        let says = |words: &[&str]| words.iter().any(|words| complaint.contains(words));
+        if says(&["Operation not permitted", "Permission denied"]) {
+            Self::NotPermitted(error)
+        } else if says(&[
+            "Protocol not supported",
+            "Unable to initialize Netlink socket",
+            "cache initialization failed",
+        ]) {
+            Self::NoKernel(error)
+        } else if changing {
+            Self::Refused(error)
+        } else {
+            Self::Failed(error)
+        }
+    }
+}
+
 /// The whole ruleset, rules of ours recognised also where iptables has rewritten them.
 pub(crate) fn list() -> Result<Ruleset, NftError> {
-    let printed = run(&program()?, &["-j", "list", "ruleset"], b"").map_err(NftError::NoKernel)?;
+    let printed =
+        run(&program()?, &["-j", "list", "ruleset"], b"").map_err(|error| NftError::of(error, false))?;
     let listing: Value = if printed.iter().all(u8::is_ascii_whitespace) {
         Value::Null
     } else {
@@ -48,13 +99,34 @@ pub(crate) fn list() -> Result<Ruleset, NftError> {
 /// Carries out all commands or none.
 pub(crate) fn transact(commands: Vec<NfObject<'static>>) -> Result<(), NftError> {
     let document = Nftables { objects: Cow::Owned(commands) };
-    transact_raw(&serde_json::to_value(document).map_err(NftError::Unreadable)?)
+    transact_raw(&with_slave_names(serde_json::to_value(document).map_err(NftError::Unreadable)?))
 }
 
 /// The same for a document that holds what nft itself has listed.
 pub(crate) fn transact_raw(document: &Value) -> Result<(), NftError> {
-    run(&program()?, &["-j", "-f", "-"], document.to_string().as_bytes()).map_err(NftError::Refused)?;
+    run(&program()?, &["-j", "-f", "-"], document.to_string().as_bytes())
+        .map_err(|error| NftError::of(error, true))?;
     Ok(())
+}
+
+/// Objects of ours as nft has them: with the key that [`SLAVE_NAME`] stands for.
+pub(crate) fn with_slave_names(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                let placeholder = name == "meta" && field["key"] == json!(SLAVE_NAME);
+                *field =
+                    if placeholder { json!({ "key": "sdifname" }) } else { with_slave_names(field.take()) };
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                *item = with_slave_names(item.take());
+            }
+        }
+        _ => {}
+    }
+    value
 }
 
 /// nft is looked for each time, so that a broker that lacks it says so to whoever asks.
@@ -117,6 +189,42 @@ fn tag_in(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn told(complaint: &str) -> String {
+        let program = PathBuf::from("/usr/sbin/nft");
+        NftError::of(RunError::Failed { program, code: Some(1), complaint: complaint.to_owned() }, false)
+            .to_string()
+    }
+
+    #[test]
+    fn each_failure_of_nft_says_what_its_user_can_do() {
+        let denied = told("netlink: Error: cache initialization failed: Operation not permitted");
+        assert!(denied.contains("CAP_NET_ADMIN") && !denied.contains("kernel"), "{denied}");
+        for lacking in [
+            "nft: Unable to initialize Netlink socket: Protocol not supported",
+            "cache initialization failed: Invalid argument",
+        ] {
+            let lacking = told(lacking);
+            assert!(
+                lacking.contains("the kernel needs nf_tables") && !lacking.contains("CAP_NET_ADMIN"),
+                "{lacking}"
+            );
+        }
+        assert_eq!(told("disk on fire"), "nft failed, and nothing was changed: /usr/sbin/nft: disk on fire");
+        let crashed =
+            RunError::Crashed { program: "/usr/sbin/nft".into(), signal: 6, complaint: String::new() };
+        let crashed = NftError::of(crashed, true).to_string();
+        assert!(
+            crashed.contains("crashed (signal 6)") && crashed.contains("install a newer nftables"),
+            "{crashed}"
+        );
+        let refused = RunError::Failed {
+            program: "/usr/sbin/nft".into(),
+            code: Some(1),
+            complaint: "No such file".to_owned(),
+        };
+        assert!(NftError::of(refused, true).to_string().starts_with("the kernel refused the change"));
+    }
 
     #[test]
     fn only_our_own_tag_is_taken_from_a_line_of_iptables_save() {

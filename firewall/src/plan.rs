@@ -10,6 +10,7 @@ use nftables::types::NfFamily;
 use serde_json::Value;
 use zone_firewall_protocol::{Finding, FindingKind, PortRule};
 
+use crate::config::InterfaceName;
 use crate::desired::{Desired, Family, listens, sources};
 use crate::foreign::{self, Packet, Verdict};
 use crate::ruleset::{Chain, Rule, Ruleset};
@@ -308,6 +309,8 @@ struct NeededRule {
     family: Option<Family>,
     before: usize,
     comment: String,
+    /// The device that root opens the port on, if it is not all of them.
+    interface: Option<InterfaceName>,
 }
 
 fn needed_rules(
@@ -340,7 +343,8 @@ fn needed_rules(
                 Verdict::Drops { before } => {
                     let bare = packet.source.is_none() && packet.destination.is_none();
                     let family = (bare && foreign::families(chain).len() > 1).then_some(packet.family);
-                    of_port.push(NeededRule { packet, family, before, comment: table::tag(rule.purpose) });
+                    let comment = table::tag(rule.purpose);
+                    of_port.push(NeededRule { packet, family, before, comment, interface: None });
                 }
                 Verdict::Denied { rule: said } => blocked.push(blocked_finding(
                     rule.port,
@@ -363,7 +367,13 @@ fn needed_rules(
             a.family = None;
             of_port.truncate(1);
         }
-        needed.append(&mut of_port);
+        // One device per rule, as iptables prints it.
+        match desired.interfaces(rule) {
+            [] => needed.append(&mut of_port),
+            names => needed.extend(of_port.iter().flat_map(|one| {
+                names.iter().map(|name| NeededRule { interface: Some(name.clone()), ..one.clone() })
+            })),
+        }
     }
     needed
 }
@@ -391,7 +401,9 @@ fn packets(rule: &PortRule, family: Family) -> Vec<Packet> {
 
 impl NeededRule {
     fn expr(&self) -> Vec<nftables::stmt::Statement<'static>> {
-        table::accept_elsewhere(self.family, self.packet.source, self.packet.destination, self.packet.port)
+        let interface = self.interface.as_ref().map(InterfaceName::as_str);
+        let Packet { source, destination, port, .. } = self.packet;
+        table::accept_elsewhere(self.family, interface, source, destination, port)
     }
 
     fn is(&self, rule: &Rule) -> bool {

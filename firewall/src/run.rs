@@ -1,6 +1,7 @@
 //! Running the host's own tools, each with the same deadline and the same bound on what it says.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,16 @@ pub(crate) enum RunError {
     TimedOut {
         /// The tool.
         program: PathBuf,
+    },
+    /// It was ended by a signal.
+    #[error("{program} crashed (signal {signal}){}{complaint}", if complaint.is_empty() { "" } else { ": " })]
+    Crashed {
+        /// The tool.
+        program: PathBuf,
+        /// The signal's number, signal(7).
+        signal: i32,
+        /// What it complained about before, in one line.
+        complaint: String,
     },
     /// It said no.
     #[error("{program}: {complaint}")]
@@ -55,10 +66,10 @@ pub(crate) fn run(program: &Path, arguments: &[&str], input: &[u8]) -> Result<Ve
         return Ok(output.stdout);
     }
     let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    Err(RunError::Failed {
-        program: program.to_owned(),
-        code: output.status.code(),
-        complaint: Complaint::Beginning.of(said),
+    let (program, complaint) = (program.to_owned(), Complaint::Beginning.of(said));
+    Err(match output.status.signal() {
+        Some(signal) => RunError::Crashed { program, signal, complaint },
+        None => RunError::Failed { program, code: output.status.code(), complaint },
     })
 }
 
@@ -71,6 +82,12 @@ mod tests {
         let error =
             run(Path::new("/bin/sh"), &["-c", "echo one >&2; echo two >&2; exit 3"], b"").unwrap_err();
         assert_eq!(error.to_string(), "/bin/sh: one; two");
+    }
+
+    #[test]
+    fn a_tool_that_crashes_is_told_from_one_that_says_no() {
+        let error = run(Path::new("/bin/sh"), &["-c", "echo odd >&2; kill -ABRT $$"], b"").unwrap_err();
+        assert_eq!(error.to_string(), "/bin/sh crashed (signal 6): odd");
     }
 
     #[test]

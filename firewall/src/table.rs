@@ -4,25 +4,32 @@
 //! drains on a port that was closed meanwhile go on, and nothing of a connection from this host outwards is touched
 //! that happens to have one of these numbers at this end.
 //!
-//! Each open port has three chains: `port_N` asks where to, `port_N_from` where from, `port_N_limit` how often.
+//! Each open port has three chains: `port_N` asks where to, `port_N_from` where from, `port_N_limit` how often; and `port_N_in`
+//! in front of them, which asks by which device, where root names some.
+//!
+//! What users zone-relay and zone-proxy send is judged, too: a socket that was accepted belongs to who accepted it, and one that
+//! somebody has turned round opens a connection like any other. `output_USER` drops that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nftables::expr::{
-    BinaryOperation, Elem, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix,
-};
 use nftables::schema::{Chain, Counter, NfCmd, NfListObject, NfObject, Rule, Table};
-use nftables::stmt::{self, JumpTarget, Limit, Match, Meter, Operator, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use serde_json::{Value, json};
 use zone_firewall_protocol::{PortRule, Purpose};
 
-use crate::config::Limits;
-use crate::desired::{Desired, Family, listens};
+use crate::config::{InterfaceName, Limits};
+use crate::desired::{ConfinedUser, Desired, Family, listens};
+use crate::nft::with_slave_names;
 use crate::ruleset::{Hook, Ruleset};
 use crate::statement::{canonical, render};
+use statements::{
+    Statements, accept, address_is, comes_in_by, comes_in_by_slave, count, dport, drop_packet, goes_out_by,
+    goto, is_family, is_opening, is_sent_by, is_tcp, network_is, no_opening, port_of, too_many,
+};
+
+mod statements;
 
 /// The table's name.
 pub(crate) const TABLE: &str = "zone_proxy";
@@ -30,29 +37,31 @@ pub(crate) const TABLE: &str = "zone_proxy";
 pub(crate) const FAMILY: &str = "inet";
 /// Before the chains that hosts usually have (priority 0), so that what is refused here costs them nothing.
 const PRIORITY: i32 = -10;
-/// Seconds after which a source that opens no connections is forgotten. The bucket is full again long before.
-const SOURCE_TIMEOUT_SECONDS: u32 = 60;
-/// The part of an IPv6 address that stands for one source.
-const SOURCE_MASK_V6: Ipv6Addr = Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0);
+/// The loopback device.
+const LOOPBACK: &str = "lo";
 
 /// What becomes of an opening of a connection, as the counters have it.
 const OUTCOMES: [&str; 3] = ["accepted", "refused", "limited"];
 
-type Statements = Vec<Statement<'static>>;
-
 /// The table as objects to add, tables first and rules last.
 pub(crate) fn objects(desired: &Desired) -> Vec<NfListObject<'static>> {
     let mut build = Build { chains: Vec::new(), counters: Vec::new(), rules: Vec::new() };
-    build.chain("input", true);
-    build.rule("input", None, vec![matches(meta(MetaKey::Iifname), Operator::EQ, text("lo")), accept()]);
+    build.base_chain("input", NfHook::Input);
+    build.rule("input", None, vec![comes_in_by(LOOPBACK), accept()]);
     build.rule("input", None, vec![no_opening(), accept()]);
     for (purpose, port) in &desired.closed {
-        build.counter(*port, "refused");
-        let statements = vec![dport(*port), count(*port, "refused"), Statement::Drop(None)];
+        build.counter(counter_name(*port, "refused"));
+        let statements = [vec![dport(*port)], refuse(*port)].concat();
         build.rule("input", Some(format!("{purpose}, not open")), statements);
     }
     for rule in &desired.open {
-        build.open(rule, &desired.limits);
+        build.open(rule, desired.interfaces(rule), &desired.limits);
+    }
+    if !desired.confined.is_empty() {
+        build.base_chain("output", NfHook::Output);
+    }
+    for user in &desired.confined {
+        build.confine(user);
     }
     let table = NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), handle: None });
     [table].into_iter().chain(build.counters).chain(build.chains).chain(build.rules).collect()
@@ -79,18 +88,29 @@ struct Build {
 }
 
 impl Build {
-    fn open(&mut self, rule: &PortRule, limits: &Limits) {
+    fn open(&mut self, rule: &PortRule, interfaces: &[InterfaceName], limits: &Limits) {
         let port = rule.port;
         for outcome in OUTCOMES {
-            self.counter(port, outcome);
+            self.counter(counter_name(port, outcome));
         }
         let to = format!("port_{port}");
         let from = format!("port_{port}_from");
         let limit = format!("port_{port}_limit");
         for chain in [&limit, &from, &to] {
-            self.chain(chain, false);
+            self.chain(chain);
         }
-        self.rule("input", Some(rule.purpose.to_string()), vec![dport(port), goto(&to)]);
+        if interfaces.is_empty() {
+            self.rule("input", Some(rule.purpose.to_string()), vec![dport(port), goto(&to)]);
+        } else {
+            let by = format!("port_{port}_in");
+            self.chain(&by);
+            self.rule("input", Some(rule.purpose.to_string()), vec![dport(port), goto(&by)]);
+            for interface in interfaces {
+                self.rule(&by, None, vec![comes_in_by(interface.as_str()), goto(&to)]);
+                self.rule(&by, None, vec![comes_in_by_slave(interface), goto(&to)]);
+            }
+            self.rule(&by, None, refuse(port));
+        }
 
         for family in Family::ALL {
             match listens(rule, family).as_deref() {
@@ -106,7 +126,7 @@ impl Build {
         self.rule(&to, None, refuse(port));
 
         for network in &rule.balancers {
-            let statements = vec![network_is(*network), count(port, "accepted"), accept()];
+            let statements = vec![network_is(*network), count(&counter_name(port, "accepted")), accept()];
             self.rule(&from, Some("balancer".to_owned()), statements);
         }
         if rule.networks.is_empty() {
@@ -120,39 +140,69 @@ impl Build {
 
         if limits.new_connections_per_second > 0 {
             for family in Family::ALL {
-                let statements =
-                    vec![too_many(port, family, limits), count(port, "limited"), Statement::Drop(None)];
+                let limited = count(&counter_name(port, "limited"));
+                let statements = vec![too_many(port, family, limits), limited, drop_packet()];
                 self.rule(&limit, None, statements);
             }
         }
-        self.rule(&limit, None, vec![count(port, "accepted"), accept()]);
+        self.rule(&limit, None, vec![count(&counter_name(port, "accepted")), accept()]);
     }
 
-    fn chain(&mut self, name: &str, base: bool) {
+    /// A user's processes answer on connections that stand, whoever opened them and however old they are: so an opening is
+    /// told by its flags and not by connection tracking, which forgets.
+    fn confine(&mut self, user: &ConfinedUser) {
+        let chain = format!("output_{}", user.name);
+        let allowed = format!("{chain}_allowed");
+        let refused = format!("{chain}_refused");
+        let refuse = || vec![count(&refused), drop_packet()];
+        self.chain(&chain);
+        self.counter(refused.clone());
+        self.rule("output", Some(user.name.to_owned()), vec![is_sent_by(user.uid), goto(&chain)]);
+        if !user.destinations.is_empty() {
+            self.counter(allowed.clone());
+        }
+        for to in &user.destinations {
+            let there = [address_is(to.address, "daddr"), port_of(to.transport, to.port)];
+            self.rule(&chain, None, [there.to_vec(), vec![count(&allowed), accept()]].concat());
+        }
+        self.rule(&chain, None, [vec![is_opening()], refuse()].concat());
+        self.rule(&chain, None, vec![is_tcp(), accept()]);
+        self.rule(&chain, None, vec![goes_out_by(LOOPBACK), accept()]);
+        self.rule(&chain, None, refuse());
+    }
+
+    fn base_chain(&mut self, name: &str, hook: NfHook) {
+        self.add_chain(name, Some(hook));
+    }
+
+    fn chain(&mut self, name: &str) {
+        self.add_chain(name, None);
+    }
+
+    fn add_chain(&mut self, name: &str, hook: Option<NfHook>) {
         let chain = Chain {
             family: NfFamily::INet,
             table: TABLE.into(),
             name: name.to_owned().into(),
             ..Chain::default()
         };
-        self.chains.push(NfListObject::Chain(if base {
-            Chain {
+        self.chains.push(NfListObject::Chain(match hook {
+            Some(hook) => Chain {
                 _type: Some(NfChainType::Filter),
-                hook: Some(NfHook::Input),
+                hook: Some(hook),
                 prio: Some(PRIORITY),
                 policy: Some(NfChainPolicy::Accept),
                 ..chain
-            }
-        } else {
-            chain
+            },
+            None => chain,
         }));
     }
 
-    fn counter(&mut self, port: u16, outcome: &str) {
+    fn counter(&mut self, name: String) {
         self.counters.push(NfListObject::Counter(Counter {
             family: NfFamily::INet,
             table: TABLE.into(),
-            name: counter_name(port, outcome).into(),
+            name: name.into(),
             ..Counter::default()
         }));
     }
@@ -172,11 +222,13 @@ impl Build {
 /// A rule for a chain of somebody else's: plain matches and an accept, so that iptables-save prints it as it is.
 pub(crate) fn accept_elsewhere(
     family: Option<Family>,
+    interface: Option<&str>,
     source: Option<IpNet>,
     destination: Option<IpAddr>,
     port: u16,
 ) -> Statements {
     let mut statements = Vec::new();
+    statements.extend(interface.map(comes_in_by));
     statements.extend(family.map(is_family));
     statements.extend(source.map(network_is));
     statements.extend(destination.map(|address| address_is(address, "daddr")));
@@ -194,105 +246,8 @@ fn counter_name(port: u16, outcome: &str) -> String {
     format!("port_{port}_{outcome}")
 }
 
-fn text(value: &str) -> Expression<'static> {
-    Expression::String(value.to_owned().into())
-}
-
-fn meta(key: MetaKey) -> Expression<'static> {
-    Expression::Named(NamedExpression::Meta(Meta { key }))
-}
-
-fn payload(protocol: &str, field: &str) -> Expression<'static> {
-    Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
-        protocol: protocol.to_owned().into(),
-        field: field.to_owned().into(),
-    })))
-}
-
-fn matches(left: Expression<'static>, op: Operator, right: Expression<'static>) -> Statement<'static> {
-    Statement::Match(Match { left, right, op })
-}
-
-fn accept() -> Statement<'static> {
-    Statement::Accept(None)
-}
-
-fn goto(chain: &str) -> Statement<'static> {
-    Statement::Goto(JumpTarget { target: chain.to_owned().into() })
-}
-
-fn count(port: u16, outcome: &str) -> Statement<'static> {
-    Statement::Counter(stmt::Counter::Named(counter_name(port, outcome).into()))
-}
-
 fn refuse(port: u16) -> Statements {
-    vec![count(port, "refused"), Statement::Drop(None)]
-}
-
-fn dport(port: u16) -> Statement<'static> {
-    matches(payload("tcp", "dport"), Operator::EQ, Expression::Number(port.into()))
-}
-
-/// TCP, and not the first packet of a connection.
-fn no_opening() -> Statement<'static> {
-    let or = |left, right| Expression::BinaryOperation(Box::new(BinaryOperation::OR(vec![left, right])));
-    let judged = or(or(or(text("fin"), text("syn")), text("rst")), text("ack"));
-    let flags = Expression::BinaryOperation(Box::new(BinaryOperation::AND(payload("tcp", "flags"), judged)));
-    matches(flags, Operator::NEQ, text("syn"))
-}
-
-fn is_family(family: Family) -> Statement<'static> {
-    matches(meta(MetaKey::Nfproto), Operator::EQ, text(family.as_str()))
-}
-
-fn address_is(address: IpAddr, field: &str) -> Statement<'static> {
-    matches(payload(Family::of(address).header(), field), Operator::EQ, text(&address.to_string()))
-}
-
-fn network_is(network: IpNet) -> Statement<'static> {
-    let family = Family::of(network.network());
-    if network.prefix_len() == 0 {
-        is_family(family)
-    } else if network.prefix_len() == network.max_prefix_len() {
-        address_is(network.network(), "saddr")
-    } else {
-        let prefix =
-            Prefix { addr: Box::new(text(&network.network().to_string())), len: network.prefix_len().into() };
-        let right = Expression::Named(NamedExpression::Prefix(prefix));
-        matches(payload(family.header(), "saddr"), Operator::EQ, right)
-    }
-}
-
-/// A meter and not a set: the crate's set statement would lose the limit, and "drop above 500" become "drop".
-fn too_many(port: u16, family: Family, limits: &Limits) -> Statement<'static> {
-    let source = payload(family.header(), "saddr");
-    let source = match family {
-        Family::V4 => source,
-        Family::V6 => Expression::BinaryOperation(Box::new(BinaryOperation::AND(
-            source,
-            text(&SOURCE_MASK_V6.to_string()),
-        ))),
-    };
-    let key = Elem {
-        val: Box::new(source),
-        timeout: Some(SOURCE_TIMEOUT_SECONDS),
-        expires: None,
-        comment: None,
-        counter: None,
-    };
-    let limit = Limit {
-        rate: limits.new_connections_per_second,
-        rate_unit: None,
-        per: Some("second".into()),
-        burst: Some(limits.burst),
-        burst_unit: None,
-        inv: Some(true),
-    };
-    Statement::Meter(Meter {
-        name: format!("port_{port}_{}", family.as_str()).into(),
-        key: Expression::Named(NamedExpression::Elem(key)),
-        stmt: Box::new(Statement::Limit(limit)),
-    })
+    vec![count(&counter_name(port, "refused")), drop_packet()]
 }
 
 /// The table's content in one form, whether it was built here or listed by nft: what two tables are compared by.
@@ -307,7 +262,7 @@ impl Content {
     /// What should be in the table.
     pub(crate) fn desired(desired: &Desired) -> Self {
         let objects: Vec<_> = objects(desired).into_iter().map(NfObject::ListObject).collect();
-        Self::of(&Ruleset::parse(&json!({ "nftables": objects }))).unwrap_or_default()
+        Self::of(&Ruleset::parse(&with_slave_names(json!({ "nftables": objects })))).unwrap_or_default()
     }
 
     /// What is in the table, if it is there.

@@ -1,6 +1,6 @@
 //! What was found out.
 
-use zone_ruleset::{Family, Name};
+use zone_ruleset::{Family, HookPoint, Name};
 
 use crate::question::Span;
 
@@ -29,11 +29,16 @@ pub struct Case {
     pub fate: Fate,
     /// The rule or policy that decides. `None` where nothing stands in their way.
     pub decided_by: Option<Place>,
+    /// Where a policy decides: the rule that led them out of the base chain early, or the end (no handle) of a chain that they were
+    /// sent to for good.
+    pub left_by: Option<Place>,
     /// The chains that they pass, and the rules that lead from one to the other, in order.
     pub path: Vec<Step>,
     /// Whether a rule on the way to the deciding one, or this one itself, names a port, an address, a device or a condition: then
     /// it is meant for these packets, and not for whatever is left at the end of a chain.
     pub named: bool,
+    /// Whether the deciding rule itself does.
+    pub named_by_itself: bool,
 }
 
 /// What becomes of packets.
@@ -45,6 +50,8 @@ pub enum Fate {
     Dropped,
     /// They are gone, and the sender is told.
     Rejected,
+    /// They come to the socket, and its answer is gone on its way out.
+    Unanswered,
     /// They come to another port or address of this host.
     Redirected {
         /// Where to, as `ADDRESS:PORT`, as far as it is known.
@@ -84,8 +91,8 @@ pub struct Condition {
     pub place: Place,
     /// The option of `explain` that would decide it: `--iif`, `--mac`, `--mark`.
     pub decided_with: Option<&'static str>,
-    /// Whether it is about how many or how fast (a rate, a quota): it holds for some packets and not for others of the same kind.
-    pub rate: bool,
+    /// For a rate or a quota: whether this is so as long as little comes. `None` for everything else.
+    pub while_quiet: Option<bool>,
 }
 
 /// A rule, or a policy.
@@ -104,8 +111,37 @@ pub struct Place {
 /// A step of a packet's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Where: a base chain that it comes to (no handle), or a rule that leads it elsewhere or changes it.
+    /// Where: a base chain that it comes to (no handle), or a rule that leads it elsewhere.
     pub place: Place,
-    /// What happens there, such as `comes to hook input, priority 0`, `jump svc`, `passes`.
-    pub what: String,
+    /// What happens there.
+    pub kind: StepKind,
+}
+
+/// What happens at a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepKind {
+    /// It comes to a base chain.
+    Hook {
+        /// Where that is hooked in.
+        point: HookPoint,
+        /// With which priority.
+        priority: i32,
+    },
+    /// It goes to a chain, and comes back.
+    Jump(Name),
+    /// It goes to a chain for good.
+    Goto(Name),
+    /// It goes back to where it was called from, or leaves a base chain.
+    Return,
+}
+
+impl std::fmt::Display for StepKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Hook { point, priority } => write!(f, "hook {} priority {priority}", point.as_str()),
+            Self::Jump(chain) => write!(f, "jump {chain}"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+            Self::Return => f.write_str("return"),
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! The host that packets come to.
 
+mod read;
+
 use std::net::IpAddr;
 
+pub use read::HostError;
 use zone_ruleset::Name;
 
 /// Its devices and addresses.

@@ -41,10 +41,14 @@ pub fn ask_on(mut stream: UnixStream, request: &Request) -> Result<Answer, AskEr
     stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(AskError::Broken)?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(AskError::Broken)?;
     let line = serde_json::to_string(request).map_err(|_| AskError::NotAnAnswer)? + "\n";
-    stream.write_all(line.as_bytes()).map_err(AskError::Broken)?;
-    stream.shutdown(Shutdown::Write).map_err(AskError::Broken)?;
+    let sent = stream.write_all(line.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
     let mut answer = String::new();
-    BufReader::new(stream.take(MAX_LINE_BYTES as u64)).read_line(&mut answer).map_err(AskError::Broken)?;
+    let read = BufReader::new(stream.take(MAX_LINE_BYTES as u64)).read_line(&mut answer);
+    // A broker that refuses whoever connects has answered and closed before the request could be written.
+    if !answer.ends_with('\n') {
+        sent.map_err(AskError::Broken)?;
+        read.map_err(AskError::Broken)?;
+    }
     if answer.is_empty() {
         return Err(AskError::Broken(io::ErrorKind::UnexpectedEof.into()));
     }

@@ -4,8 +4,10 @@
 //! bytes. The broker reads who asks from the kernel (`SO_PEERCRED`, unix(7)), so nothing in a request says it.
 
 pub mod client;
+mod destination;
 mod message;
 mod parse;
 
+pub use destination::{Destination, DestinationError, Transport};
 pub use message::{Answer, Finding, FindingKind, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET};
 pub use parse::{RequestError, parse_request};

@@ -2,6 +2,7 @@
 //! units and the byte order of nf_tables.h unless a field says otherwise.
 
 mod expr;
+mod keys;
 mod name;
 
 pub use expr::{
@@ -55,6 +56,33 @@ pub enum Family {
 }
 
 impl Family {
+    /// By `NFPROTO_*`.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Inet,
+            2 => Self::Ip,
+            3 => Self::Arp,
+            5 => Self::Netdev,
+            7 => Self::Bridge,
+            10 => Self::Ip6,
+            _ => return None,
+        })
+    }
+
+    /// `NFPROTO_*`.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Inet => 1,
+            Self::Ip => 2,
+            Self::Arp => 3,
+            Self::Netdev => 5,
+            Self::Bridge => 7,
+            Self::Ip6 => 10,
+        }
+    }
+
     /// As nft(8) calls it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -226,7 +254,8 @@ pub struct Set {
     pub key_type: u32,
     /// Bytes of a key. Each field of a concatenation is padded to four bytes.
     pub key_len: u32,
-    /// Bytes of each field of a concatenation, in order; empty for a key that is none.
+    /// Bytes of each field of a concatenation, in order; empty for a key that is none, and where neither the kernel nor `key_type`
+    /// tells them.
     pub fields: Vec<u32>,
     /// The type of its data as nft numbers types; `0xffffff00` for verdicts.
     pub data_type: u32,
@@ -234,7 +263,7 @@ pub struct Set {
     pub data_len: u32,
     /// Milliseconds after which an element goes, unless it says otherwise.
     pub timeout: Option<u64>,
-    /// Its elements, as read: of an interval without `key_end`, the end is an element of its own with `interval_end`.
+    /// Its elements, in no certain order: of an interval without `key_end`, the end is an element of its own with `interval_end`.
     pub elements: Vec<Element>,
     /// Whether there were more elements than are read ([`crate::Reader`]'s limit): then it holds what nobody knows.
     pub cut: bool,

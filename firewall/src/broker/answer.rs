@@ -5,8 +5,9 @@ use std::time::Instant;
 use zone_firewall_protocol::{Answer, PortRule, Request};
 use zone_log_budget::LogBudget;
 
-use super::access::{Access, Accounts, CONTROL_USER, Peer, READER, RELAY_USER};
-use crate::desired::{Desired, Refusal, within_ceiling};
+use crate::access::{Access, Accounts, CONTROL_USER, Peer, READER, RELAY_USER};
+use crate::config::Config;
+use crate::desired::{Refusal, within_ceiling};
 use crate::host::{self, Host, HostError};
 use crate::listening;
 
@@ -97,10 +98,10 @@ fn set_relay_ports(host: &Host, accounts: &Accounts, ports: &[PortRule]) -> Resu
     let _lock = host.store().lock().map_err(HostError::from)?;
     let old = host.recorded();
     let next = host.store().prepare(ports).map_err(HostError::from)?;
-    match host::apply(&Desired::new(&config, ports)) {
+    match host::desired_with(&config, ports).and_then(|desired| host::apply(&desired)) {
         Ok(done) => {
             if let Err(error) = next.keep() {
-                put_back(&Desired::new(&config, &old));
+                put_back(&config, &old);
                 return Err(HostError::from(error).into());
             }
             Ok(Answer::Done(done))
@@ -112,8 +113,8 @@ fn set_relay_ports(host: &Host, accounts: &Accounts, ports: &[PortRule]) -> Resu
     }
 }
 
-fn put_back(desired: &Desired) {
-    if let Err(error) = host::apply(desired) {
+fn put_back(config: &Config, ports: &[PortRule]) {
+    if let Err(error) = host::desired_with(config, ports).and_then(|desired| host::apply(&desired)) {
         tracing::error!("the old rules could not be put back: {error}");
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::access::{Access, Accounts, CONTROL_USER, Peer};
+use crate::access::{Access, Accounts, CONTROL_USER, Peer};
 
 /// How many shares those who may look hold together; root and control have their own beside that.
 const READERS_SHARES: usize = 2;

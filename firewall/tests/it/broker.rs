@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use zone_firewall_protocol::client::ask_on;
+use zone_firewall_protocol::{Answer, Request};
 
 use crate::host::{ADMIN, CONTROL, Host, RELAY, STRANGER, TEST_TIMEOUT, host, until};
 
@@ -181,6 +183,37 @@ fn more_connections_than_allowed_are_told_so() {
     let mut answer = String::new();
     third.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("already serves 2 connections of yours (broker.connections)"), "{answer}");
+}
+
+/// The answer comes before the request is written: neither side may lose it over that.
+#[test]
+fn a_client_that_is_refused_before_it_has_asked_reads_why() {
+    let Some(mut host) = host("refused early") else { return };
+    host.configure("[broker]\nconnections = 2\n");
+    host.broker();
+    until("the first look at it has gone", || host.ask(&json!([])) == json!({"done": []}));
+    let _idle: Vec<_> = (0..2).map(|_| UnixStream::connect(host.socket()).unwrap()).collect();
+    let refused_early = || {
+        let stream = UnixStream::connect(host.socket()).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        let mut fds = [rustix::event::PollFd::new(&stream, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, None).unwrap();
+        stream
+    };
+    let mut plain = refused_early();
+    plain.write_all(b"\"verify\"\n").expect("a client that knows nothing of early answers can write");
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("already serves 2 connections of yours"), "{answer}");
+
+    // As many as the broker waits for, and more: then it closes some before they have written.
+    let streams: Vec<_> = (0..64).map(|_| refused_early()).collect();
+    for stream in streams {
+        match ask_on(stream, &Request::Verify) {
+            Ok(Answer::Refused { why, .. }) => assert!(why.contains("already serves 2 connections"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

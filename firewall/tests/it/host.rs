@@ -338,6 +338,15 @@ impl Host {
         self.children.push(child);
     }
 
+    /// A Python program in the namespace, as some user.
+    pub(crate) fn python_as(&self, uid: u32, script: &str, arguments: &[&str]) -> Command {
+        let uid = uid.to_string();
+        let mut command = self.command("setpriv");
+        command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "/usr/bin/python3", "-c", script]);
+        command.args(arguments);
+        command
+    }
+
     /// A listener in the namespace.
     pub(crate) fn listen(&self, address: SocketAddr) -> TcpListener {
         self.inside(move || TcpListener::bind(address).expect("it can listen"))

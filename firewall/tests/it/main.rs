@@ -2,5 +2,6 @@
 
 mod broker;
 mod host;
+mod output;
 mod reach;
 mod rules;

@@ -104,3 +104,70 @@ fn a_connection_that_stands_outlives_the_closing_of_its_port() {
     other.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"still here");
 }
+
+/// A port is open on the devices that root names, and an admin's chain that drops gets one rule for each.
+#[test]
+fn a_port_is_open_on_the_devices_that_root_names_and_on_no_other() {
+    let Some((inside, outside, _listeners)) = pair("devices") else { return };
+    let Some(other) = host("devices") else { return };
+    inside.sh(&format!(
+        "ip link add mgmt0 type veth peer name far netns {0}; ip address add 10.10.0.1/24 dev mgmt0; \
+         ip -n {0} address add 10.10.0.2/24 dev far; ip link set mgmt0 up; ip -n {0} link set far up",
+        other.name
+    ));
+    let from_mgmt = || other.reaches("10.10.0.1:17488");
+    let open = |rest: &str| format!("[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\n{rest}\n");
+    for foreign in [
+        "",
+        "table inet filter { chain in { type filter hook input priority 0; policy drop;
+            iif lo accept
+            meta l4proto { icmp, ipv6-icmp } accept; } }",
+    ] {
+        inside.sh("nft flush ruleset");
+        inside.nft(foreign);
+        inside.configure(&open("interfaces = [\"mgmt0\"]"));
+        inside.ok(&["apply"]);
+        assert!(from_mgmt(), "{}", inside.ruleset());
+        assert_eq!(reached(&outside, CONTROL), [false, false]);
+        assert!(inside.reaches("127.0.0.1:17488"), "the host itself is left alone");
+        assert_eq!(inside.findings(), Vec::<String>::new());
+        inside.configure(&open("interfaces = [\"inside\", \"mgmt7\"]"));
+        inside.ok(&["apply"]);
+        assert!(!from_mgmt());
+        assert_eq!(reached(&outside, CONTROL), [true, true]);
+        assert_eq!(inside.findings(), Vec::<String>::new());
+        assert_eq!(inside.ok(&["apply"]), "nothing to change\n");
+    }
+    let ours = inside.sh("nft list chain inet filter in");
+    assert!(ours.contains("iifname \"inside\"") && ours.contains("iifname \"mgmt7\""), "{ours}");
+    let counted = inside.sh("nft list counter inet zone_proxy port_17488_refused");
+    assert!(!counted.contains("packets 0 "), "{counted}");
+}
+
+/// The kernel of a test may have no VRF: then the rule that holds in one is at least taken.
+#[test]
+fn a_port_that_is_open_on_a_vrf_or_on_a_device_of_it_answers_there() {
+    let test = "a VRF";
+    let Some((inside, outside, _listeners)) = pair(test) else { return };
+    inside.configure("[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\ninterfaces = [\"inside\"]\n");
+    inside.ok(&["apply"]);
+    let rules = inside.sh("nft list chain inet zone_proxy port_17488_in");
+    assert!(rules.contains("meta sdifname \"inside\" goto port_17488"), "{rules}");
+    if !inside
+        .command("ip")
+        .args(["link", "add", "vrf1", "type", "vrf", "table", "10"])
+        .status()
+        .unwrap()
+        .success()
+    {
+        return crate::host::missing(test, "this kernel has no VRF (CONFIG_NET_VRF)");
+    }
+    inside.sh("ip link set vrf1 up; ip link set inside master vrf1; sysctl -qw net.ipv4.tcp_l3mdev_accept=1");
+    crate::host::until("it answers in the VRF", || outside.reaches(CONTROL[0]));
+    inside.configure("[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\ninterfaces = [\"vrf1\"]\n");
+    inside.ok(&["apply"]);
+    assert!(outside.reaches(CONTROL[0]));
+    inside.configure("[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\ninterfaces = [\"vrf2\"]\n");
+    inside.ok(&["apply"]);
+    assert!(!outside.reaches(CONTROL[0]));
+}

@@ -214,6 +214,26 @@ fn without_the_capability_the_reason_is_told_in_one_line() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("CAP_NET_ADMIN") && said.lines().count() == 1, "{said}");
+    assert!(!said.contains("nf_tables"), "the kernel is all right: {said}");
+}
+
+#[test]
+fn what_may_not_be_meant_is_noted_by_plan_and_is_no_change() {
+    let Some(host) = host("notes") else { return };
+    host.sh(
+        "ip link add br0 type bridge; ip link add eth7 type veth peer name eth8; ip link set eth7 master br0",
+    );
+    host.configure("[control]\nopen = true\ninterfaces = [\"mgmt0\", \"eth7\", \"br0\"]\n");
+    let notes = "note: 17488 listens on 0.0.0.0 only: IPv6 is closed; add \"::\" to control.listen to open it\n\
+        note: control.interfaces names eth7, which is a port of br0: packets come in by br0, so name that one\n\
+        note: control.interfaces names mgmt0, and this host has no such device: nothing is open there until it has one\n";
+    let plan = host.ok(&["plan"]);
+    assert!(plan.starts_with("add table inet zone_proxy\n") && plan.ends_with(notes), "{plan}");
+    assert!(!host.ok(&["apply"]).contains("note: "));
+    assert_eq!(host.ok(&["plan"]), format!("nothing to change\n{notes}"));
+    let json: serde_json::Value = serde_json::from_str(&host.ok(&["plan", "--json"])).unwrap();
+    assert_eq!((json["changes"].as_array().unwrap().len(), json["notes"].as_array().unwrap().len()), (0, 3));
+    assert_eq!(host.findings(), Vec::<String>::new());
 }
 
 #[test]
@@ -267,6 +287,30 @@ fn a_kernel_without_nftables_is_named_in_one_line_and_nothing_is_changed() {
         assert_eq!(said.code, Some(2), "{verb}: {}{}", said.out, said.err);
         assert_eq!(said.err.lines().count(), 1, "{}", said.err);
         assert!(said.err.contains("the kernel needs nf_tables"), "{}", said.err);
+        assert!(!said.err.contains("CAP_NET_ADMIN"), "{}", said.err);
+    }
+    assert_eq!(host.ruleset(), "");
+}
+
+#[test]
+fn an_nft_that_crashes_or_says_nonsense_is_told_from_a_kernel_that_refuses() {
+    let Some(host) = host("a broken nft") else { return };
+    std::fs::create_dir(host.path("bin")).unwrap();
+    let over = format!(
+        "mount -t overlay none -o lowerdir={}:/usr/sbin /usr/sbin && exec \"$@\"",
+        host.path("bin").display()
+    );
+    for (script, why) in [
+        ("kill -ABRT $$", "/usr/sbin/nft crashed (signal 6); this is a fault of nft"),
+        ("echo '{\"nftables\": [ nonsense'", "an nft that was built with JSON is needed"),
+        ("echo 'nft: no space left' >&2; exit 1", "/usr/sbin/nft: nft: no space left"),
+    ] {
+        std::fs::write(host.path("bin/nft"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        host.sh(&format!("chmod 755 {}", host.path("bin/nft").display()));
+        let said: Finished =
+            host.program_under(&["sh", "-c", &over, "sh"], &["apply"]).output().expect("sh runs").into();
+        assert_eq!((said.code, said.err.lines().count()), (Some(2), 1), "{}", said.err);
+        assert!(said.err.contains(why) && !said.err.contains("CAP_NET_ADMIN"), "{}", said.err);
     }
     assert_eq!(host.ruleset(), "");
 }

@@ -1,7 +1,8 @@
 //! Expressions: the instructions of which a rule consists (nft_expr_ops of the kernel, `NFTA_*` of nf_tables.h).
 //!
 //! Most load bytes into registers or compare what is there. There are 64 bytes of registers, and a register begins at a multiple
-//! of four.
+//! of four. What loads or computes bytes whose number is no multiple of four writes zeros behind them up to the next multiple:
+//! a comparison may look at these, too (`fib saddr oif missing` loads one byte and compares four).
 
 use super::{Family, Name};
 
@@ -151,7 +152,7 @@ pub enum Expr {
     },
     /// Adds to a set, or deletes from it. Goes on if that could be done and, of the expressions that the element has, all hold.
     Dynset(Dynset),
-    /// Uses a stateful object of the same table, which may match or not.
+    /// Uses a stateful object of the same table, which may match or not. Objects of different kinds may have one name.
     Object(Name),
     /// Uses the stateful object that a map has for these bytes.
     ObjectMap {
@@ -433,6 +434,8 @@ pub struct Dynset {
     pub key: RegisterSlice,
     /// It is deleted, and not added.
     pub deletes: bool,
+    /// Its time begins anew if it is there already (`NFT_DYNSET_OP_UPDATE`).
+    pub updates: bool,
     /// Goes on if it could *not* be done, or an expression does not hold (`NFT_DYNSET_F_INV`).
     pub negated: bool,
     /// Milliseconds after which the element goes.
@@ -546,7 +549,7 @@ pub enum XtMatch {
     },
     /// State of connections (xt_state.h, xt_conntrack.h), as far as it is about the state alone.
     CtState {
-        /// `XT_CONNTRACK_STATE_*`: 1 invalid, 2 established, 4 related, 8 new, 64 untracked, 128 snat, 256 dnat.
+        /// `XT_CONNTRACK_STATE_*`: 1 invalid, 2 established, 4 related, 8 new, 64 snat, 128 dnat, 256 untracked.
         mask: u32,
         /// Any but these.
         negated: bool,

@@ -20,6 +20,13 @@ impl Name {
     }
 }
 
+/// So that a map by names is asked with bytes.
+impl std::borrow::Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl From<&str> for Name {
     fn from(text: &str) -> Self {
         Self::new(text.as_bytes())

@@ -22,8 +22,6 @@ const SESSIONS: usize = 120;
 const CONNECTIONS: usize = 320;
 const SESSIONS_OF_AN_ENDPOINT: usize = 30;
 const PARKS_OF_AN_ENDPOINT: u32 = 4;
-/// What the figure has for the kernel's buffers of one connection of a session.
-const MAX_KIB_OF_A_LEG: u64 = 512;
 /// Memory counts as settled when it has not moved for this long.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -82,7 +80,14 @@ async fn a_relay_at_its_limits_stays_below_what_its_unit_is_told_to_let_it_have(
     let pushed = stalling.fill().await;
     let resident = settled(relay, QUIET).await;
     let kernel = socket_bytes(&host) >> 10;
-    let limits = Limits { sessions: SESSIONS, connections: CONNECTIONS, ..Limits::default() };
+    // No handshake is underway, so that nothing of what is set aside for those makes room here.
+    let unauthenticated_connections = 0;
+    let limits = Limits {
+        sessions: SESSIONS,
+        connections: CONNECTIONS,
+        unauthenticated_connections,
+        ..Limits::default()
+    };
     let allowed = limits.relay_memory_bytes() >> 10;
     println!(
         "{SESSIONS} sessions, stalled both ways with {} MiB underway, {CONNECTIONS} connections: {resident} KiB resident, \
@@ -90,8 +95,6 @@ async fn a_relay_at_its_limits_stays_below_what_its_unit_is_told_to_let_it_have(
         pushed >> 20
     );
     assert!(resident + kernel < allowed, "{} KiB of {allowed}", resident + kernel);
-    let of_a_leg = kernel / (2 * SESSIONS as u64);
-    assert!(of_a_leg < MAX_KIB_OF_A_LEG, "{of_a_leg} KiB in the buffers of a connection");
     assert_eq!(host.relay(), relay, "nothing has ended it");
     stalling.end(crowd).await;
 }

@@ -1,0 +1,332 @@
+//! The hooks on a packet's way, in the kernel's order.
+
+use std::collections::HashMap;
+
+use zone_ruleset::{Chain, ChainType, Family, HookPoint, HookedFunction};
+
+use crate::answer::{Case, Condition, Fate, Place};
+use crate::bytes::values;
+use crate::host::Interface;
+use crate::packet::{Packet, Tracking};
+use crate::question::{Question, Span};
+use crate::region::{Dimension, Product, Region};
+use crate::rules::{Rules, TableRules};
+use crate::spans::Spans;
+use crate::state::{Path, State, join};
+use crate::walk::Walk;
+
+/// From this priority on a connection is known (`NF_IP_PRI_CONNTRACK`).
+const CONNECTION_TRACKING: i32 = -200;
+/// How long the first packet of a connection may be, network header included: without options of TCP, and with all.
+const LENGTHS_V4: (u128, u128) = (40, 80);
+const LENGTHS_V6: (u128, u128) = (60, 100);
+
+/// What is hooked in at one place: a chain, or something that can't be followed.
+enum Stop<'a> {
+    Chain(&'a TableRules<'a>, &'a Chain, i32),
+    Other(&'static str),
+}
+
+/// All cases of a question, for packets that come in by one device.
+pub(crate) fn cases(
+    rules: &Rules<'_>,
+    question: &Question,
+    interface: Option<&Interface>,
+    destinations: &Spans,
+) -> Vec<Case> {
+    let mut walk = Walk::new(rules, interface.map(|interface| interface.name.clone()));
+    let start = State {
+        packet: Packet::new(question, seen_as(rules, interface)),
+        region: region(question, destinations),
+        conditions: Vec::new(),
+        path: Path::default(),
+        left_by: None,
+        passed_by: None,
+    };
+    let states = hook(&mut walk, HookPoint::Ingress, vec![start], question.v6);
+    let states = hook(&mut walk, HookPoint::Prerouting, states, question.v6);
+    let states = routed(&mut walk, rules, states);
+    let states = hook(&mut walk, HookPoint::Input, states, question.v6);
+    for state in states {
+        arrived(&mut walk, question, &state);
+    }
+    walk.cases
+}
+
+/// A device of a VRF is seen by rules under its own name and under the VRF's.
+fn seen_as<'a>(rules: &Rules<'_>, interface: Option<&'a Interface>) -> Option<&'a Interface> {
+    let is_vrf = |master: u32| {
+        rules
+            .host
+            .interfaces
+            .iter()
+            .any(|other| other.index == master && other.virtual_kind.as_deref() == Some("vrf"))
+    };
+    interface.filter(|interface| !interface.master.is_some_and(is_vrf))
+}
+
+fn region(question: &Question, destinations: &Spans) -> Region {
+    let lengths = if question.v6 { LENGTHS_V6 } else { LENGTHS_V4 };
+    let mut product = Product::all(question.v6)
+        .narrowed(Dimension::Length, &Spans::one(lengths.0, lengths.1))
+        .narrowed(Dimension::Destination, destinations);
+    if !question.sources.is_empty() {
+        let own = question.sources.iter().filter(|network| network.network().is_ipv6() == question.v6);
+        let spans = own.map(|network| {
+            let (first, last) =
+                (Span::of_address(&network.network()), Span::of_address(&network.broadcast()));
+            Span::new(first.first, last.last)
+        });
+        product = product.narrowed(Dimension::Source, &Spans::of(spans.collect()));
+    }
+    if let Some(port) = question.source_port {
+        product = product.narrowed(Dimension::SourcePort, &Spans::one(port.into(), port.into()));
+    }
+    Region::new(product)
+}
+
+/// Packets pass all that is hooked in at one place.
+fn hook(walk: &mut Walk<'_>, point: HookPoint, states: Vec<State>, v6: bool) -> Vec<State> {
+    let mut states = states;
+    let stops = stops(walk.rules, point, v6);
+    let tracks = |states: &mut Vec<State>| {
+        for state in states.iter_mut().filter(|state| state.packet.tracking == Tracking::NotYet) {
+            state.packet.tracking = Tracking::New;
+        }
+    };
+    for stop in stops {
+        if states.is_empty() {
+            return states;
+        }
+        match stop {
+            Stop::Chain(table, chain, priority) => {
+                if point == HookPoint::Prerouting && priority > CONNECTION_TRACKING {
+                    tracks(&mut states);
+                }
+                let Some(hook) = &chain.hook else { continue };
+                let devices = &hook.devices;
+                let is_there = |state: &State| {
+                    devices.is_empty() || devices.iter().any(|device| state.packet.is_from_device(device))
+                };
+                let (mut coming, passing): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| {
+                    is_there(state)
+                        && !(hook.kind == ChainType::Nat
+                            && state.packet.rewritten
+                            && point == HookPoint::Prerouting)
+                });
+                if !coming.is_empty() {
+                    coming = walk.base_chain(table, chain, coming);
+                }
+                states = passing;
+                states.append(&mut coming);
+            }
+            Stop::Other(what) => states = both(walk, states, what),
+        }
+    }
+    if point == HookPoint::Prerouting {
+        tracks(&mut states);
+    }
+    states
+}
+
+/// Rules that can't be read may pass or drop.
+fn both(walk: &mut Walk<'_>, states: Vec<State>, what: &str) -> Vec<State> {
+    let nowhere =
+        || Place { family: Family::Inet, table: what.into(), chain: "not read".into(), handle: None };
+    let condition = |holds| Condition {
+        what: format!("{what} let it pass"),
+        holds,
+        place: nowhere(),
+        decided_with: None,
+        while_quiet: None,
+    };
+    states
+        .into_iter()
+        .map(|state| {
+            let mut dropped = state.clone();
+            dropped.conditions.push(condition(false));
+            walk.end(&dropped, Fate::Dropped, Some(&nowhere()), true);
+            let mut passed = state;
+            passed.conditions.push(condition(true));
+            passed
+        })
+        .collect()
+}
+
+/// The base chains at a place, and what else is there, in order.
+fn stops<'a>(rules: &'a Rules<'a>, point: HookPoint, v6: bool) -> Vec<Stop<'a>> {
+    let own = if v6 { Family::Ip6 } else { Family::Ip };
+    let sees = |family: Family| match point {
+        HookPoint::Ingress => matches!(family, Family::Netdev | Family::Inet),
+        _ => family == own || family == Family::Inet,
+    };
+    // Where the kernel says in which order it calls them, that is how it is; of the same priority the last one comes first.
+    let order: HashMap<_, _> = rules
+        .ruleset
+        .hooked
+        .iter()
+        .enumerate()
+        .filter_map(|(at, hooked)| match &hooked.function {
+            HookedFunction::Chain { family, table, chain }
+                if hooked.point == point && (hooked.family == own || point == HookPoint::Ingress) =>
+            {
+                Some(((*family, table, chain), at))
+            }
+            _ => None,
+        })
+        .collect();
+    let mut found = Vec::new();
+    for own_table in &rules.tables {
+        let table = own_table.table;
+        if !sees(table.family) || table.flags.dormant {
+            continue;
+        }
+        for chain in &table.chains {
+            if let Some(hook) = chain.hook.as_ref().filter(|hook| hook.point == point) {
+                let at = order.get(&(table.family, &table.name, &chain.name)).copied();
+                found.push((
+                    hook.priority,
+                    at.unwrap_or(usize::MAX),
+                    Stop::Chain(own_table, chain, hook.priority),
+                ));
+            }
+        }
+    }
+    found.reverse();
+    for hooked in rules.ruleset.hooked.iter().filter(|hooked| hooked.point == point && hooked.family == own) {
+        let what = match &hooked.function {
+            HookedFunction::Kernel { function, .. }
+                if function.starts_with("ipt_do_table") || function.starts_with("ip6t_do_table") =>
+            {
+                "the rules of iptables-legacy"
+            }
+            HookedFunction::Kernel { module: Some(module), .. }
+                if module.starts_with("iptable_") || module.starts_with("ip6table_") =>
+            {
+                "the rules of iptables-legacy"
+            }
+            HookedFunction::Bpf { .. } => "a BPF program",
+            _ => continue,
+        };
+        found.push((hooked.priority, usize::MAX, Stop::Other(what)));
+    }
+    found.sort_by_key(|(priority, at, _)| (*priority, *at));
+    found.into_iter().map(|(_, _, stop)| stop).collect()
+}
+
+/// Of packets that were sent elsewhere, those that go on to another host don't come to this one's input.
+fn routed(walk: &mut Walk<'_>, rules: &Rules<'_>, states: Vec<State>) -> Vec<State> {
+    let own: Vec<_> = rules.local_addresses().collect();
+    let local: Spans = Spans::of(own.iter().map(Span::of_address).collect());
+    let mut here = Vec::new();
+    for state in states {
+        if own.is_empty() {
+            here.push(state);
+            continue;
+        }
+        match values(state.packet.destination()) {
+            Some(address) => {
+                let number = address.iter().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
+                if local.as_slice().iter().any(|span| span.contains(number))
+                    || is_loopback(number, state.packet.v6)
+                {
+                    here.push(state);
+                } else {
+                    let to = target(&state.packet);
+                    walk.end(&state, Fate::Forwarded { to }, state.passed_by.as_ref(), true);
+                }
+            }
+            None if state.packet.rewritten => here.push(state),
+            None => {
+                let product = Product::all(state.packet.v6).narrowed(Dimension::Destination, &local);
+                let elsewhere = state.region.without(&product);
+                if !elsewhere.is_empty() {
+                    let state = State { region: elsewhere, ..state.clone() };
+                    walk.end(
+                        &state,
+                        Fate::Forwarded { to: "an address that is not this host's".to_owned() },
+                        None,
+                        true,
+                    );
+                }
+                let region = state.region.within(&product);
+                if !region.is_empty() {
+                    here.push(State { region, ..state });
+                }
+            }
+        }
+    }
+    here
+}
+
+fn is_loopback(number: u128, v6: bool) -> bool {
+    if v6 { number == 1 } else { number >> 24 == 127 }
+}
+
+fn target(packet: &Packet) -> String {
+    let port = values(packet.port()).and_then(|port| <[u8; 2]>::try_from(port).ok()).map(u16::from_be_bytes);
+    let port = port.map_or_else(|| "some port".to_owned(), |port| port.to_string());
+    let address = values(packet.destination()).and_then(|bytes| {
+        <[u8; 4]>::try_from(bytes.clone())
+            .map(|bytes| std::net::IpAddr::from(bytes).to_string())
+            .or_else(|_| {
+                <[u8; 16]>::try_from(bytes).map(|bytes| format!("[{}]", std::net::Ipv6Addr::from(bytes)))
+            })
+            .ok()
+    });
+    match address {
+        Some(address) => format!("{address}:{port}"),
+        None => format!("port {port} of this host"),
+    }
+}
+
+/// Packets have come to a socket: what becomes of its answer.
+fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
+    let port = question.port.to_be_bytes();
+    let fate = if state.packet.rewritten && values(state.packet.port()).as_deref() != Some(&port[..]) {
+        Fate::Redirected { to: target(&state.packet) }
+    } else {
+        Fate::Accepted
+    };
+    let answers = [HookPoint::Output, HookPoint::Postrouting];
+    let has_chains = answers.iter().any(|point| !stops(walk.rules, *point, question.v6).is_empty());
+    if !has_chains {
+        walk.end(state, fate, state.passed_by.as_ref(), false);
+        return;
+    }
+    let passed_by = state.passed_by.clone();
+    let answer = State { packet: state.packet.answer(), left_by: None, passed_by: None, ..state.clone() };
+    let mut states = vec![answer];
+    walk.is_answer = true;
+    for point in answers {
+        for stop in stops(walk.rules, point, question.v6) {
+            if let Stop::Chain(table, chain, _) = stop
+                && chain.hook.as_ref().is_some_and(|hook| hook.kind != ChainType::Nat)
+                && !states.is_empty()
+            {
+                states = walk.base_chain(table, chain, states);
+            }
+        }
+    }
+    walk.is_answer = false;
+    for state in &mut states {
+        state.packet.clone_from(&answer_of_all(&state.packet));
+        state.passed_by.clone_from(&passed_by);
+        state.left_by = None;
+        state.path = Path::default();
+    }
+    join(&mut states);
+    for mut answered in states {
+        answered.path = state.path.clone();
+        walk.end(&answered, fate.clone(), passed_by.as_ref(), false);
+    }
+}
+
+/// What rules do to an answer tells packets apart no more once it is out.
+fn answer_of_all(packet: &Packet) -> Packet {
+    let mut packet = packet.clone();
+    packet.set_mark([crate::bytes::Byte::known(0); 4]);
+    packet.set_connection_mark([crate::bytes::Byte::known(0); 4]);
+    packet.touched = Vec::new();
+    packet
+}
