@@ -3,22 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::alone::{self, RECORD, is_as_desired, sh, verify};
 use crate::lab::roots::FIREWALLD;
-use crate::lab::{Case, Cmd, Context, Error, Expected, Host, Need, Output, Probe, Result, Scene, Topology};
+use crate::lab::{Case, Cmd, Error, Expected, Host, Need, Probe, Process, Result, Scene, Topology};
 
-/// The ports of the appliance, and that of the host's own ssh.
-const PORTS: [u16; 3] = [17486, 17487, 17488];
-/// Who lets connections in on them.
-const LISTENERS: &str = r#"
-import select, socket
-families = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}
-ports = (17486, 17487, 17488)
-all = [socket.create_server((host, port), family=families[host]) for host in families for port in ports]
-print("all listen", flush=True)
-while True:
-    for one in select.select(all, [], [])[0]:
-        one.accept()[0].close()
-"#;
 /// How long a service may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// What earlier versions of the product had in firewalld.
@@ -182,24 +170,10 @@ fn panic_mode(scene: &mut Scene<'_>) -> Result<()> {
     is_as_desired(scene, "when it is over")
 }
 
-/// The program, root's file, and a record of relay ports, as they are on an appliance that is provisioned.
-const RECORD: &str = r#"set -e
-mkdir -p /etc/zone-proxy /var/lib/zone-firewall
-chmod 700 /var/lib/zone-firewall
-printf '[control]\nopen = true\nlisten = ["0.0.0.0", "::"]\n' > /etc/zone-proxy/firewall.toml
-port() { printf '{"purpose":"%s","port":%s,"listen":["0.0.0.0","::"],"networks":[]}' "$@"; }
-echo "{\"version\":1,\"ports\":[$(port endpoint 17486),$(port module-server 17487)]}" > /var/lib/zone-firewall/relay-ports.json
-"#;
-
-fn begin(scene: &mut Scene<'_>) -> Result<crate::lab::Process> {
-    let program = scene.places().program("zone-firewall");
-    let bytes = std::fs::read(&program).during(|| format!("can't read {}", program.display()))?;
-    scene.host("proxy")?.put("/usr/bin/zone-firewall", &bytes, 0o755)?;
-    sh(scene, RECORD)?;
+/// The program beside a firewalld that runs, and who listens.
+fn begin(scene: &mut Scene<'_>) -> Result<Process> {
     filters(scene)?;
-    let mut listeners = scene.spawn("proxy", "listeners", &Cmd::new("python3").args(["-c", LISTENERS]))?;
-    listeners.wait_for("all listen", START_TIMEOUT)?;
-    Ok(listeners)
+    alone::install(scene)
 }
 
 /// Waits until firewalld has loaded its rules, which it does after systemd takes it for started.
@@ -215,25 +189,5 @@ fn filters(scene: &Scene<'_>) -> Result<()> {
 
 /// Checks all three ports.
 fn ports(scene: &mut Scene<'_>, sentence: &str, from: &str, probe: Probe) -> Result<()> {
-    let proxy = scene.host("proxy")?;
-    let address = if from == "vault" { proxy.ipv4("backup")? } else { proxy.ipv4("outside")? };
-    let expected = PORTS.map(|port| (SocketAddr::new(address, port), Expected::Exactly(probe)));
-    scene.check_ports(sentence, from, &expected).map(|_| ())
-}
-
-fn is_as_desired(scene: &mut Scene<'_>, when: &str) -> Result<()> {
-    let verified = verify(scene)?;
-    scene.check(format!("{when}, `zone-firewall verify` finds nothing"), verified.ok(), verified.text());
-    let again = sh(scene, "zone-firewall apply")?;
-    let held = again.stdout.trim() == "nothing to change";
-    scene.check(format!("{when}, there is nothing to change"), held, again.text());
-    Ok(())
-}
-
-fn verify(scene: &mut Scene<'_>) -> Result<Output> {
-    scene.run("proxy", &Cmd::new("zone-firewall").arg("verify"))
-}
-
-fn sh(scene: &mut Scene<'_>, line: &str) -> Result<Output> {
-    scene.must("proxy", &Cmd::sh(line))
+    alone::ports(scene, sentence, from, if from == "vault" { "backup" } else { "outside" }, probe)
 }
