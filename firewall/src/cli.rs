@@ -182,18 +182,19 @@ fn print_findings(findings: &[Finding], json: bool) -> ExitCode {
         print("ok: the live rules are as they should be");
     } else {
         for finding in findings {
-            print(&format!("{}: {} ({})", kind(finding.kind), finding.what, finding.help));
+            print(&format!("{}: {} ({})", word(finding), finding.what, finding.help));
         }
     }
-    if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FINDINGS) }
+    if findings.iter().all(Finding::is_note) { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FINDINGS) }
 }
 
-fn kind(kind: FindingKind) -> &'static str {
-    match kind {
-        FindingKind::Missing => "missing",
-        FindingKind::Unexpected => "unexpected",
-        FindingKind::Altered => "altered",
-        FindingKind::Blocked => "blocked",
-        FindingKind::NotListening => "not listening",
+/// What a finding is, in a word.
+fn word(finding: &Finding) -> String {
+    match finding.kind {
+        FindingKind::Missing => "missing".to_owned(),
+        FindingKind::Unexpected => "unexpected".to_owned(),
+        FindingKind::Altered => "altered".to_owned(),
+        FindingKind::Blocked => finding.level.to_string(),
+        FindingKind::NotListening => "not listening".to_owned(),
     }
 }

@@ -114,7 +114,6 @@ impl Presence {
 
     /// Whether a table of this name (family `inet`) is kept by firewalld, so that no rule of ours may be put there. One that a
     /// firewalld has left behind which no longer runs is a table like any other.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the plan"))]
     pub(crate) fn keeps(&self, table: &str) -> bool {
         matches!(self, Self::Running(_)) && TABLES.contains(&table)
     }

@@ -1,11 +1,12 @@
 //! The rules of this host: read, changed in one transaction, read back, and undone if they are not as meant.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nftables::schema::NfObject;
 use serde_json::{Value, json};
 use zone_firewall_protocol::{Finding, PortRule};
+use zone_ruleset::{Family, ReadError, Reader, Table};
 
 use crate::access::Accounts;
 use crate::config::{Config, ConfigError};
@@ -14,9 +15,9 @@ use crate::firewalld::{self, FirewalldError, Presence};
 use crate::listening;
 use crate::nft::{self, NftError};
 use crate::notes::{Device, notes};
+use crate::placement::ChainPath;
 use crate::plan::Plan;
 use crate::record::{RecordError, Store};
-use crate::ruleset::Ruleset;
 use crate::table;
 
 /// How often a change is tried when others change rules at the same time.
@@ -34,7 +35,13 @@ pub(crate) enum HostError {
     /// It is not known which users there are.
     #[error("/etc/passwd or /etc/group can't be read: {0}; the rules for what users send are made from them")]
     Accounts(io::Error),
-    /// nftables can't be read or changed.
+    /// The kernel's rules can't be read.
+    #[error("{0}: run it as root, and see that the kernel has nf_tables")]
+    Read(#[from] ReadError),
+    /// The host's devices can't be read.
+    #[error(transparent)]
+    Devices(#[from] zone_judge::HostError),
+    /// nft can't change the rules.
     #[error(transparent)]
     Nft(#[from] NftError),
     /// firewalld can't be asked or changed.
@@ -86,7 +93,7 @@ impl Preview {
 
     fn blocked(&self) -> Vec<String> {
         let blocked = self.plan.blocked.iter().cloned().chain(self.firewalld.denied());
-        blocked.map(|finding| format!("blocked: {} ({})", finding.what, finding.help)).collect()
+        blocked.map(|finding| format!("{}: {} ({})", finding.level, finding.what, finding.help)).collect()
     }
 }
 
@@ -128,10 +135,21 @@ pub(crate) fn desired_with(config: &Config, ports: &[PortRule]) -> Result<Desire
 
 /// Looks at the live rules, and says what would be done about them.
 pub(crate) fn preview(desired: &Desired) -> Result<Preview, HostError> {
-    let plan = Plan::new(desired, &nft::list()?);
-    let firewalld = Presence::find()?.change(desired)?;
+    let presence = Presence::find()?;
+    let (plan, _) = plan(desired, &presence)?;
     let notes = notes(desired, Device::of_this_host);
-    Ok(Preview { plan, firewalld, notes })
+    Ok(Preview { plan, firewalld: presence.change(desired)?, notes })
+}
+
+/// What is to be done about the rules as they are now, and the number of the last change in them.
+fn plan(desired: &Desired, presence: &Presence) -> Result<(Plan, u32), HostError> {
+    let rules = Reader::open()?.ruleset()?;
+    let generation = rules.generation;
+    let host = zone_judge::Host::read()?;
+    let keeps = |table: &Table| {
+        table.family == Family::Inet && table.name.as_str().is_some_and(|name| presence.keeps(name))
+    };
+    Ok((Plan::new(desired, rules, &host, &keeps), generation))
 }
 
 /// What is not as it should be, ports that nobody listens on included.
@@ -146,19 +164,19 @@ pub(crate) fn verify(desired: &Desired) -> Result<Vec<Finding>, HostError> {
 
 /// Makes the live rules the desired ones, and says what was done. On failure nothing stays changed.
 pub(crate) fn apply(desired: &Desired) -> Result<Vec<String>, HostError> {
-    let before = nft::list()?;
-    let firewalld = Presence::find()?;
-    let plan = settle(desired, &before)?;
-    let done = firewalld.change(desired).and_then(|change| {
+    let presence = Presence::find()?;
+    let before = Before::now()?;
+    let plan = settle(desired, &presence, &before)?;
+    let done = presence.change(desired).and_then(|change| {
         if !change.is_empty() {
-            firewalld.carry_out(&change)?;
+            presence.carry_out(&change)?;
         }
         Ok(change)
     });
     match done {
         Ok(change) => Ok(Preview { plan, firewalld: change, notes: Vec::new() }.report()),
         Err(error) => {
-            undo(&before);
+            before.restore();
             Err(error.into())
         }
     }
@@ -172,101 +190,94 @@ pub(crate) fn remove() -> Result<Vec<String>, HostError> {
     if !change.is_empty() {
         firewalld.carry_out(&change)?;
     }
-    let mut live = nft::list()?;
-    let first = Plan::removal(&live);
+    let first = Plan::removal(&Reader::open()?.ruleset()?);
+    let mut plan = first.clone();
     for attempt in 1.. {
-        let plan = Plan::removal(&live);
         if plan.is_empty() {
             break;
         }
         let nothing = Desired::new(&Config::default(), &[]);
         match nft::transact(plan.transaction(&nothing)) {
             Err(error) if attempt >= MAX_ATTEMPTS => return Err(error.into()),
-            _ => live = nft::list()?,
+            _ => plan = Plan::removal(&Reader::open()?.ruleset()?),
         }
     }
     Ok(Preview { plan: first, firewalld: change, notes: Vec::new() }.report())
 }
 
-/// Transactions until the rules are as they should be; mostly one, or none. The kernel refuses one as a whole where
-/// a rule that it names has gone meanwhile.
-fn settle(desired: &Desired, before: &Ruleset) -> Result<Plan, HostError> {
-    let first = Plan::new(desired, before);
-    let mut plan = first.clone();
+/// Transactions until the rules are as they should be; mostly one, or none. Nothing that was found out about older rules is carried
+/// out: if somebody has changed them meanwhile, it is found out again. The kernel refuses a transaction as a whole where a
+/// rule that it names has gone.
+fn settle(desired: &Desired, presence: &Presence, before: &Before) -> Result<Plan, HostError> {
+    let (first, mut generation) = plan(desired, presence)?;
+    let mut next = first.clone();
     let mut refused = None;
     for _ in 0..MAX_ATTEMPTS {
-        if plan.is_empty() {
-            // What is blocked is told as it is now.
-            return Ok(Plan { blocked: plan.blocked, ..first });
+        if next.is_empty() {
+            break;
         }
-        refused = nft::transact(plan.transaction(desired)).err();
-        plan = Plan::new(desired, &nft::list()?);
+        if Reader::open()?.generation()?.number == generation {
+            refused = nft::transact(next.transaction(desired)).err();
+        }
+        (next, generation) = plan(desired, presence)?;
     }
-    if plan.is_empty() {
-        return Ok(Plan { blocked: plan.blocked, ..first });
+    if next.is_empty() {
+        // What is blocked is told as it is now.
+        return Ok(Plan { blocked: next.blocked, ..first });
     }
-    undo(before);
+    before.restore();
     Err(match refused {
         Some(error) => error.into(),
-        None => HostError::Mismatch(plan.lines().join("; ")),
+        None => HostError::Mismatch(next.lines().join("; ")),
     })
 }
 
-/// Takes back what we added since `before`.
-fn undo(before: &Ruleset) {
-    let undone = nft::list().and_then(|now| nft::transact_raw(&undo_commands(before, &now)));
-    if let Err(error) = undone {
-        tracing::error!(
-            "the rules could not be undone: {error}; run 'zone-firewall remove', then 'zone-firewall apply'"
-        );
+/// The rules of ours as they are before a change.
+struct Before {
+    table: Option<Value>,
+    /// Those in chains of others.
+    rules: BTreeSet<(ChainPath, u64)>,
+}
+
+impl Before {
+    fn now() -> Result<Self, HostError> {
+        let rules = Reader::open()?.ruleset()?;
+        let table = if rules.tables.iter().any(table::is_own) { Some(nft::list_own_table()?) } else { None };
+        let own = Plan::removal(&rules).delete.into_iter().map(|rule| (rule.chain, rule.handle));
+        Ok(Self { table, rules: own.collect() })
+    }
+
+    /// Takes back what was added since.
+    fn restore(&self) {
+        if let Err(error) = self.try_restore() {
+            tracing::error!(
+                "the rules could not be undone: {error}; run 'zone-firewall remove', then 'zone-firewall apply'"
+            );
+        }
+    }
+
+    /// Our table as it was, and no rule of ours in a chain of others that was not there.
+    fn try_restore(&self) -> Result<(), HostError> {
+        let mut added = Plan::removal(&Reader::open()?.ruleset()?);
+        added.table = crate::plan::TableChange::Keep;
+        added.delete.retain(|rule| !self.rules.contains(&(rule.chain.clone(), rule.handle)));
+        let nothing = Desired::new(&Config::default(), &[]);
+        let mut commands: Vec<Value> = table::remove().iter().map(|command| json!(command)).collect();
+        let objects =
+            self.table.iter().flat_map(|listing| listing["nftables"].as_array().into_iter().flatten());
+        commands.extend(objects.filter_map(as_command));
+        commands.extend(added.transaction(&nothing).iter().map(|command| json!(command)));
+        Ok(nft::transact_raw(&json!({ "nftables": commands }))?)
     }
 }
 
-/// Our table as it was, and no rule of ours in a chain of others that was not there.
-fn undo_commands(before: &Ruleset, now: &Ruleset) -> Value {
-    let is_own = |family: &str, table: &str| family == table::FAMILY && table == table::TABLE;
-    let mut commands: Vec<Value> = table::remove().iter().map(|command| json!(command)).collect();
-    if before.has_table(table::FAMILY, table::TABLE) {
-        let name = json!({ "family": table::FAMILY, "name": table::TABLE });
-        commands.push(json!({ "add": { "table": name } }));
-        for counter in before
-            .others
-            .iter()
-            .filter(|other| is_own(&other.family, &other.table) && other.kind == "counter")
-        {
-            let mut body = counter.body.clone();
-            body.as_object_mut().map(|body| body.remove("handle"));
-            commands.push(json!({ "add": { "counter": body } }));
-        }
-        let chains = || before.chains.iter().filter(|chain| is_own(&chain.family, &chain.table));
-        for chain in chains() {
-            let mut body = json!({ "family": chain.family, "table": chain.table, "name": chain.name });
-            if let Some(hook) = &chain.hook {
-                body["type"] = json!(hook.kind);
-                body["hook"] = json!(hook.hook);
-                body["prio"] = json!(hook.priority);
-                body["policy"] = json!(if hook.drops { "drop" } else { "accept" });
-            }
-            commands.push(json!({ "add": { "chain": body } }));
-        }
-        for (chain, rule) in chains().flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule))) {
-            let mut body = json!({ "family": chain.family, "table": chain.table, "chain": chain.name, "expr": rule.expr });
-            if let Some(comment) = &rule.comment {
-                body["comment"] = json!(comment);
-            }
-            commands.push(json!({ "add": { "rule": body } }));
-        }
+/// An object that nft has listed, as a command that adds it. What a meter remembers comes back with the rule that it is of.
+fn as_command(object: &Value) -> Option<Value> {
+    let (kind, body) = object.as_object()?.iter().next()?;
+    if !matches!(kind.as_str(), "table" | "chain" | "rule" | "counter") {
+        return None;
     }
-    let was_there = |chain: &[String; 3], handle: u64| {
-        let [family, table, name] = chain;
-        before
-            .chain(family, table, name)
-            .is_some_and(|chain| chain.rules.iter().any(|rule| rule.handle == handle && rule.is_ours()))
-    };
-    let mut added = Plan::removal(now);
-    added.table = crate::plan::TableChange::Keep;
-    added.delete.retain(|delete| !was_there(&delete.chain, delete.handle));
-    let nothing = Desired::new(&Config::default(), &[]);
-    commands.extend(added.transaction(&nothing).iter().map(|command: &NfObject<'_>| json!(command)));
-    json!({ "nftables": commands })
+    let mut body = body.clone();
+    body.as_object_mut()?.remove("handle");
+    Some(json!({ "add": { kind: body } }))
 }

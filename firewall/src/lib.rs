@@ -2,8 +2,9 @@
 //!
 //! Three parties have rules on a host: this program, in a table of its own; other nftables users, whose chains
 //! may drop what ours lets through (an `accept` ends one base chain, a `drop` is final); and firewalld, which
-//! keeps its own account. `table` builds ours, `foreign` reasons about chains of others, `firewalld`
-//! speaks to the third. `plan` compares and decides; it reads and writes nothing. `host` carries out.
+//! keeps its own account. `table` builds ours, `placement` finds where a rule of ours must stand among those of others, `firewalld`
+//! speaks to the third. `plan` compares and decides, and `reach` says what is kept shut all the same; they read and write
+//! nothing. `host` carries out.
 //!
 //! `broker` is the only process of the product that may touch nftables.
 
@@ -13,14 +14,15 @@ pub mod cli;
 mod config;
 mod desired;
 mod firewalld;
-mod foreign;
 mod host;
 mod listening;
 mod nft;
 mod notes;
+mod placement;
 mod plan;
+mod reach;
 mod record;
-mod ruleset;
 mod run;
 mod statement;
 mod table;
+mod tagged;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use zone_firewall_protocol::{Finding, FindingKind, PortRule};
+use zone_firewall_protocol::{Finding, FindingKind, Level, PortRule};
 
 use crate::desired::Refusal;
 
@@ -67,6 +67,8 @@ pub(crate) fn not_listening(ports: &[PortRule], listeners: &[Listener]) -> Vec<F
     let silent = addresses.filter(|(rule, address)| on(listeners, *address, rule.port).is_empty());
     silent
         .map(|(rule, address)| Finding {
+            id: format!("{}:{}:not-listening:{address}", Level::Closed, rule.port),
+            level: Level::Closed,
             kind: FindingKind::NotListening,
             port: Some(rule.port),
             what: format!("port {} ({}) is open, and nothing listens on {address}", rule.port, rule.purpose),

@@ -11,10 +11,11 @@ use std::net::IpAddr;
 
 use zone_firewall_protocol::PortRule;
 use zone_judge::{Answer, Case, Fate, Host, Judge, Place, Question, Span, StepKind};
-use zone_ruleset::{ChainType, Expr, Family as TableFamily, HookPoint, Name, Rule, Ruleset, Table, Verdict, XtMatch};
+use zone_ruleset::{
+    ChainType, Expr, Family as TableFamily, HookPoint, Name, Rule, Ruleset, Table, Verdict, XtMatch, words,
+};
 
 use crate::desired::{Desired, Family, listens, sources};
-use crate::firewalld;
 use crate::tagged::{self, Opening};
 
 /// How often rules are put somewhere and judged again. Each round ends with fewer drops, or with a place given up.
@@ -23,6 +24,9 @@ const MAX_ROUNDS: usize = 16;
 const MAX_ADDRESSES: usize = 8;
 /// The handles of rules that are only tried; the kernel counts its own from 1.
 const FIRST_TRIED_HANDLE: u64 = 1 << 62;
+
+/// Says of a table that somebody else keeps it, so that nothing of ours may be put there.
+pub(crate) type Keeps<'a> = &'a dyn Fn(&Table) -> bool;
 
 /// A rule that a chain needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +47,18 @@ pub(crate) struct ChainPath {
     pub(crate) chain: Name,
 }
 
+impl std::fmt::Display for ChainPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&words::place(self.family, &self.table, &self.chain, None))
+    }
+}
+
 impl ChainPath {
+    /// For the id of a finding.
+    pub(crate) fn part(&self) -> String {
+        format!("{}/{}/{}", self.family, self.table, self.chain)
+    }
+
     pub(crate) fn of(place: &Place) -> Self {
         Self { family: place.family, table: place.table.clone(), chain: place.chain.clone() }
     }
@@ -106,22 +121,22 @@ impl Wanted {
     }
 
     /// Whether nothing is dropped any more where it was.
-    fn helps(&self, now: &Answer) -> bool {
+    fn helps(&self, now: &Answer, rules: &Ruleset) -> bool {
         let is_left = |case: &Case| {
-            is_left_over(case) && case.decided_by == self.decided_by && case.left_by == self.left_by
+            is_left_over(case, rules) && case.decided_by == self.decided_by && case.left_by == self.left_by
         };
         !now.cases.iter().any(is_left)
     }
 }
 
 /// Finds the rules that are needed. `rules` are those of the host without any of ours, and are so again afterwards.
-pub(crate) fn place(open: &[Open<'_>], rules: &mut Ruleset, host: &Host) -> Placement {
+pub(crate) fn place(open: &[Open<'_>], rules: &mut Ruleset, host: &Host, keeps: Keeps<'_>) -> Placement {
     let mut needed: Vec<Needed> = Vec::new();
     let mut given_up: BTreeSet<(usize, ChainPath, Option<u64>)> = BTreeSet::new();
     let mut tried = FIRST_TRIED_HANDLE;
     let mut answers = judged(open, rules, host);
     for _ in 0..MAX_ROUNDS {
-        let wanted = wanted(open, &answers, rules, host, &given_up);
+        let wanted = wanted(open, &answers, (rules, host, keeps), &given_up);
         if wanted.is_empty() {
             break;
         }
@@ -136,7 +151,7 @@ pub(crate) fn place(open: &[Open<'_>], rules: &mut Ruleset, host: &Host) -> Plac
             .iter()
             .filter(|wanted| {
                 let (before, now) = (&answers[wanted.port], &now[wanted.port]);
-                !(holds(before, now, rules) && wanted.helps(now))
+                !(holds(before, now, rules) && wanted.helps(now, rules))
             })
             .map(Wanted::place)
             .collect();
@@ -145,7 +160,9 @@ pub(crate) fn place(open: &[Open<'_>], rules: &mut Ruleset, host: &Host) -> Plac
                 remove(rules, &wanted.rule.chain, handle);
             }
         }
-        needed.extend(wanted.into_iter().filter(|wanted| !bad.contains(&wanted.place())).map(|wanted| wanted.rule));
+        needed.extend(
+            wanted.into_iter().filter(|wanted| !bad.contains(&wanted.place())).map(|wanted| wanted.rule),
+        );
         let goes_on = bad.is_empty();
         given_up.append(&mut bad);
         answers = if goes_on { now } else { judged(open, rules, host) };
@@ -168,21 +185,26 @@ pub(crate) fn judged(open: &[Open<'_>], rules: &Ruleset, host: &Host) -> Vec<Ans
 fn wanted(
     open: &[Open<'_>],
     answers: &[Answer],
-    rules: &Ruleset,
-    host: &Host,
+    (rules, host, keeps): (&Ruleset, &Host, Keeps<'_>),
     given_up: &BTreeSet<(usize, ChainPath, Option<u64>)>,
 ) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for (index, (port, answer)) in open.iter().zip(answers).enumerate() {
-        for case in answer.cases.iter().filter(|case| is_left_over(case)) {
-            let places = places(case, rules).into_iter();
-            let usable = places.filter(|(chain, before)| !given_up.contains(&(index, chain.clone(), *before)));
+        for case in answer.cases.iter().filter(|case| is_left_over(case, rules)) {
+            let places = places(case, rules, keeps).into_iter();
+            let usable =
+                places.filter(|(chain, before)| !given_up.contains(&(index, chain.clone(), *before)));
             let found = usable.filter_map(|(chain, before)| {
                 let openings = openings(port, &chain, rules, host)?;
-                Some(openings.into_iter().map(move |opening| Needed { chain: chain.clone(), before, opening }))
+                Some(openings.into_iter().map(move |opening| Needed {
+                    chain: chain.clone(),
+                    before,
+                    opening,
+                }))
             });
             for rule in found.take(1).flatten() {
-                let is_at = |other: &Wanted| other.rule.chain == rule.chain && other.rule.before == rule.before;
+                let is_at =
+                    |other: &Wanted| other.rule.chain == rule.chain && other.rule.before == rule.before;
                 if !wanted.iter().any(|other| is_at(other) && other.rule.opening == rule.opening) {
                     let (decided_by, left_by) = (case.decided_by.clone(), case.left_by.clone());
                     wanted.push(Wanted { port: index, rule, decided_by, left_by });
@@ -210,21 +232,28 @@ fn is_twin(there: &Needed, new: &Needed) -> bool {
     matches!(families, (Some(a), Some(b)) if a != b)
         && there.chain == new.chain
         && there.before == new.before
-        && Opening { family: None, ..there.opening.clone() } == Opening { family: None, ..new.opening.clone() }
+        && Opening { family: None, ..there.opening.clone() }
+            == Opening { family: None, ..new.opening.clone() }
 }
 
 /// Packets that are gone because nothing has let them in, and not because somebody meant them.
-fn is_left_over(case: &Case) -> bool {
+fn is_left_over(case: &Case, rules: &Ruleset) -> bool {
     let is_input = case.path.iter().rev().find_map(|step| match step.kind {
         StepKind::Hook { point, .. } => Some(point == HookPoint::Input),
         _ => None,
     });
-    matches!(case.fate, Fate::Dropped | Fate::Rejected) && !case.named && is_input == Some(true)
+    // What is dropped only when much comes is a limit that somebody has set, unless it is refused while little comes, too.
+    let is_limited = case.conditions.iter().any(|condition| {
+        condition.while_quiet == Some(false)
+            && !rule_at(rules, &condition.place).is_some_and(is_limited_refusal)
+    });
+    let is_gone = matches!(case.fate, Fate::Dropped | Fate::Rejected);
+    is_gone && !case.named && !is_limited && is_input == Some(true)
 }
 
 /// Where a rule could stand that lets the packets of a case in, the best place first: where they are dropped, or in front
 /// of what leads them there.
-fn places(case: &Case, rules: &Ruleset) -> Vec<(ChainPath, Option<u64>)> {
+fn places(case: &Case, rules: &Ruleset, keeps: Keeps<'_>) -> Vec<(ChainPath, Option<u64>)> {
     let Some(decided) = &case.decided_by else { return Vec::new() };
     let at = match (decided.handle, &case.left_by) {
         (None, Some(left)) => left,
@@ -234,17 +263,27 @@ fn places(case: &Case, rules: &Ruleset) -> Vec<(ChainPath, Option<u64>)> {
     let calls = case.path.iter().rev().take_while(|step| !matches!(step.kind, StepKind::Hook { .. }));
     let calls = calls.filter(|step| matches!(step.kind, StepKind::Jump(_) | StepKind::Goto(_)));
     found.extend(calls.map(|step| (ChainPath::of(&step.place), step.place.handle)));
-    let mut places: Vec<_> =
-        found.into_iter().filter_map(|(chain, before)| ahead_of_limited_refusals(rules, chain, before)).collect();
+    let mut places: Vec<_> = found
+        .into_iter()
+        .filter_map(|(chain, before)| ahead_of_limited_refusals((rules, keeps), chain, before))
+        .collect();
     places.dedup();
     places
 }
 
 /// The same place, or the one in front of refusals of so many packets a second that stand just before it: those belong to
 /// what is left at the end. Nothing where no rule of ours may be put.
-fn ahead_of_limited_refusals(rules: &Ruleset, chain: ChainPath, before: Option<u64>) -> Option<(ChainPath, Option<u64>)> {
+fn ahead_of_limited_refusals(
+    (rules, keeps): (&Ruleset, Keeps<'_>),
+    chain: ChainPath,
+    before: Option<u64>,
+) -> Option<(ChainPath, Option<u64>)> {
     let table = rules.table(chain.family, chain.table.as_bytes())?;
-    if !may_be_written(table) {
+    if !may_be_written(table)
+        || keeps(table)
+        || chain.table.as_str().is_none()
+        || chain.chain.as_str().is_none()
+    {
         return None;
     }
     let found = table.chain(&chain.chain)?;
@@ -266,20 +305,23 @@ fn ahead_of_limited_refusals(rules: &Ruleset, chain: ChainPath, before: Option<u
     Some((chain, foreign.get(at).map(|rule| rule.handle)))
 }
 
-/// Whether rules of ours may be put into a table: not where firewalld or another process keeps it.
+/// Whether rules of ours may be put into a table: not where another process owns it.
 fn may_be_written(table: &Table) -> bool {
     let family = matches!(table.family, TableFamily::Ip | TableFamily::Ip6 | TableFamily::Inet);
-    family && table.flags.owner.is_none() && !firewalld::keeps(table)
+    family && table.flags.owner.is_none()
 }
 
 fn is_limited_refusal(rule: &Rule) -> bool {
     let Some((verdict, asked)) = rule.exprs.split_last() else { return false };
     let refuses = matches!(
         verdict,
-        Expr::Verdict(Verdict::Drop) | Expr::Reject(_) | Expr::XtTarget { what: zone_ruleset::XtTarget::Reject, .. }
+        Expr::Verdict(Verdict::Drop)
+            | Expr::Reject(_)
+            | Expr::XtTarget { what: zone_ruleset::XtTarget::Reject, .. }
     );
     let is_limited = asked.iter().any(|expr| {
-        matches!(expr, Expr::Limit(limit) if !limit.over) || matches!(expr, Expr::XtMatch { what: XtMatch::Limit { .. }, .. })
+        matches!(expr, Expr::Limit(limit) if !limit.over)
+            || matches!(expr, Expr::XtMatch { what: XtMatch::Limit { .. }, .. })
     });
     refuses && is_limited && asked.iter().all(is_general)
 }
@@ -305,7 +347,13 @@ fn is_general(expr: &Expr) -> bool {
         | Expr::Log { .. }
         | Expr::Limit(_) => true,
         Expr::XtMatch { what, .. } => {
-            matches!(what, XtMatch::Comment(_) | XtMatch::Limit { .. } | XtMatch::PktType { .. } | XtMatch::CtState { .. })
+            matches!(
+                what,
+                XtMatch::Comment(_)
+                    | XtMatch::Limit { .. }
+                    | XtMatch::PktType { .. }
+                    | XtMatch::CtState { .. }
+            )
         }
         Expr::XtTarget { what, .. } => matches!(what, zone_ruleset::XtTarget::Passes),
         _ => false,
@@ -323,7 +371,8 @@ fn openings(port: &Open<'_>, chain: &ChainPath, rules: &Ruleset, host: &Host) ->
     if of_table.is_some_and(|family| family != port.family) {
         return None;
     }
-    let or_any = |list: Vec<IpAddr>| if list.is_empty() { vec![None] } else { list.into_iter().map(Some).collect() };
+    let or_any =
+        |list: Vec<IpAddr>| if list.is_empty() { vec![None] } else { list.into_iter().map(Some).collect() };
     let mut destinations: Vec<Option<IpAddr>> = or_any(listens(port.rule, port.family)?);
     if destinations == [None] && sees_other_packets(rules, chain) {
         let own: Vec<IpAddr> = host
@@ -339,7 +388,8 @@ fn openings(port: &Open<'_>, chain: &ChainPath, rules: &Ruleset, host: &Host) ->
         destinations = own.into_iter().map(Some).collect();
     }
     let networks = sources(port.rule, port.family)?;
-    let networks: Vec<_> = if networks.is_empty() { vec![None] } else { networks.into_iter().map(Some).collect() };
+    let networks: Vec<_> =
+        if networks.is_empty() { vec![None] } else { networks.into_iter().map(Some).collect() };
     let mut all = Vec::new();
     for interface in &port.interfaces {
         for destination in &destinations {
@@ -366,7 +416,9 @@ fn sees_other_packets(rules: &Ruleset, chain: &ChainPath) -> bool {
     for (index, from) in table.chains.iter().enumerate() {
         for expr in from.rules.iter().flat_map(|rule| &rule.exprs) {
             match expr {
-                Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) => callers.entry(to).or_default().push(index),
+                Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) => {
+                    callers.entry(to).or_default().push(index);
+                }
                 Expr::Lookup { set, verdict: true, .. } => {
                     let elements = table.set(set).into_iter().flat_map(|set| &set.elements);
                     for element in elements {
@@ -380,7 +432,8 @@ fn sees_other_packets(rules: &Ruleset, chain: &ChainPath) -> bool {
         }
     }
     let mut seen = BTreeSet::new();
-    let mut next: Vec<usize> = table.chains.iter().position(|own| own.name == chain.chain).into_iter().collect();
+    let mut next: Vec<usize> =
+        table.chains.iter().position(|own| own.name == chain.chain).into_iter().collect();
     while let Some(index) = next.pop() {
         if !seen.insert(index) {
             continue;
@@ -413,7 +466,8 @@ fn remove(rules: &mut Ruleset, chain: &ChainPath, handle: u64) {
 }
 
 pub(crate) fn chain_mut<'a>(rules: &'a mut Ruleset, path: &ChainPath) -> Option<&'a mut zone_ruleset::Chain> {
-    let table = rules.tables.iter_mut().find(|table| table.family == path.family && table.name == path.table)?;
+    let table =
+        rules.tables.iter_mut().find(|table| table.family == path.family && table.name == path.table)?;
     table.chains.iter_mut().find(|chain| chain.name == path.chain)
 }
 
@@ -424,7 +478,9 @@ fn holds(before: &Answer, now: &Answer, rules: &Ruleset) -> bool {
         case.named && !matches!(case.fate, Fate::Accepted) && !by.is_some_and(is_limited_refusal)
     });
     let accepted: Vec<&Case> = now.cases.iter().filter(|case| case.fate == Fate::Accepted).collect();
-    denied.into_iter().all(|denied| !accepted.iter().any(|accepted| are_of_the_same_packets(denied, accepted)))
+    denied
+        .into_iter()
+        .all(|denied| !accepted.iter().any(|accepted| are_of_the_same_packets(denied, accepted)))
 }
 
 /// Whether a packet may be in both cases.
@@ -443,7 +499,9 @@ fn are_of_the_same_packets(a: &Case, b: &Case) -> bool {
         false
     };
     let contradicts = a.conditions.iter().any(|one| {
-        b.conditions.iter().any(|other| one.place == other.place && one.what == other.what && one.holds != other.holds)
+        b.conditions
+            .iter()
+            .any(|other| one.place == other.place && one.what == other.what && one.holds != other.holds)
     });
     !contradicts
         && a.interface == b.interface

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 
-use ipnet::IpNet;
 use nftables::schema::{NfCmd, NfListObject, NfObject, Rule as NfRule};
 use nftables::types::NfFamily;
-use serde_json::Value;
-use zone_firewall_protocol::{Finding, FindingKind, PortRule};
+use zone_firewall_protocol::{Finding, FindingKind};
+use zone_judge::{Answer, Host};
+use zone_ruleset::{Family as TableFamily, Rule, Ruleset, Table, words};
 
-use crate::config::InterfaceName;
-use crate::desired::{Desired, Family, listens, sources};
-use crate::foreign::{self, Packet, Verdict};
-use crate::ruleset::{Chain, Rule, Ruleset};
-use crate::{statement, table};
+use crate::desired::Desired;
+use crate::placement::{self, ChainPath, Needed, Open, chain_mut};
+use crate::reach;
+use crate::statement;
+use crate::table::{self, Content};
+use crate::tagged::{self, Opening};
 
 /// In front of the lines of a table.
 const DETAIL: &str = "  ";
@@ -30,7 +30,7 @@ pub(crate) struct Plan {
     pub(crate) add: Vec<Add>,
     /// Rules of ours to delete from chains of others.
     pub(crate) delete: Vec<Delete>,
-    /// What somebody else's rules keep us from, and is left as it is.
+    /// What somebody else's rules keep shut, and is left as it is.
     pub(crate) blocked: Vec<Finding>,
 }
 
@@ -56,16 +56,8 @@ pub(crate) enum TableChange {
 /// A rule of ours that is to be in a chain of somebody else's.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Add {
-    /// The chain: family, table, name.
-    pub(crate) chain: [String; 3],
-    /// The rule that it goes in front of; `None` for the end of the chain.
-    pub(crate) before: Option<u64>,
-    /// The port that it opens.
-    pub(crate) port: u16,
-    /// The rule's comment.
-    pub(crate) comment: String,
-    /// Its statements.
-    pub(crate) expr: Vec<nftables::stmt::Statement<'static>>,
+    /// The rule and its place.
+    pub(crate) rule: Needed,
     /// Whether it is there already, at a place where it does not help.
     pub(crate) moves: bool,
 }
@@ -73,8 +65,8 @@ pub(crate) struct Add {
 /// A rule of ours in a chain of somebody else's that is to go.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Delete {
-    /// The chain: family, table, name.
-    pub(crate) chain: [String; 3],
+    /// The chain.
+    pub(crate) chain: ChainPath,
     /// The kernel's number for it.
     pub(crate) handle: u64,
     /// What it says.
@@ -83,44 +75,79 @@ pub(crate) struct Delete {
     pub(crate) moves: bool,
 }
 
+/// A rule of ours that is in a chain of somebody else's.
+struct There {
+    chain: ChainPath,
+    opening: Opening,
+    /// The rule of somebody else's that follows; `None` for the end of the chain.
+    before: Option<u64>,
+    handle: u64,
+    text: String,
+}
+
 impl Plan {
-    /// What makes the live rules the desired ones.
-    pub(crate) fn new(desired: &Desired, live: &Ruleset) -> Self {
-        let mut plan = Self { table: table_change(desired, live), ..Self::default() };
-        let mut kept: BTreeSet<(String, String, u64)> = BTreeSet::new();
-        let mut moved = Vec::new();
-        for chain in foreign::base_chains(live) {
-            for needed in needed_rules(desired, live, chain, &mut plan.blocked) {
-                let same = |rule: &&Rule| {
-                    let key = (chain.family.clone(), chain.table.clone(), rule.handle);
-                    rule.is_ours() && needed.is(rule) && !kept.contains(&key)
-                };
-                let there: Vec<_> = chain.rules.iter().filter(same).collect();
-                if let Some(rule) = there.iter().find(|rule| needed.stands_well(live, chain, rule.handle)) {
-                    kept.insert((chain.family.clone(), chain.table.clone(), rule.handle));
-                } else {
-                    moved.extend(there.iter().map(|rule| (chain.path(), rule.handle)));
-                    plan.add.push(needed.add(chain, !there.is_empty()));
-                }
+    /// What makes the live rules the desired ones. `keeps` says which tables somebody else keeps.
+    pub(crate) fn new(
+        desired: &Desired,
+        mut rules: Ruleset,
+        host: &Host,
+        keeps: placement::Keeps<'_>,
+    ) -> Self {
+        let mut plan = Self { table: table_change(desired, &rules), ..Self::default() };
+        let open = Open::all(desired);
+        // Our own table lets in what is desired. What is asked is what all others do with it.
+        rules.tables.retain(|table| !table::is_own(table));
+        let there = there(&rules);
+        let as_it_is = |rules: &Ruleset| placement::judged(&open, rules, host);
+        let live = if there.is_empty() { None } else { Some(as_it_is(&rules)) };
+        for own in &there {
+            if let Some(chain) = chain_mut(&mut rules, &own.chain) {
+                chain.rules.retain(|rule| rule.handle != own.handle);
             }
         }
-        plan.delete = deletions(live, |chain, rule| {
-            !kept.contains(&(chain.family.clone(), chain.table.clone(), rule.handle))
-        });
-        for delete in &mut plan.delete {
-            delete.moves = moved
-                .iter()
-                .any(|(path, handle)| *path == delete.chain.join(" ") && *handle == delete.handle);
-        }
-        plan.blocked.dedup();
+        let placed = placement::place(&open, &mut rules, host, keeps);
+        plan.compare(placed.needed, there, || live.is_some_and(|live| fare_alike(&live, &placed.answers)));
+        plan.blocked = reach::findings(&open, &placed.answers, &rules, host);
         plan
     }
 
     /// What leaves the ruleset as it was before we came.
-    pub(crate) fn removal(live: &Ruleset) -> Self {
+    pub(crate) fn removal(rules: &Ruleset) -> Self {
         let table =
-            if live.has_table(table::FAMILY, table::TABLE) { TableChange::Remove } else { TableChange::Keep };
-        Self { table, delete: deletions(live, |_, _| true), ..Self::default() }
+            if rules.tables.iter().any(table::is_own) { TableChange::Remove } else { TableChange::Keep };
+        let delete = there(rules).into_iter().map(|own| own.delete(false)).collect();
+        Self { table, delete, ..Self::default() }
+    }
+
+    /// Which rules of ours stay, go and come. They stay where they are if that is as good.
+    fn compare(&mut self, needed: Vec<Needed>, there: Vec<There>, is_as_good: impl FnOnce() -> bool) {
+        let mut left: Vec<Option<There>> = there.into_iter().map(Some).collect();
+        let mut pairs: Vec<(Needed, Option<There>)> = Vec::new();
+        for rule in needed {
+            let same = |own: &There| own.chain == rule.chain && own.opening == rule.opening;
+            let exact = left
+                .iter()
+                .position(|own| own.as_ref().is_some_and(|own| same(own) && own.before == rule.before));
+            let any = exact.or_else(|| left.iter().position(|own| own.as_ref().is_some_and(same)));
+            let own = any.and_then(|index| left.get_mut(index)).and_then(Option::take);
+            pairs.push((rule, own));
+        }
+        let left: Vec<There> = left.into_iter().flatten().collect();
+        let is_moved =
+            |(rule, own): &(Needed, Option<There>)| own.as_ref().is_some_and(|own| own.before != rule.before);
+        let all_are_there = left.is_empty() && pairs.iter().all(|(_, own)| own.is_some());
+        let stay = all_are_there && pairs.iter().any(is_moved) && is_as_good();
+        for (rule, own) in pairs {
+            match own {
+                Some(own) if stay || own.before == rule.before => drop(own),
+                Some(own) => {
+                    self.delete.push(own.delete(true));
+                    self.add.push(Add { rule, moves: true });
+                }
+                None => self.add.push(Add { rule, moves: false }),
+            }
+        }
+        self.delete.extend(left.into_iter().map(|own| own.delete(false)));
     }
 
     /// Whether there is nothing to do.
@@ -153,8 +180,8 @@ impl Plan {
             }
             TableChange::Remove => lines.push(format!("remove table {} {}", table::FAMILY, table::TABLE)),
         }
-        lines.extend(self.delete.iter().map(|rule| format!("- {}: {}", rule.chain.join(" "), rule.text)));
-        lines.extend(self.add.iter().map(|rule| format!("+ {}: {}", rule.chain.join(" "), rule.text())));
+        lines.extend(self.delete.iter().map(|rule| format!("- {}: {}", rule.chain, rule.text)));
+        lines.extend(self.add.iter().map(|add| format!("+ {}: {}", add.rule.chain, add.text())));
         lines
     }
 
@@ -171,49 +198,48 @@ impl Plan {
 
     /// The same as findings, for somebody who only looks.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        let finding = |kind, port, what: String| Finding { kind, port, what, help: HELP_APPLY.to_owned() };
-        let mut findings = Vec::new();
-        let table = format!("table {} {}", table::FAMILY, table::TABLE);
-        match &self.table {
-            TableChange::Keep => {}
-            TableChange::Put { replaces: false, .. } => {
-                findings.push(finding(FindingKind::Missing, None, format!("{table} is not there")));
-            }
-            TableChange::Put { unexpected, missing, .. } => {
-                if unexpected.is_empty() && missing.is_empty() {
-                    let what = format!("{table}: its rules stand in another order");
-                    findings.push(finding(FindingKind::Altered, None, what));
-                }
-                let extra = |line: &String| format!("{table}: there is '{line}'");
-                let lacks = |line: &String| format!("{table}: '{line}' is not there");
-                findings.extend(
-                    unexpected.iter().map(|line| finding(FindingKind::Unexpected, None, extra(line))),
-                );
-                findings.extend(missing.iter().map(|line| finding(FindingKind::Missing, None, lacks(line))));
-            }
-            TableChange::Remove => {
-                findings.push(finding(FindingKind::Unexpected, None, format!("{table} is there")));
-            }
-        }
+        let mut findings = self.table.findings();
         for add in &self.add {
             let (kind, state) = if add.moves {
                 (FindingKind::Altered, "stands where it does not help, because of other rules")
             } else {
                 (FindingKind::Missing, "is not there, and without it the chain drops the port")
             };
-            findings.push(finding(
-                kind,
-                Some(add.port),
-                format!("{}: '{}' {state}", add.chain.join(" "), add.text()),
-            ));
+            let what = format!("{}: '{}' {state}", add.rule.chain, add.text());
+            let port = Some(add.rule.opening.port);
+            findings.push(Finding::drift(kind, port, &add.rule.chain.part(), what, HELP_APPLY));
         }
         for delete in self.delete.iter().filter(|delete| !delete.moves) {
-            let what =
-                format!("{}: there is '{}', which nothing asks for", delete.chain.join(" "), delete.text);
-            findings.push(finding(FindingKind::Unexpected, None, what));
+            let what = format!("{}: there is '{}', which nothing asks for", delete.chain, delete.text);
+            let kind = FindingKind::Unexpected;
+            findings.push(Finding::drift(kind, None, &delete.chain.part(), what, HELP_APPLY));
         }
         findings.extend(self.blocked.iter().cloned());
         findings
+    }
+}
+
+impl TableChange {
+    fn findings(&self) -> Vec<Finding> {
+        let table = format!("table {} {}", table::FAMILY, table::TABLE);
+        let finding = |kind, what| Finding::drift(kind, None, "table", what, HELP_APPLY);
+        match self {
+            Self::Keep => Vec::new(),
+            Self::Put { replaces: false, .. } => {
+                vec![finding(FindingKind::Missing, format!("{table} is not there"))]
+            }
+            Self::Put { unexpected, missing, .. } if unexpected.is_empty() && missing.is_empty() => {
+                vec![finding(FindingKind::Altered, format!("{table}: its rules stand in another order"))]
+            }
+            Self::Put { unexpected, missing, .. } => {
+                let extra =
+                    |line: &String| finding(FindingKind::Unexpected, format!("{table}: there is '{line}'"));
+                let lacks =
+                    |line: &String| finding(FindingKind::Missing, format!("{table}: '{line}' is not there"));
+                unexpected.iter().map(extra).chain(missing.iter().map(lacks)).collect()
+            }
+            Self::Remove => vec![finding(FindingKind::Unexpected, format!("{table} is there"))],
+        }
     }
 }
 
@@ -225,18 +251,19 @@ impl fmt::Display for Plan {
 
 impl Add {
     fn text(&self) -> String {
-        let expr = serde_json::to_value(&self.expr).unwrap_or_default();
-        format!("{} comment \"{}\"", statement::render(&expr), self.comment)
+        let expr = serde_json::to_value(self.rule.opening.statements()).unwrap_or_default();
+        format!("{} comment \"{}\"", statement::render(&expr), tagged::comment(self.rule.opening.purpose))
     }
 
     fn command(&self) -> Option<NfObject<'static>> {
+        let before = self.rule.before;
         let rule = NfListObject::Rule(NfRule {
-            handle: self.before.and_then(|handle| u32::try_from(handle).ok()),
-            comment: Some(self.comment.clone().into()),
-            ..in_chain(&self.chain, self.expr.clone())?
+            handle: before.and_then(|handle| u32::try_from(handle).ok()),
+            comment: Some(tagged::comment(self.rule.opening.purpose).into()),
+            ..in_chain(&self.rule.chain, self.rule.opening.statements())?
         });
         // Insert goes in front of the rule of that handle; add goes to the end.
-        Some(NfObject::CmdObject(if self.before.is_some() { NfCmd::Insert(rule) } else { NfCmd::Add(rule) }))
+        Some(NfObject::CmdObject(if before.is_some() { NfCmd::Insert(rule) } else { NfCmd::Add(rule) }))
     }
 }
 
@@ -248,29 +275,93 @@ impl Delete {
     }
 }
 
-fn in_chain(chain: &[String; 3], expr: Vec<nftables::stmt::Statement<'static>>) -> Option<NfRule<'static>> {
-    let [family, table, name] = chain;
-    let family = match family.as_str() {
-        "ip" => NfFamily::IP,
-        "ip6" => NfFamily::IP6,
-        "inet" => NfFamily::INet,
-        "arp" => NfFamily::ARP,
-        "bridge" => NfFamily::Bridge,
-        "netdev" => NfFamily::NetDev,
-        _ => return None,
+impl There {
+    fn delete(self, moves: bool) -> Delete {
+        Delete { chain: self.chain, handle: self.handle, text: self.text, moves }
+    }
+}
+
+/// The rules of ours in chains of others.
+fn there(rules: &Ruleset) -> Vec<There> {
+    let mut found = Vec::new();
+    for table in rules.tables.iter().filter(|table| !table::is_own(table)) {
+        for chain in &table.chains {
+            let own: Vec<Option<Opening>> = chain.rules.iter().map(Opening::of).collect();
+            for (index, opening) in own.iter().enumerate() {
+                let Some(opening) = opening else { continue };
+                let rule = &chain.rules[index];
+                let next = (index + 1..own.len()).find(|next| own[*next].is_none());
+                found.push(There {
+                    chain: ChainPath {
+                        family: table.family,
+                        table: table.name.clone(),
+                        chain: chain.name.clone(),
+                    },
+                    opening: opening.clone(),
+                    before: next.map(|next| chain.rules[next].handle),
+                    handle: rule.handle,
+                    text: text(rule, table),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// A rule of ours without what iptables-restore adds to it: a counter, and its comment as a match.
+fn text(rule: &Rule, table: &Table) -> String {
+    let mut plain = rule.clone();
+    plain.exprs.retain(|expr| {
+        !matches!(
+            expr,
+            zone_ruleset::Expr::Counter
+                | zone_ruleset::Expr::XtMatch { what: zone_ruleset::XtMatch::Comment(_), .. }
+        )
+    });
+    words::comparable(&plain, table)
+}
+
+/// Whether the same packets fare the same, whichever rule decides.
+fn fare_alike(a: &[Answer], b: &[Answer]) -> bool {
+    let shapes = |answers: &[Answer]| -> Vec<BTreeSet<String>> {
+        let of = |answer: &Answer| {
+            let cases = answer.cases.iter().map(|case| {
+                let open = matches!(case.fate, zone_judge::Fate::Accepted);
+                let conditions: BTreeSet<_> =
+                    case.conditions.iter().map(|c| (&c.what, c.holds, &c.place)).collect();
+                format!(
+                    "{open} {:?} {:?} {:?} {:?} {conditions:?}",
+                    case.interface, case.sources, case.source_ports, case.destinations
+                )
+            });
+            cases.collect()
+        };
+        answers.iter().map(of).collect()
+    };
+    shapes(a) == shapes(b)
+}
+
+fn in_chain(path: &ChainPath, expr: Vec<nftables::stmt::Statement<'static>>) -> Option<NfRule<'static>> {
+    let family = match path.family {
+        TableFamily::Ip => NfFamily::IP,
+        TableFamily::Ip6 => NfFamily::IP6,
+        TableFamily::Inet => NfFamily::INet,
+        TableFamily::Arp => NfFamily::ARP,
+        TableFamily::Bridge => NfFamily::Bridge,
+        TableFamily::Netdev => NfFamily::NetDev,
     };
     Some(NfRule {
         family,
-        table: table.clone().into(),
-        chain: name.clone().into(),
+        table: path.table.as_str()?.to_owned().into(),
+        chain: path.chain.as_str()?.to_owned().into(),
         expr: expr.into(),
         ..NfRule::default()
     })
 }
 
-fn table_change(desired: &Desired, live: &Ruleset) -> TableChange {
-    let should = table::Content::desired(desired);
-    let is = table::Content::of(live);
+fn table_change(desired: &Desired, rules: &Ruleset) -> TableChange {
+    let should = Content::desired(desired);
+    let is = Content::of(rules);
     if is.as_ref() == Some(&should) {
         return TableChange::Keep;
     }
@@ -282,166 +373,3 @@ fn table_change(desired: &Desired, live: &Ruleset) -> TableChange {
         missing: should.into_iter().filter(|line| !is.contains(line)).collect(),
     }
 }
-
-fn deletions(live: &Ruleset, goes: impl Fn(&Chain, &Rule) -> bool) -> Vec<Delete> {
-    let foreign =
-        live.chains.iter().filter(|chain| !(chain.family == table::FAMILY && chain.table == table::TABLE));
-    let rules = foreign.flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)));
-    let gone = rules.filter(|(chain, rule)| rule.is_ours() && goes(chain, rule));
-    gone.map(|(chain, rule)| Delete {
-        chain: [chain.family.clone(), chain.table.clone(), chain.name.clone()],
-        handle: rule.handle,
-        text: format!(
-            "{} comment \"{}\"",
-            statement::render(&Value::Array(plain(&rule.expr).cloned().collect())),
-            rule.comment.clone().unwrap_or_default()
-        ),
-        moves: false,
-    })
-    .collect()
-}
-
-/// A rule that a chain needs.
-#[derive(Debug, Clone)]
-struct NeededRule {
-    packet: Packet,
-    /// Written into the rule only where nothing else in it tells the family.
-    family: Option<Family>,
-    before: usize,
-    comment: String,
-    /// The device that root opens the port on, if it is not all of them.
-    interface: Option<InterfaceName>,
-}
-
-fn needed_rules(
-    desired: &Desired,
-    live: &Ruleset,
-    chain: &Chain,
-    blocked: &mut Vec<Finding>,
-) -> Vec<NeededRule> {
-    let mut needed = Vec::new();
-    for rule in &desired.open {
-        let mut of_port: Vec<NeededRule> = Vec::new();
-        for packet in foreign::families(chain).iter().flat_map(|family| packets(rule, *family)) {
-            let judgement = foreign::judge(live, chain, &packet);
-            for said in judgement.on_interfaces {
-                blocked.push(blocked_finding(
-                    rule.port,
-                    format!("port {} is dropped on one interface by '{said}'", rule.port),
-                    "if connections come in there, accept the port in front of that rule",
-                ));
-            }
-            for said in judgement.unsure {
-                blocked.push(blocked_finding(
-                    rule.port,
-                    format!("port {} may be dropped by '{said}', which is not understood", rule.port),
-                    "see to it that the chain returns for the port, or accept the port in front of that rule",
-                ));
-            }
-            match judgement.verdict {
-                Verdict::Passes => {}
-                Verdict::Drops { before } => {
-                    let bare = packet.source.is_none() && packet.destination.is_none();
-                    let family = (bare && foreign::families(chain).len() > 1).then_some(packet.family);
-                    let comment = table::tag(rule.purpose);
-                    of_port.push(NeededRule { packet, family, before, comment, interface: None });
-                }
-                Verdict::Denied { rule: said } => blocked.push(blocked_finding(
-                    rule.port,
-                    format!("port {} is denied on purpose by '{said}'", rule.port),
-                    "remove that rule if the port is to be reached",
-                )),
-                Verdict::TooLong => blocked.push(blocked_finding(
-                    rule.port,
-                    format!("{} is too large to be understood", chain.path()),
-                    "see to it that the port is accepted there",
-                )),
-            }
-        }
-        // One rule does for both families where nothing tells them apart.
-        if let [a, b] = &mut of_port[..]
-            && a.family.is_some()
-            && b.family.is_some()
-            && a.before == b.before
-        {
-            a.family = None;
-            of_port.truncate(1);
-        }
-        // One device per rule, as iptables prints it.
-        match desired.interfaces(rule) {
-            [] => needed.append(&mut of_port),
-            names => needed.extend(of_port.iter().flat_map(|one| {
-                names.iter().map(|name| NeededRule { interface: Some(name.clone()), ..one.clone() })
-            })),
-        }
-    }
-    needed
-}
-
-fn blocked_finding(port: u16, what: String, help: &str) -> Finding {
-    Finding { kind: FindingKind::Blocked, port: Some(port), what, help: help.to_owned() }
-}
-
-/// The kinds of packets that a port is open for.
-fn packets(rule: &PortRule, family: Family) -> Vec<Packet> {
-    fn or_any<T: Copy>(list: Option<Vec<T>>) -> Vec<Option<T>> {
-        match list {
-            None => Vec::new(),
-            Some(all) if all.is_empty() => vec![None],
-            Some(some) => some.into_iter().map(Some).collect(),
-        }
-    }
-    let destinations: Vec<Option<IpAddr>> = or_any(listens(rule, family));
-    let networks: Vec<Option<IpNet>> = or_any(sources(rule, family));
-    let all = destinations.into_iter().flat_map(|destination| {
-        networks.iter().map(move |source| Packet { family, source: *source, destination, port: rule.port })
-    });
-    all.collect()
-}
-
-impl NeededRule {
-    fn expr(&self) -> Vec<nftables::stmt::Statement<'static>> {
-        let interface = self.interface.as_ref().map(InterfaceName::as_str);
-        let Packet { source, destination, port, .. } = self.packet;
-        table::accept_elsewhere(self.family, interface, source, destination, port)
-    }
-
-    fn is(&self, rule: &Rule) -> bool {
-        let own = serde_json::to_value(self.expr()).unwrap_or_default();
-        rule.comment.as_deref() == Some(&self.comment)
-            && shape(own.as_array().map_or(&[], Vec::as_slice)) == shape(&rule.expr)
-    }
-
-    /// Whether the rule of ours is in front of what drops, with nothing in between that an admin may mean to hold.
-    fn stands_well(&self, live: &Ruleset, chain: &Chain, handle: u64) -> bool {
-        let Some(at) = chain.rules.iter().position(|rule| rule.handle == handle) else { return false };
-        at < self.before
-            && chain.rules[at + 1..self.before]
-                .iter()
-                .all(|between| between.is_ours() || !foreign::may_refuse(live, chain, between, &self.packet))
-    }
-
-    fn add(&self, chain: &Chain, moves: bool) -> Add {
-        Add {
-            chain: [chain.family.clone(), chain.table.clone(), chain.name.clone()],
-            before: chain.rules.get(self.before).map(|rule| rule.handle),
-            port: self.packet.port,
-            comment: self.comment.clone(),
-            expr: self.expr(),
-            moves,
-        }
-    }
-}
-
-/// A rule's matches and verdict, in any order.
-fn shape(expr: &[Value]) -> BTreeSet<String> {
-    plain(expr).map(|part| statement::canonical(part).to_string()).collect()
-}
-
-/// A rule of ours without what iptables-restore adds to it: a counter, and its comment as a match.
-fn plain(expr: &[Value]) -> impl Iterator<Item = &Value> {
-    expr.iter().filter(|part| part.get("counter").is_none() && part.get("xt").is_none())
-}
-
-#[cfg(test)]
-mod tests;

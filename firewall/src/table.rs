@@ -10,26 +10,23 @@
 //! What users zone-relay and zone-proxy send is judged, too: a socket that was accepted belongs to who accepted it, and one that
 //! somebody has turned round opens a connection like any other. `output_USER` drops that.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use nftables::schema::{Chain, Counter, NfCmd, NfListObject, NfObject, Rule, Table};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
-use serde_json::{Value, json};
-use zone_firewall_protocol::{PortRule, Purpose};
+use zone_firewall_protocol::PortRule;
 
 use crate::config::{InterfaceName, Limits};
 use crate::desired::{ConfinedUser, Desired, Family, listens};
-use crate::nft::with_slave_names;
-use crate::ruleset::{Hook, Ruleset};
-use crate::statement::{canonical, render};
+pub(crate) use content::{Content, is_own};
 use statements::{
     Statements, accept, address_is, comes_in_by, comes_in_by_slave, count, dport, drop_packet, goes_out_by,
     goto, is_family, is_opening, is_sent_by, is_tcp, network_is, no_opening, port_of, too_many,
 };
 
-mod statements;
+mod content;
+pub(crate) mod statements;
 
 /// The table's name.
 pub(crate) const TABLE: &str = "zone_proxy";
@@ -237,73 +234,12 @@ pub(crate) fn accept_elsewhere(
     statements
 }
 
-/// The comment of a rule of ours in a chain of somebody else's.
-pub(crate) fn tag(purpose: Purpose) -> String {
-    format!("{}{purpose}", crate::ruleset::TAG)
-}
-
 fn counter_name(port: u16, outcome: &str) -> String {
     format!("port_{port}_{outcome}")
 }
 
 fn refuse(port: u16) -> Statements {
     vec![count(&counter_name(port, "refused")), drop_packet()]
-}
-
-/// The table's content in one form, whether it was built here or listed by nft: what two tables are compared by.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Content {
-    chains: BTreeMap<String, (Option<Hook>, Vec<Value>)>,
-    counters: BTreeSet<String>,
-    others: BTreeSet<String>,
-}
-
-impl Content {
-    /// What should be in the table.
-    pub(crate) fn desired(desired: &Desired) -> Self {
-        let objects: Vec<_> = objects(desired).into_iter().map(NfObject::ListObject).collect();
-        Self::of(&Ruleset::parse(&with_slave_names(json!({ "nftables": objects })))).unwrap_or_default()
-    }
-
-    /// What is in the table, if it is there.
-    pub(crate) fn of(live: &Ruleset) -> Option<Self> {
-        if !live.has_table(FAMILY, TABLE) {
-            return None;
-        }
-        let mut content = Self::default();
-        for chain in live.chains.iter().filter(|chain| chain.family == FAMILY && chain.table == TABLE) {
-            let rules = chain.rules.iter().map(|rule| {
-                let expr: Vec<_> = rule.expr.iter().map(canonical).collect();
-                json!({ "expr": expr, "comment": rule.comment })
-            });
-            content.chains.insert(chain.name.clone(), (chain.hook.clone(), rules.collect()));
-        }
-        for other in live.others.iter().filter(|other| other.family == FAMILY && other.table == TABLE) {
-            match other.kind.as_str() {
-                "counter" => drop(content.counters.insert(other.name.clone())),
-                // What a meter remembers is listed as a set by some versions of nft.
-                "set" | "meter" if other.name.starts_with("port_") => {}
-                kind => drop(content.others.insert(format!("{kind} {}", other.name))),
-            }
-        }
-        Some(content)
-    }
-
-    /// One line for each thing, in a form that can be read and compared.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (name, (hook, rules)) in &self.chains {
-            let hook = hook.as_ref().map(|hook| {
-                let policy = if hook.drops { "drop" } else { "accept" };
-                format!(" hook {} priority {} policy {policy}", hook.hook, hook.priority)
-            });
-            lines.push(format!("chain {name}{}", hook.unwrap_or_default()));
-            lines.extend(rules.iter().map(|rule| format!("chain {name}: {}", render(rule))));
-        }
-        lines.extend(self.counters.iter().map(|name| format!("counter {name}")));
-        lines.extend(self.others.iter().cloned());
-        lines
-    }
 }
 
 #[cfg(test)]

@@ -9,13 +9,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use zone_firewall_protocol::Purpose;
 use zone_ruleset::{
-    Bitwise, Comparison, Expr, Family as TableFamily, MetaKey, Name, PayloadBase, RegisterSlice, Rule, Verdict, XtMatch,
+    Bitwise, Comparison, Expr, Family as TableFamily, MetaKey, Name, PayloadBase, RegisterSlice, Rule,
+    Verdict, XtMatch,
 };
 
 use crate::config::{InterfaceName, LOWEST_PORT};
 use crate::desired::Family;
-use crate::table::statements::Statements;
 use crate::table;
+use crate::table::statements::Statements;
 
 /// The prefix of the comment of each rule of ours in a chain of others.
 const TAG: &str = "zone-proxy: ";
@@ -62,7 +63,8 @@ impl Opening {
     /// What a rule lets in, if it is one of ours.
     pub(crate) fn of(rule: &Rule) -> Option<Self> {
         let purpose = purpose(rule.comment.as_deref()?)?;
-        let mut found = Self { purpose, port: 0, interface: None, family: None, source: None, destination: None };
+        let mut found =
+            Self { purpose, port: 0, interface: None, family: None, source: None, destination: None };
         let mut loaded = None;
         let mut mask: Option<&[u8]> = None;
         let (verdict, asked) = rule.exprs.split_last()?;
@@ -71,8 +73,7 @@ impl Opening {
         }
         for expr in asked {
             match expr {
-                Expr::Counter => {}
-                Expr::XtMatch { what: XtMatch::Comment(_), .. } => {}
+                Expr::Counter | Expr::XtMatch { what: XtMatch::Comment(_), .. } => {}
                 Expr::XtMatch { what, .. } => found.port = port_of(what)?,
                 Expr::Payload { destination, base, offset } => {
                     loaded = Some(Loaded::Payload(*base, *offset, destination.length));
@@ -82,7 +83,9 @@ impl Opening {
                     loaded = Some(Loaded::Meta(*key));
                     mask = None;
                 }
-                Expr::Bitwise { op: Bitwise::Mask { mask: own, xor }, .. } if xor.iter().all(|byte| *byte == 0) => {
+                Expr::Bitwise { op: Bitwise::Mask { mask: own, xor }, .. }
+                    if xor.iter().all(|byte| *byte == 0) =>
+                {
                     mask = Some(own);
                 }
                 Expr::Compare { op: Comparison::Equal, value, .. } => {
@@ -110,8 +113,11 @@ impl Opening {
             Loaded::Meta(MetaKey::L4Proto) if value == [TCP] => {}
             Loaded::Meta(MetaKey::Protocol) => {}
             Loaded::Payload(PayloadBase::Network, offset, length)
-                if ((offset, length) == V4_PROTOCOL || (offset, length) == V6_PROTOCOL) && value == [TCP] => {}
-            Loaded::Payload(PayloadBase::Transport, offset, length) if (offset, length) == PORT && mask.is_none() => {
+                if ((offset, length) == V4_PROTOCOL || (offset, length) == V6_PROTOCOL) && value == [TCP] => {
+            }
+            Loaded::Payload(PayloadBase::Transport, offset, length)
+                if (offset, length) == PORT && mask.is_none() =>
+            {
                 self.port = u16::from_be_bytes(value.try_into().ok()?);
             }
             Loaded::Payload(PayloadBase::Network, V4_SOURCE, length @ 1..=4) => {
@@ -120,7 +126,8 @@ impl Opening {
             Loaded::Payload(PayloadBase::Network, V6_SOURCE, length @ 1..=16) => {
                 self.source = Some(network(value, mask, length, 16)?);
             }
-            Loaded::Payload(PayloadBase::Network, V4_DESTINATION, 4) | Loaded::Payload(PayloadBase::Network, V6_DESTINATION, 16) => {
+            Loaded::Payload(PayloadBase::Network, V4_DESTINATION, 4)
+            | Loaded::Payload(PayloadBase::Network, V6_DESTINATION, 16) => {
                 let network = network(value, mask, u8::try_from(value.len()).ok()?, value.len())?;
                 (network.prefix_len() == network.max_prefix_len()).then_some(())?;
                 self.destination = Some(network.network());
@@ -132,7 +139,13 @@ impl Opening {
 
     /// Its statements, for nft.
     pub(crate) fn statements(&self) -> Statements {
-        table::accept_elsewhere(self.family, self.interface.as_deref(), self.source, self.destination, self.port)
+        table::accept_elsewhere(
+            self.family,
+            self.interface.as_deref(),
+            self.source,
+            self.destination,
+            self.port,
+        )
     }
 
     /// What the kernel would execute for it in a table of a family: what judging goes by before it is there.
@@ -158,7 +171,11 @@ impl Opening {
             exprs.push(payload(PayloadBase::Network, offset, bytes.len()));
             let xor = vec![0; bytes.len()].into();
             let destination = slice(bytes.len());
-            exprs.push(Expr::Bitwise { source: destination, destination, op: Bitwise::Mask { mask: mask.into(), xor } });
+            exprs.push(Expr::Bitwise {
+                source: destination,
+                destination,
+                op: Bitwise::Mask { mask: mask.into(), xor },
+            });
             exprs.push(is(&bytes));
         }
         if let Some(destination) = self.destination {
@@ -178,10 +195,15 @@ impl Opening {
 
 /// The devices of a purpose, for [`Opening::interface`].
 pub(crate) fn devices(names: &[InterfaceName]) -> Vec<Option<String>> {
-    if names.is_empty() { vec![None] } else { names.iter().map(|name| Some(name.as_str().to_owned())).collect() }
+    if names.is_empty() {
+        vec![None]
+    } else {
+        names.iter().map(|name| Some(name.as_str().to_owned())).collect()
+    }
 }
 
 /// What the register holds.
+#[derive(Clone, Copy)]
 enum Loaded {
     Meta(MetaKey),
     Payload(PayloadBase, u32, u8),

@@ -21,6 +21,10 @@ pub struct Case {
     pub source_ports: Vec<Span>,
     /// The addresses that they go to.
     pub destinations: Vec<Span>,
+    /// How many bytes they have, network header included.
+    pub lengths: Vec<Span>,
+    /// Whether these are all the lengths that were asked about.
+    pub of_any_length: bool,
     /// The device that they come in by; `None` where the host has none.
     pub interface: Option<Name>,
     /// What must hold beside it, in the order in which it was asked. Whether it holds is not known.

@@ -7,7 +7,7 @@ use zone_ruleset::{
 use crate::answer::Fate;
 use crate::bytes::{Byte, Match, between, equal, known, values};
 use crate::lookup::{Found, Says};
-use crate::packet::{INTERFACE, Packet, Read, Tracking};
+use crate::packet::{INTERFACE, Packet, Read};
 use crate::region::{Dimension, Region};
 use crate::rules::{Rules, TableRules};
 use crate::spans::Spans;
@@ -154,7 +154,8 @@ impl Asked {
     }
 }
 
-/// Executes an expression for packets of a region.
+/// Executes an expression for packets of a region. `named` says whether they were chosen by a port, an address, a device or a
+/// condition on the way here.
 pub(crate) fn execute(
     expr: &Expr,
     packet: &mut Packet,
@@ -162,8 +163,13 @@ pub(crate) fn execute(
     region: &Region,
     table: &TableRules<'_>,
     rules: &Rules<'_>,
+    named: bool,
 ) -> Done {
     let v6 = packet.v6;
+    // What is noted of packets that were chosen by name stands for that name from then on.
+    let noted = |bytes: &[Byte]| -> Vec<Byte> {
+        bytes.iter().map(|byte| if named { byte.naming() } else { *byte }).collect()
+    };
     let unknown = |what: &str| Asked::unknown(what.to_owned(), None).done(region, v6);
     match expr {
         Expr::Immediate { destination, value } => {
@@ -181,7 +187,7 @@ pub(crate) fn execute(
         }
         Expr::Meta { destination, key } => load(registers, *destination, packet.meta(*key)),
         Expr::MetaSet { source, key } => {
-            let bytes = registers.get(*source).to_vec();
+            let bytes = noted(registers.get(*source));
             packet.set_meta(*key, &bytes);
             Done::Next
         }
@@ -189,7 +195,7 @@ pub(crate) fn execute(
             load(registers, *destination, packet.connection(*key, *direction))
         }
         Expr::CtSet { source, key } => {
-            let bytes = registers.get(*source).to_vec();
+            let bytes = noted(registers.get(*source));
             packet.set_connection(*key, &bytes);
             Done::Next
         }
@@ -282,9 +288,7 @@ pub(crate) fn execute(
         }
         Expr::Synproxy => Done::Ends(Fate::TakenOver { by: "synproxy".to_owned() }),
         Expr::Notrack => {
-            if packet.tracking == Tracking::NotYet {
-                packet.tracking = Tracking::Untracked;
-            }
+            packet.untrack(named);
             Done::Next
         }
         Expr::Fib(fib) => ask_routes(fib, packet, region, rules),
@@ -316,7 +320,7 @@ pub(crate) fn execute(
             Done::Next
         }
         Expr::XtMatch { name, what, .. } => xt::matches(name, what, packet, region, rules),
-        Expr::XtTarget { name, what, .. } => xt::target(name, what, packet),
+        Expr::XtTarget { name, what, .. } => xt::target(name, what, packet, named),
         Expr::Unknown { name, destination } => {
             if let Some(destination) = destination {
                 let bytes =

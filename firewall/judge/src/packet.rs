@@ -19,9 +19,11 @@ const STATE_INVALID: u32 = 1;
 const STATE_ESTABLISHED: u32 = 2;
 const STATE_NEW: u32 = 8;
 const STATE_UNTRACKED: u32 = 64;
-/// The bits of a connection's status (`IPS_*`) that a new one has or has not for certain; whether addresses were looked at
-/// for rewriting (`IPS_SRC_NAT_DONE`, `IPS_DST_NAT_DONE`), and whether they are rewritten, is not followed.
-const STATUS_KNOWN: u32 = 0xffff_fe4f;
+/// `IPS_DST_NAT`: its destination is rewritten.
+const STATUS_REWRITTEN: u32 = 1 << 5;
+/// The bits of a new connection's status (`IPS_*`) that are known: whether addresses were looked at for rewriting
+/// (`IPS_SRC_NAT_DONE`, `IPS_DST_NAT_DONE`) is not followed.
+const STATUS_KNOWN: u32 = !(1 << 7 | 1 << 8);
 /// Where the addresses are in the headers.
 const V4_SOURCE: usize = 12;
 const V4_DESTINATION: usize = 16;
@@ -57,6 +59,8 @@ pub(crate) struct Packet {
     priority: [Byte; 4],
     /// Its connection.
     pub(crate) tracking: Tracking,
+    /// It is not kept because of its port, its address or the like.
+    pub(crate) untracked_by_name: bool,
     connection_mark: [Byte; 4],
     /// Where it was to go before a rule rewrote that.
     pub(crate) rewritten: bool,
@@ -129,6 +133,7 @@ impl Packet {
             mark: known(question.mark.to_ne_bytes()),
             priority: [Byte::unknown("meta priority"); 4],
             tracking: Tracking::NotYet,
+            untracked_by_name: false,
             connection_mark: known([0; 4]),
             rewritten: false,
             touched: Vec::new(),
@@ -268,6 +273,14 @@ impl Packet {
     /// Sets its connection's mark.
     pub(crate) fn set_connection_mark(&mut self, mark: [Byte; 4]) {
         self.connection_mark = mark;
+    }
+
+    /// No connection is kept for it, from before it is looked at on.
+    pub(crate) fn untrack(&mut self, named: bool) {
+        if self.tracking == Tracking::NotYet {
+            self.tracking = Tracking::Untracked;
+            self.untracked_by_name = named;
+        }
     }
 
     /// The hardware address that it comes from.
@@ -436,15 +449,16 @@ impl Packet {
 
     /// A property of the packet's connection.
     pub(crate) fn connection(&self, key: CtKey, direction: Option<Direction>) -> Read {
-        let number = |value: u32| Read::Bytes(known(value.to_ne_bytes()).to_vec());
         let unknown = |length: usize, what| Read::Bytes(vec![Byte::unknown(what); length]);
         if key == CtKey::State {
-            return number(match self.tracking {
-                Tracking::NotYet => STATE_INVALID,
-                Tracking::New => STATE_NEW,
-                Tracking::Answer => STATE_ESTABLISHED,
-                Tracking::Untracked => STATE_UNTRACKED,
+            let state = known(match self.tracking {
+                Tracking::NotYet => STATE_INVALID.to_ne_bytes(),
+                Tracking::New => STATE_NEW.to_ne_bytes(),
+                Tracking::Answer => STATE_ESTABLISHED.to_ne_bytes(),
+                Tracking::Untracked => STATE_UNTRACKED.to_ne_bytes(),
             });
+            let state = if self.untracked_by_name { state.map(Byte::naming) } else { state };
+            return Read::Bytes(state.to_vec());
         }
         if matches!(self.tracking, Tracking::NotYet | Tracking::Untracked) {
             return Read::Nothing;
@@ -454,8 +468,9 @@ impl Packet {
         match key {
             CtKey::Direction => Read::Bytes(vec![Byte::known(u8::from(self.tracking == Tracking::Answer))]),
             CtKey::Status if self.tracking == Tracking::New => {
-                let bytes = STATUS_KNOWN.to_ne_bytes();
-                Read::Bytes(bytes.map(|known| Byte::partly(0, known, "ct status")).to_vec())
+                let status = if self.rewritten { STATUS_REWRITTEN } else { 0 };
+                let bytes = status.to_ne_bytes().into_iter().zip(STATUS_KNOWN.to_ne_bytes());
+                Read::Bytes(bytes.map(|(value, known)| Byte::partly(value, known, "ct status")).collect())
             }
             CtKey::Status => unknown(4, "ct status"),
             CtKey::Mark => Read::Bytes(self.connection_mark.to_vec()),

@@ -5,6 +5,7 @@ use zone_ruleset::{Chain, Rule, Verdict};
 use crate::answer::{Case, Condition, Fate, Place, Reason, StepKind};
 use crate::expr::{Branch, Done, Registers, decided_with, execute};
 use crate::rules::{Rules, TableRules};
+use crate::spans::Spans;
 use crate::state::{State, join};
 
 /// How deep calls are followed: the kernel follows 16 (`NFT_JUMP_STACK_SIZE`).
@@ -19,6 +20,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) rules: &'a Rules<'a>,
     /// The cases so far.
     pub(crate) cases: Vec<Case>,
+    /// How long packets may be.
+    lengths: Spans,
     /// The device that packets come in by, as it is told.
     pub(crate) interface: Option<zone_ruleset::Name>,
     /// The answer is on its way, and not the packet.
@@ -55,10 +58,11 @@ enum End {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(rules: &'a Rules<'a>, interface: Option<zone_ruleset::Name>) -> Self {
+    pub(crate) fn new(rules: &'a Rules<'a>, interface: Option<zone_ruleset::Name>, lengths: Spans) -> Self {
         Self {
             rules,
             cases: Vec::new(),
+            lengths,
             interface,
             is_answer: false,
             by_itself: false,
@@ -89,6 +93,8 @@ impl<'a> Walk<'a> {
         for mut state in left {
             if hook.policy_drops {
                 let named = state.left_by.as_ref().is_some_and(|(_, named)| *named);
+                self.by_itself =
+                    named && state.left_by.as_ref().is_some_and(|(place, _)| place.handle.is_some());
                 self.end(&state, Fate::Dropped, Some(&place), named);
             } else {
                 state.passed_by = Some(place.clone());
@@ -126,7 +132,7 @@ impl<'a> Walk<'a> {
             let mut out = Out::default();
             let mut going = Vec::with_capacity(states.len());
             for mut state in states {
-                match self.plain(&mut state, rule, at.table) {
+                match self.plain(&mut state, rule, at) {
                     Plain::Next => going.push(state),
                     Plain::Ends(end) => self.take(at, rule, state, end, false, &mut out),
                     Plain::Splits(at_expr, branches) => {
@@ -148,9 +154,17 @@ impl<'a> Walk<'a> {
     }
 
     /// Executes a rule for as long as all packets fare alike.
-    fn plain(&mut self, state: &mut State, rule: &Rule, table: &TableRules<'_>) -> Plain {
+    fn plain(&mut self, state: &mut State, rule: &Rule, at: At<'a>) -> Plain {
         for (index, expr) in rule.exprs.iter().enumerate() {
-            match execute(expr, &mut state.packet, &mut self.registers, &state.region, table, self.rules) {
+            match execute(
+                expr,
+                &mut state.packet,
+                &mut self.registers,
+                &state.region,
+                at.table,
+                self.rules,
+                at.named,
+            ) {
                 Done::Next => {}
                 Done::Break => return Plain::Next,
                 Done::Verdict(verdict) => return Plain::Ends(End::Verdict(verdict)),
@@ -178,7 +192,15 @@ impl<'a> Walk<'a> {
         while let Some((mut state, mut registers, index, named)) = work.pop() {
             let mut end = None;
             for (offset, expr) in rule.exprs.iter().enumerate().skip(index) {
-                match execute(expr, &mut state.packet, &mut registers, &state.region, at.table, self.rules) {
+                match execute(
+                    expr,
+                    &mut state.packet,
+                    &mut registers,
+                    &state.region,
+                    at.table,
+                    self.rules,
+                    named || at.named,
+                ) {
                     Done::Next => {}
                     Done::Break => {
                         end = Some(End::Next);
@@ -239,7 +261,14 @@ impl<'a> Walk<'a> {
             if let Some((what, holds, while_quiet)) = branch.condition {
                 let decided_with = decided_with(&what);
                 let place = place(at.table, at.chain, Some(rule.handle));
-                state.conditions.push(Condition { what, holds, place, decided_with, while_quiet });
+                // Of several things that a rule asks about the same, one that does not hold is enough.
+                let same = |own: &Condition| own.place == place && own.what == what;
+                match state.conditions.iter_mut().find(|own| same(own)) {
+                    Some(own) => own.holds &= holds,
+                    None => {
+                        state.conditions.push(Condition { what, holds, place, decided_with, while_quiet });
+                    }
+                }
             }
             let mut registers = registers.clone();
             if let Some((offset, bytes)) = &branch.load {
@@ -334,7 +363,6 @@ impl<'a> Walk<'a> {
             Fate::Dropped | Fate::Rejected if self.is_answer => Fate::Unanswered,
             fate => fate,
         };
-        let named = named || state.conditions.iter().any(|condition| condition.while_quiet.is_none());
         let by_itself = std::mem::take(&mut self.by_itself);
         for product in state.region.products() {
             use crate::region::Dimension;
@@ -343,6 +371,8 @@ impl<'a> Walk<'a> {
                 sources: of(Dimension::Source),
                 source_ports: of(Dimension::SourcePort),
                 destinations: of(Dimension::Destination),
+                lengths: of(Dimension::Length),
+                of_any_length: product.of(Dimension::Length) == &self.lengths,
                 interface: self.interface.clone(),
                 conditions: state.conditions.clone(),
                 fate: fate.clone(),

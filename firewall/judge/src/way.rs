@@ -34,10 +34,12 @@ pub(crate) fn cases(
     interface: Option<&Interface>,
     destinations: &Spans,
 ) -> Vec<Case> {
-    let mut walk = Walk::new(rules, interface.map(|interface| interface.name.clone()));
+    let lengths = if question.v6 { LENGTHS_V6 } else { LENGTHS_V4 };
+    let lengths = Spans::one(lengths.0, lengths.1);
+    let mut walk = Walk::new(rules, interface.map(|interface| interface.name.clone()), lengths.clone());
     let start = State {
         packet: Packet::new(question, seen_as(rules, interface)),
-        region: region(question, destinations),
+        region: region(question, &lengths, destinations),
         conditions: Vec::new(),
         path: Path::default(),
         left_by: None,
@@ -65,10 +67,9 @@ fn seen_as<'a>(rules: &Rules<'_>, interface: Option<&'a Interface>) -> Option<&'
     interface.filter(|interface| !interface.master.is_some_and(is_vrf))
 }
 
-fn region(question: &Question, destinations: &Spans) -> Region {
-    let lengths = if question.v6 { LENGTHS_V6 } else { LENGTHS_V4 };
+fn region(question: &Question, lengths: &Spans, destinations: &Spans) -> Region {
     let mut product = Product::all(question.v6)
-        .narrowed(Dimension::Length, &Spans::one(lengths.0, lengths.1))
+        .narrowed(Dimension::Length, lengths)
         .narrowed(Dimension::Destination, destinations);
     if !question.sources.is_empty() {
         let own = question.sources.iter().filter(|network| network.network().is_ipv6() == question.v6);
@@ -89,6 +90,7 @@ fn region(question: &Question, destinations: &Spans) -> Region {
 fn hook(walk: &mut Walk<'_>, point: HookPoint, states: Vec<State>, v6: bool) -> Vec<State> {
     let mut states = states;
     let stops = stops(walk.rules, point, v6);
+    let has_connections = keeps_connections(walk.rules, v6);
     let tracks = |states: &mut Vec<State>| {
         for state in states.iter_mut().filter(|state| state.packet.tracking == Tracking::NotYet) {
             state.packet.tracking = Tracking::New;
@@ -105,8 +107,11 @@ fn hook(walk: &mut Walk<'_>, point: HookPoint, states: Vec<State>, v6: bool) -> 
                 }
                 let Some(hook) = &chain.hook else { continue };
                 let devices = &hook.devices;
+                let is_seen = hook.kind != ChainType::Nat || has_connections;
                 let is_there = |state: &State| {
-                    devices.is_empty() || devices.iter().any(|device| state.packet.is_from_device(device))
+                    is_seen
+                        && (devices.is_empty()
+                            || devices.iter().any(|device| state.packet.is_from_device(device)))
                 };
                 let (mut coming, passing): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| {
                     is_there(state)
@@ -127,6 +132,18 @@ fn hook(walk: &mut Walk<'_>, point: HookPoint, states: Vec<State>, v6: bool) -> 
         tracks(&mut states);
     }
     states
+}
+
+/// Whether the kernel keeps connections of a family: only then do nat chains see packets. It does so while a rule needs it, and a
+/// nat chain alone does not. Where the kernel does not say what is hooked in, it is taken to.
+fn keeps_connections(rules: &Rules<'_>, v6: bool) -> bool {
+    let family = if v6 { Family::Ip6 } else { Family::Ip };
+    let hooked = &rules.ruleset.hooked;
+    hooked.is_empty()
+        || hooked.iter().any(|hooked| {
+            hooked.family == family
+                && matches!(&hooked.function, HookedFunction::Kernel { function, .. } if function.contains("conntrack_in"))
+        })
 }
 
 /// Rules that can't be read may pass or drop.
@@ -283,11 +300,16 @@ fn target(packet: &Packet) -> String {
 /// Packets have come to a socket: what becomes of its answer.
 fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
     let port = question.port.to_be_bytes();
-    let fate = if state.packet.rewritten && values(state.packet.port()).as_deref() != Some(&port[..]) {
-        Fate::Redirected { to: target(&state.packet) }
-    } else {
-        Fate::Accepted
-    };
+    let is_elsewhere = state.packet.rewritten
+        && (values(state.packet.port()).as_deref() != Some(&port[..])
+            || !is_listened_on(question, &state.packet));
+    if is_elsewhere {
+        // What it gets there is not the proxy's answer, whether it gets one or not.
+        let to = target(&state.packet);
+        walk.end(state, Fate::Redirected { to }, state.passed_by.as_ref(), false);
+        return;
+    }
+    let fate = Fate::Accepted;
     let answers = [HookPoint::Output, HookPoint::Postrouting];
     let has_chains = answers.iter().any(|point| !stops(walk.rules, *point, question.v6).is_empty());
     if !has_chains {
@@ -300,10 +322,14 @@ fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
     walk.is_answer = true;
     for point in answers {
         for stop in stops(walk.rules, point, question.v6) {
-            if let Stop::Chain(table, chain, _) = stop
+            if let Stop::Chain(table, chain, priority) = stop
                 && chain.hook.as_ref().is_some_and(|hook| hook.kind != ChainType::Nat)
                 && !states.is_empty()
             {
+                let is_known = point == HookPoint::Postrouting || priority > CONNECTION_TRACKING;
+                for state in states.iter_mut().filter(|state| state.packet.tracking != Tracking::Untracked) {
+                    state.packet.tracking = if is_known { Tracking::Answer } else { Tracking::NotYet };
+                }
                 states = walk.base_chain(table, chain, states);
             }
         }
@@ -322,11 +348,23 @@ fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
     }
 }
 
+/// Whether a packet that was sent to another address of this host comes to one that was asked about.
+fn is_listened_on(question: &Question, packet: &Packet) -> bool {
+    let address = values(packet.destination())
+        .map(|bytes| bytes.iter().fold(0, |n: u128, byte| n << 8 | u128::from(*byte)));
+    let asked = &question.destinations;
+    asked.is_empty()
+        || address.is_none_or(|number| asked.iter().any(|own| Span::of_address(own).first == number))
+}
+
 /// What rules do to an answer tells packets apart no more once it is out.
 fn answer_of_all(packet: &Packet) -> Packet {
     let mut packet = packet.clone();
     packet.set_mark([crate::bytes::Byte::known(0); 4]);
     packet.set_connection_mark([crate::bytes::Byte::known(0); 4]);
     packet.touched = Vec::new();
+    if packet.tracking != Tracking::Untracked {
+        packet.tracking = Tracking::Answer;
+    }
     packet
 }

@@ -82,7 +82,11 @@ pub(crate) fn matches(
                     }
                 }
             } else {
-                asked.push(Asked::new(Match::from_bool(mask & state != 0), *negated, false));
+                asked.push(Asked::new(
+                    Match::from_bool(mask & state != 0),
+                    *negated,
+                    packet.untracked_by_name,
+                ));
             }
         }
         XtMatch::AddrType { source, source_negated, destination, destination_negated, on_interface } => {
@@ -205,7 +209,8 @@ fn port(bytes: &[Byte], ranges: &[(u16, u16)], negated: bool, v6: bool) -> Asked
 fn marked(own: [Byte; 4], mark: u32, mask: u32, negated: bool, v6: bool) -> Asked {
     let masked: Vec<Byte> =
         own.iter().zip(mask.to_ne_bytes()).map(|(byte, mask)| byte.masked(mask, 0)).collect();
-    Asked::new(equal(&masked, &mark.to_ne_bytes(), v6), negated, false)
+    let names = masked.iter().any(|byte| byte.names);
+    Asked::new(equal(&masked, &mark.to_ne_bytes(), v6), negated, names)
 }
 
 fn kind_of_address(
@@ -242,33 +247,32 @@ fn kind_of_address(
 }
 
 /// What a target does.
-pub(crate) fn target(name: &str, what: &XtTarget, packet: &mut Packet) -> Done {
+pub(crate) fn target(name: &str, what: &XtTarget, packet: &mut Packet, named: bool) -> Done {
+    let noted = |bytes: [Byte; 4]| if named { bytes.map(Byte::naming) } else { bytes };
     match what {
         XtTarget::Reject => Done::Ends(Fate::Rejected),
         XtTarget::Mark { mark, mask } => {
             let set = with_mask(packet.mark(), *mark, *mask);
-            packet.set_mark(set);
+            packet.set_mark(noted(set));
             Done::Next
         }
         XtTarget::ConnMark { mode, mark, mask, packet_mask } => {
             let Some(own) = packet.connection_mark() else { return Done::Next };
             match mode {
-                0 => packet.set_connection_mark(with_mask(own, *mark, *mask)),
+                0 => packet.set_connection_mark(noted(with_mask(own, *mark, *mask))),
                 1 => {
                     let new = merged(own, packet.mark(), *mask, *packet_mask);
-                    packet.set_connection_mark(new);
+                    packet.set_connection_mark(noted(new));
                 }
                 _ => {
                     let new = merged(packet.mark(), own, *packet_mask, *mask);
-                    packet.set_mark(new);
+                    packet.set_mark(noted(new));
                 }
             }
             Done::Next
         }
         XtTarget::Notrack => {
-            if packet.tracking == Tracking::NotYet {
-                packet.tracking = Tracking::Untracked;
-            }
+            packet.untrack(named);
             Done::Next
         }
         XtTarget::Passes => Done::Next,
@@ -313,6 +317,7 @@ fn with_mask(own: [Byte; 4], mark: u32, mask: u32) -> [Byte; 4] {
 fn merged(to: [Byte; 4], from: [Byte; 4], to_mask: u32, from_mask: u32) -> [Byte; 4] {
     let (to_mask, from_mask) = (to_mask.to_ne_bytes(), from_mask.to_ne_bytes());
     std::array::from_fn(|index| match from[index].masked(from_mask[index], 0).value() {
+        Some(value) if from[index].names => to[index].masked(!to_mask[index], value).naming(),
         Some(value) => to[index].masked(!to_mask[index], value),
         None => Byte::unknown("a mark that was copied"),
     })

@@ -9,5 +9,5 @@ mod message;
 mod parse;
 
 pub use destination::{Destination, DestinationError, Transport};
-pub use message::{Answer, Finding, FindingKind, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET};
+pub use message::{Answer, Finding, FindingKind, Level, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET};
 pub use parse::{RequestError, parse_request};

@@ -86,6 +86,13 @@ pub enum Answer {
 /// A difference between live and desired rules, or what keeps a port from being reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
+    /// What it is about, in a form that stays the same for as long as the finding does, whatever is counted meanwhile: the level, then
+    /// the port and the family or the part of the rules, then the place.
+    #[serde(default)]
+    pub id: String,
+    /// How much it matters. A broker of an earlier version does not say.
+    #[serde(default)]
+    pub level: Level,
     /// The kind of difference.
     pub kind: FindingKind,
     /// The port that it is about, if it is about one.
@@ -95,6 +102,51 @@ pub struct Finding {
     pub what: String,
     /// What to do about it.
     pub help: String,
+}
+
+impl Finding {
+    /// Something that is not as it should be in rules of ours: `part` is what its id says of it.
+    pub fn drift(kind: FindingKind, port: Option<u16>, part: &str, what: String, help: &str) -> Self {
+        let port_part = port.map(|port| format!("{port}:")).unwrap_or_default();
+        let id = format!("{}:{port_part}{part}", Level::Drift);
+        Self { id, level: Level::Drift, kind, port, what, help: help.to_owned() }
+    }
+
+    /// Whether it is something that an admin has meant, and does not make the whole wrong.
+    pub fn is_note(&self) -> bool {
+        self.level == Level::Denied
+    }
+}
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// A port that is to be open is not, for all, for all of a family or a device, or for most of its sources.
+    #[default]
+    Closed,
+    /// Whether a port is open depends on something that can't be told.
+    Unknown,
+    /// Rules of ours are not as they should be.
+    Drift,
+    /// Somebody has denied a port to some of its sources by name: that is left as it is, and all is well.
+    Denied,
+}
+
+impl Level {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Closed, Self::Unknown, Self::Drift, Self::Denied];
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Unknown => "unknown",
+            Self::Drift => "drift",
+            Self::Denied => "denied",
+        })
+    }
 }
 
 /// The kinds of findings.
@@ -107,7 +159,7 @@ pub enum FindingKind {
     Unexpected,
     /// A rule of ours is there, but not as it was meant.
     Altered,
-    /// A rule of somebody else's keeps a port closed that should be open.
+    /// A rule of somebody else's keeps a port closed that should be open, or may do so.
     Blocked,
     /// A port is open, and nothing listens there.
     NotListening,

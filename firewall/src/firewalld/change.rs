@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use zone_firewall_protocol::{Finding, FindingKind};
+use zone_firewall_protocol::{Finding, FindingKind, Level};
 
 use super::leftover::Leftover;
 use super::policy::{Policies, Policy, Role, wanted};
@@ -161,11 +161,8 @@ impl Change {
 
     /// The same as findings, and what firewalld keeps shut altogether.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        let finding = |kind, what: String| Finding {
-            kind,
-            port: None,
-            what,
-            help: "run 'zone-firewall apply' as root".to_owned(),
+        let finding = |kind, what: String| {
+            Finding::drift(kind, None, "firewalld", what, "run 'zone-firewall apply' as root")
         };
         let mut findings = Vec::new();
         for change in &self.policies {
@@ -200,6 +197,8 @@ impl Change {
     /// What firewalld keeps shut whatever its rules say.
     pub(crate) fn denied(&self) -> Option<Finding> {
         self.panics.then(|| Finding {
+            id: format!("{}:firewalld:panic", Level::Closed),
+            level: Level::Closed,
             kind: FindingKind::Blocked,
             port: None,
             what: "firewalld is in panic mode, in which it drops every packet".to_owned(),

@@ -19,7 +19,7 @@ const SOURCE_TIMEOUT_SECONDS: u32 = 60;
 const SOURCE_MASK_V6: Ipv6Addr = Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0);
 
 /// What a rule consists of.
-pub(super) type Statements = Vec<Statement<'static>>;
+pub(crate) type Statements = Vec<Statement<'static>>;
 
 pub(super) fn accept() -> Statement<'static> {
     Statement::Accept(None)

@@ -13,6 +13,12 @@ impl Name {
         Self(bytes.split(|byte| *byte == 0).next().unwrap_or_default().into())
     }
 
+    /// Its text, if it is one: other programs take names as text only.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
     /// Its bytes, without a NUL.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
