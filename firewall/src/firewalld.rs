@@ -17,6 +17,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
+use zone_ruleset::{ReadError, Reader};
 
 pub(crate) use change::Change;
 use change::{Account, Current, Difference, PolicyChange, Removal};
@@ -28,12 +29,10 @@ use zones::Zones;
 
 use crate::desired::Desired;
 use crate::nft::{self, NftError};
-use crate::run::{RunError, run};
+use crate::run::RunError;
 
 /// The table that firewalld keeps, and the one that stands in for it while firewalld reloads or panics.
 pub(crate) const TABLES: [&str; 2] = ["firewalld", "firewalld_policy_drop"];
-/// What nft says of a table that is not there.
-const NO_TABLE: &str = "No such file or directory";
 /// Where policies are saved.
 const DIRECTORY: &str = "/etc/firewalld/policies";
 
@@ -64,10 +63,8 @@ pub(crate) enum FirewalldError {
         source: io::Error,
     },
     /// It is stopped, and what it may have left in the kernel can't be told.
-    #[error(
-        "firewalld is stopped, and whether it has left rules of our policies can't be told: {0}; start firewalld, then try again"
-    )]
-    LeftUnread(String),
+    #[error("whether firewalld has left rules of our policies when it stopped can't be told: {0}")]
+    LeftUnread(#[from] ReadError),
     /// It is stopped, and rules of our policies stay in the kernel.
     #[error("rules that firewalld has left when it stopped can't be removed: {0}")]
     RulesStay(#[from] NftError),
@@ -318,16 +315,7 @@ fn differ(tool: &Tool, book: Book, policies: &[(Role, &Difference)]) -> Result<(
 
 /// What a stopped firewalld has left in the kernel.
 fn leftover() -> Result<Leftover, FirewalldError> {
-    let Some(nft) = zone_tool::find("nft") else { return Ok(Leftover::default()) };
-    match run(&nft, &["-j", "list", "table", "inet", TABLES[0]], b"") {
-        Ok(printed) => {
-            let listing = serde_json::from_slice(&printed);
-            Ok(Leftover::of(&listing.map_err(|error| FirewalldError::LeftUnread(error.to_string()))?))
-        }
-        // It has taken its table with it, as it mostly does.
-        Err(RunError::Failed { complaint, .. }) if complaint.contains(NO_TABLE) => Ok(Leftover::default()),
-        Err(error) => Err(FirewalldError::LeftUnread(error.to_string())),
-    }
+    Ok(Leftover::of(&Reader::open()?.ruleset()?))
 }
 
 fn remove_what_is_left(removal: &Removal) -> Result<(), FirewalldError> {

@@ -174,10 +174,32 @@ pub(crate) fn apply(desired: &Desired) -> Result<Vec<String>, HostError> {
         Ok(change)
     });
     match done {
-        Ok(change) => Ok(Preview { plan, firewalld: change, notes: Vec::new() }.report()),
+        Ok(change) => {
+            let blocked = blocked_now(desired, &presence, &change, &plan);
+            Ok(Preview { plan: Plan { blocked, ..plan }, firewalld: change, notes: Vec::new() }.report())
+        }
         Err(error) => {
             before.restore();
             Err(error.into())
+        }
+    }
+}
+
+/// What others keep shut once firewalld has taken up its part, which is after the rules were looked at.
+fn blocked_now(
+    desired: &Desired,
+    presence: &Presence,
+    change: &firewalld::Change,
+    settled: &Plan,
+) -> Vec<Finding> {
+    if change.is_empty() {
+        return settled.blocked.clone();
+    }
+    match plan(desired, presence) {
+        Ok((plan, _)) => plan.blocked,
+        Err(error) => {
+            tracing::warn!("what others keep shut can't be told: {error}");
+            Vec::new()
         }
     }
 }
