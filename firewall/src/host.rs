@@ -83,16 +83,17 @@ impl Preview {
     /// What was done, in few words, and what somebody else's rules still keep shut.
     pub(crate) fn report(&self) -> Vec<String> {
         let lines = [self.plan.brief(), self.firewalld.lines()].concat();
-        lines.into_iter().chain(self.blocked()).collect()
+        lines.into_iter().chain(self.blocked(|_| true)).collect()
     }
 
     /// What would be done, rule by rule, what somebody else's rules keep shut, and what may not be meant.
     pub(crate) fn diff(&self) -> Vec<String> {
-        self.lines().into_iter().chain(self.blocked()).chain(self.notes.iter().cloned()).collect()
+        let blocked = self.blocked(|finding| !self.firewalld.may_open(finding));
+        self.lines().into_iter().chain(blocked).chain(self.notes.iter().cloned()).collect()
     }
 
-    fn blocked(&self) -> Vec<String> {
-        let blocked = self.plan.blocked.iter().cloned().chain(self.firewalld.denied());
+    fn blocked(&self, told: impl Fn(&Finding) -> bool) -> Vec<String> {
+        let blocked = self.plan.blocked.iter().cloned().chain(self.firewalld.denied()).filter(told);
         blocked.map(|finding| format!("{}: {} ({})", finding.level, finding.what, finding.help)).collect()
     }
 }

@@ -206,6 +206,16 @@ impl Change {
         })
     }
 
+    /// Whether something is shut only because firewalld has not yet taken up what this adds.
+    pub(crate) fn may_open(&self, finding: &Finding) -> bool {
+        let opens = |change: &PolicyChange| {
+            change.role == Role::Open && (change.anew.is_some() || !change.live.add.is_empty())
+        };
+        finding.level == Level::Closed
+            && finding.id.contains(":inet/firewalld/")
+            && (self.reload || self.policies.iter().any(opens))
+    }
+
     fn policy(&self, role: Role) -> String {
         let name = role.name();
         if self.stopped {
@@ -348,6 +358,22 @@ mod tests {
                 r#"+ firewalld policy zone-proxy: rule family="ipv4" port port="17488" protocol="tcp" accept"#,
             ]
         );
+    }
+
+    #[test]
+    fn what_firewalld_drops_for_want_of_our_policy_is_no_obstacle() {
+        let shut = |table: &str| Finding {
+            id: format!("closed:17488:ipv4:{table}/chain"),
+            level: Level::Closed,
+            kind: FindingKind::Blocked,
+            port: Some(17488),
+            what: String::new(),
+            help: String::new(),
+        };
+        let change = Change::new(&desired(), &running(&Policies::new()));
+        assert!(change.may_open(&shut("inet/firewalld")));
+        assert!(!change.may_open(&shut("inet/office")));
+        assert!(!Change::new(&desired(), &running(&right())).may_open(&shut("inet/firewalld")));
     }
 
     #[test]
