@@ -25,7 +25,7 @@ use leftover::Leftover;
 use listing::comparable;
 use policy::{Policy, Role, listed};
 use tool::{Book, Mode, Tool};
-use zones::Zones;
+use zones::{Denial, Zones};
 
 use crate::desired::Desired;
 use crate::nft::{self, NftError};
@@ -62,8 +62,8 @@ pub(crate) enum FirewalldError {
         /// What the system says about it.
         source: io::Error,
     },
-    /// It is stopped, and what it may have left in the kernel can't be told.
-    #[error("whether firewalld has left rules of our policies when it stopped can't be told: {0}")]
+    /// What it has in the kernel of our policies, or has left there, can't be told.
+    #[error("firewalld's rules in the kernel can't be read: {0}")]
     LeftUnread(#[from] ReadError),
     /// It is stopped, and rules of our policies stay in the kernel.
     #[error("rules that firewalld has left when it stopped can't be removed: {0}")]
@@ -184,9 +184,11 @@ fn stopped(desired: &Desired, policy_files: &[PathBuf]) -> Result<Change, Firewa
 impl Firewalld {
     fn current(&self) -> Result<Current, FirewalldError> {
         let default = default_zone(&self.tool)?;
+        let live = account(&self.tool, Book::Live, &default)?;
         Ok(Current {
             saved: account(&self.tool, Book::Saved, &default)?,
-            live: Some(account(&self.tool, Book::Live, &default)?),
+            forgotten: forgotten(&live)?,
+            live: Some(live),
             panics: self.mode == Mode::Panics,
         })
     }
@@ -258,6 +260,24 @@ fn first_unsaved(
     Ok(live.difference(&saved).next().cloned())
 }
 
+/// The policies that no packet comes to, though a zone has an interface for them: firewalld (1.3) takes a policy out
+/// when its zone loses its last source, whatever else the zone holds.
+fn forgotten(live: &Account) -> Result<BTreeSet<Role>, FirewalldError> {
+    let needed = [(Role::Drop, Denial::Drop), (Role::Reject, Denial::Reject)];
+    let needed: BTreeSet<Role> = needed
+        .into_iter()
+        .filter(|(role, denial)| live.policies.contains_key(role) && live.zones.shuts_an_interface(*denial))
+        .map(|(role, _)| role)
+        .collect();
+    if needed.is_empty() {
+        return Ok(needed);
+    }
+    let reached = leftover()?.reached();
+    // Where not even that is found, firewalld's rules are of another kind than those that are known here.
+    let is_known = reached.contains(&Role::Open);
+    Ok(needed.into_iter().filter(|role| is_known && !reached.contains(role)).collect())
+}
+
 /// The default zone, of which there is one for both accounts.
 fn default_zone(tool: &Tool) -> Result<String, FirewalldError> {
     Ok(tool.ask(&["--get-default-zone"])?)
@@ -313,7 +333,7 @@ fn differ(tool: &Tool, book: Book, policies: &[(Role, &Difference)]) -> Result<(
     Ok(())
 }
 
-/// What a stopped firewalld has left in the kernel.
+/// What is in the kernel of our policies.
 fn leftover() -> Result<Leftover, FirewalldError> {
     Ok(Leftover::of(&Reader::open()?.ruleset()?))
 }

@@ -33,6 +33,8 @@ pub(super) struct Current {
     pub(super) live: Option<Account>,
     /// Whether it drops every packet.
     pub(super) panics: bool,
+    /// The policies that it says it goes by, and that no packet comes to though a zone has an interface for them.
+    pub(super) forgotten: BTreeSet<Role>,
 }
 
 impl Current {
@@ -114,7 +116,13 @@ impl Change {
         let should_live = current.live.as_ref().map(|live| wanted(desired, &live.zones));
         let changes = Role::ALL.into_iter().map(|role| {
             let live = live.zip(should_live.as_ref()).map(|(is, should)| (is.get(&role), &should[&role]));
-            PolicyChange::new(role, (current.saved.policies.get(&role), &should[&role]), live)
+            let saved = (current.saved.policies.get(&role), &should[&role]);
+            let (mut change, mut reload) = PolicyChange::new(role, saved, live);
+            if current.forgotten.contains(&role) {
+                change.why.push("firewalld has forgotten it: no packet comes to it".to_owned());
+                reload = true;
+            }
+            (change, reload)
         });
         let (changes, reloads): (Vec<PolicyChange>, Vec<bool>) = changes.unzip();
         let singly: usize =
@@ -314,7 +322,12 @@ mod tests {
 
     /// Both accounts are alike.
     fn running(policies: &Policies) -> Current {
-        Current { saved: account(policies.clone()), live: Some(account(policies.clone())), panics: false }
+        Current {
+            saved: account(policies.clone()),
+            live: Some(account(policies.clone())),
+            panics: false,
+            forgotten: BTreeSet::new(),
+        }
     }
 
     fn right() -> Policies {
@@ -391,8 +404,12 @@ mod tests {
 
     #[test]
     fn a_change_that_is_saved_and_not_loaded_takes_a_reload_and_nothing_else() {
-        let saved_only =
-            Current { saved: account(right()), live: Some(account(of_an_earlier_version())), panics: false };
+        let saved_only = Current {
+            saved: account(right()),
+            live: Some(account(of_an_earlier_version())),
+            panics: false,
+            forgotten: BTreeSet::new(),
+        };
         let change = Change::new(&desired(), &saved_only);
         assert!(change.reload);
         assert!(change.policies.iter().all(|change| change.anew.is_none()));
@@ -417,7 +434,12 @@ mod tests {
             let listing = format!("strict\n  target: DROP\n  sources: {}\n", listed.join(" "));
             let zones = Zones::new("public", &(ZONES.to_owned() + &listing));
             let account = |policies| Account { policies, zones: zones.clone(), others: BTreeSet::new() };
-            let current = Current { saved: account(right()), live: Some(account(right())), panics: false };
+            let current = Current {
+                saved: account(right()),
+                live: Some(account(right())),
+                panics: false,
+                forgotten: BTreeSet::new(),
+            };
             let change = Change::new(&desired(), &current);
             assert!(!change.is_empty());
             change.reload
@@ -441,7 +463,12 @@ mod tests {
 
     #[test]
     fn of_a_stopped_firewalld_a_policy_that_is_saved_is_held_to_what_is_desired() {
-        let stopped = |policies| Current { saved: account(policies), live: None, panics: false };
+        let stopped = |policies| Current {
+            saved: account(policies),
+            live: None,
+            panics: false,
+            forgotten: BTreeSet::new(),
+        };
         let change = Change::new(&nothing(), &stopped(right()));
         assert!(!change.reload);
         assert!(change.findings()[0].what.starts_with("saved policy zone-proxy of a stopped firewalld has "));
@@ -456,6 +483,18 @@ mod tests {
         let line = "public: ports: 8080/tcp".to_owned();
         current.live.as_mut().unwrap().others.insert(line.clone());
         assert_eq!(Change::new(&desired(), &current).unsaved, Some(line));
+    }
+
+    #[test]
+    fn a_policy_that_firewalld_has_forgotten_is_named_and_takes_a_reload() {
+        let forgotten = BTreeSet::from([Role::Drop]);
+        let change = Change::new(&desired(), &Current { forgotten, ..running(&right()) });
+        assert!(change.reload);
+        let what: Vec<_> = change.findings().into_iter().map(|finding| finding.what).collect();
+        assert_eq!(
+            what,
+            ["firewalld policy zone-proxy-drop: firewalld has forgotten it: no packet comes to it"]
+        );
     }
 
     #[test]

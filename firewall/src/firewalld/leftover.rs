@@ -1,6 +1,7 @@
-//! What a firewalld that was stopped has left of our policies in the kernel: with `CleanupOnExit=no` all of it.
+//! What is in the kernel of our policies: whether packets come there, and what a firewalld that was stopped has left, which
+//! with `CleanupOnExit=no` is all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nftables::schema::{Chain, FlushObject, NfCmd, NfListObject, NfObject, Rule};
 use nftables::types::NfFamily;
@@ -21,8 +22,8 @@ const BEHIND: [&str; 6] = ["", "_pre", "_log", "_deny", "_allow", "_post"];
 pub(super) struct Leftover {
     /// Names of chains, each with its policy.
     chains: BTreeMap<String, Role>,
-    /// Rules of other chains: chain and handle.
-    jumps: Vec<(String, u32)>,
+    /// Rules of other chains that lead there: chain, handle and policy.
+    jumps: Vec<(String, u32, Role)>,
 }
 
 impl Leftover {
@@ -37,18 +38,23 @@ impl Leftover {
                 Some((name.to_owned(), role_of(name)?))
             })
             .collect();
-        let ours = |name: &Name| name.as_str().is_some_and(|name| chains.contains_key(name));
-        let leads_there = |expr: &Expr| match expr {
-            Expr::Verdict(Verdict::Jump(target) | Verdict::Goto(target)) => ours(target),
-            _ => false,
+        let role = |name: &Name| name.as_str().and_then(|name| chains.get(name)).copied();
+        let leads_to = |expr: &Expr| match expr {
+            Expr::Verdict(Verdict::Jump(target) | Verdict::Goto(target)) => role(target),
+            _ => None,
         };
-        let others = table.chains.iter().filter(|chain| !ours(&chain.name));
+        let others = table.chains.iter().filter(|chain| role(&chain.name).is_none());
         let rules = others.flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)));
-        let jumps =
-            rules.filter(|(_, rule)| rule.exprs.iter().any(leads_there)).filter_map(|(chain, rule)| {
-                Some((chain.name.as_str()?.to_owned(), u32::try_from(rule.handle).ok()?))
-            });
+        let jumps = rules.filter_map(|(chain, rule)| {
+            let role = rule.exprs.iter().find_map(leads_to)?;
+            Some((chain.name.as_str()?.to_owned(), u32::try_from(rule.handle).ok()?, role))
+        });
         Self { jumps: jumps.collect(), chains }
+    }
+
+    /// The policies that packets come to.
+    pub(super) fn reached(&self) -> BTreeSet<Role> {
+        self.jumps.iter().map(|(_, _, role)| *role).collect()
     }
 
     /// What will be done, one line each.
@@ -71,7 +77,7 @@ impl Leftover {
             name: name.clone().into(),
             ..Chain::default()
         };
-        let jumps = self.jumps.iter().map(|(chain, handle)| {
+        let jumps = self.jumps.iter().map(|(chain, handle, _)| {
             NfCmd::Delete(NfListObject::Rule(Rule {
                 family: NfFamily::INet,
                 table: TABLE.into(),
@@ -97,7 +103,7 @@ fn role_of(chain: &str) -> Option<Role> {
 mod tests {
     use zone_ruleset::{Chain, Rule, Table, TableFlags};
 
-    use super::{Expr, Family, Leftover, Name, Ruleset, TABLE, Verdict};
+    use super::{BTreeSet, Expr, Family, Leftover, Name, Role, Ruleset, TABLE, Verdict};
 
     /// A chain whose rules jump to these, with handles from the given one on.
     fn chain(name: &str, first: u64, targets: &[&str]) -> Chain {
@@ -154,7 +160,8 @@ mod tests {
             ]
         );
         let from = "filter_INPUT_POLICIES_post".to_owned();
-        assert_eq!(left.jumps, [(from.clone(), 7), (from, 9)]);
+        assert_eq!(left.jumps, [(from.clone(), 7, Role::Open), (from, 9, Role::Drop)]);
+        assert_eq!(left.reached(), BTreeSet::from([Role::Drop, Role::Open]));
         assert_eq!(left.transaction().len(), 2 + 3 + 3);
         assert_eq!(left.lines().len(), 2);
         assert_eq!(Leftover::of(&rules("mine", chains())), Leftover::default());

@@ -48,10 +48,19 @@ impl Zones {
     /// The zones that refuse whatever they take, by source or by interface: firewalld's own ones, unless one of them is
     /// the default zone. Then it is to a host what the policy `drop` is to a chain, and our ports open at its end.
     pub(super) fn shut(&self, denial: Denial) -> BTreeSet<String> {
-        let shut = self.denying().filter(|(zone, which)| {
+        self.shut_sections(denial).map(|zone| zone.name.clone()).collect()
+    }
+
+    /// Whether one of these holds an interface.
+    pub(super) fn shuts_an_interface(&self, denial: Denial) -> bool {
+        self.shut_sections(denial).any(|zone| !zone.words("interfaces").is_empty())
+    }
+
+    fn shut_sections(&self, denial: Denial) -> impl Iterator<Item = &Section> {
+        let shut = self.denying().filter(move |(zone, which)| {
             *which == denial && SHUT.contains(&zone.name.as_str()) && zone.name != self.default
         });
-        shut.map(|(zone, _)| zone.name.clone()).collect()
+        shut.map(|(zone, _)| zone)
     }
 
     /// The sources that zones refuse, whichever zones they are.
@@ -87,6 +96,13 @@ mod tests {
         let zones = Zones::new("public\n", ZONES);
         assert_eq!(zones.shut(Denial::Drop), set(&["drop"]));
         assert_eq!(zones.shut(Denial::Reject), set(&["block"]));
+    }
+
+    #[test]
+    fn an_interface_counts_in_zone_drop_or_block_only() {
+        assert!(!Zones::new("public", ZONES).shuts_an_interface(Denial::Drop));
+        let zones = Zones::new("public", "drop\n  target: DROP\n  interfaces: eth1\n");
+        assert!(zones.shuts_an_interface(Denial::Drop) && !zones.shuts_an_interface(Denial::Reject));
     }
 
     #[test]
