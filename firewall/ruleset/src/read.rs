@@ -49,12 +49,13 @@ impl Reader {
     /// If the kernel refuses, or does not answer.
     pub fn generation(&mut self) -> Result<Generation, ReadError> {
         let mut number = None;
-        self.connection.get(message::GETGEN, &header(0), |kind, payload| {
+        let asked = self.connection.get(message::GETGEN, &header(0), |kind, payload| {
             if kind == message::NEWGEN {
                 number = Some(Generation::read(payload)?.number);
             }
             Ok::<(), ReadError>(())
-        })?;
+        });
+        asked.map_err(ReadError::of_first_question)?;
         let missing = DecodeError::Missing { about: "generation", attribute: "number" };
         Ok(Generation { number: number.ok_or(missing)?, process: None })
     }
