@@ -9,6 +9,7 @@ mod change;
 mod leftover;
 mod listing;
 mod policy;
+mod policy_change;
 mod tool;
 mod zones;
 
@@ -20,10 +21,11 @@ use rustix::process::geteuid;
 use zone_ruleset::{ReadError, Reader};
 
 pub(crate) use change::Change;
-use change::{Account, Current, Difference, PolicyChange, Removal};
+use change::{Account, Current, Removal};
 use leftover::Leftover;
 use listing::comparable;
 use policy::{Policy, Role, listed};
+use policy_change::{Difference, PolicyChange};
 use tool::{Book, Mode, Tool};
 use zones::{Denial, Zones};
 
@@ -287,7 +289,9 @@ fn default_zone(tool: &Tool) -> Result<String, FirewalldError> {
 fn account(tool: &Tool, book: Book, default: &str) -> Result<Account, FirewalldError> {
     let zones = tool.ask_book(book, &["--list-all-zones"])?;
     let policies = tool.ask_book(book, &["--list-all-policies"])?;
-    let others = [comparable(&zones), comparable(&policies)].into_iter().flatten().collect();
+    let is_ours = |name: &str| Role::of(name).is_some();
+    let others =
+        [comparable(&zones, is_ours), comparable(&policies, is_ours)].into_iter().flatten().collect();
     Ok(Account { policies: listed(&policies), zones: Zones::new(default, &zones), others })
 }
 
