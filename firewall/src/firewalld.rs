@@ -144,7 +144,7 @@ impl Presence {
             }
             Self::Stopped { policy_files } => {
                 let files = [policy_files.clone(), copies].concat();
-                Ok(Change::removal(Removal { files, live: leftover()?, ..Removal::default() }))
+                Ok(Change::removal(Removal { files, live: left_in_the_kernel()?, ..Removal::default() }))
             }
         }
     }
@@ -178,7 +178,7 @@ fn stopped(desired: &Desired, policy_files: &[PathBuf]) -> Result<Change, Firewa
     if change.makes_anew() {
         // firewalld (1.3) does not clear what it has left in the kernel when it starts: the old policy would stand beside
         // the new one.
-        change.removal.live = leftover()?;
+        change.removal.live = left_in_the_kernel()?;
     }
     Ok(change)
 }
@@ -274,7 +274,7 @@ fn forgotten(live: &Account) -> Result<BTreeSet<Role>, FirewalldError> {
     if needed.is_empty() {
         return Ok(needed);
     }
-    let reached = leftover()?.reached();
+    let reached = left_in_the_kernel()?.reached();
     // Where not even that is found, firewalld's rules are of another kind than those that are known here.
     let is_known = reached.contains(&Role::Open);
     Ok(needed.into_iter().filter(|role| is_known && !reached.contains(role)).collect())
@@ -338,7 +338,7 @@ fn differ(tool: &Tool, book: Book, policies: &[(Role, &Difference)]) -> Result<(
 }
 
 /// What is in the kernel of our policies.
-fn leftover() -> Result<Leftover, FirewalldError> {
+fn left_in_the_kernel() -> Result<Leftover, FirewalldError> {
     Ok(Leftover::of(&Reader::open()?.ruleset()?))
 }
 
