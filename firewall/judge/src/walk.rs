@@ -380,7 +380,7 @@ impl<'a> Walk<'a> {
         }
         for product in state.region.products() {
             use crate::region::Dimension;
-            let of = |dimension| product.of(dimension).to_ranges().to_vec();
+            let of = |dimension| product.of(dimension).to_ranges();
             self.cases.push(Case {
                 sources: of(Dimension::Source),
                 source_ports: of(Dimension::SourcePort),
