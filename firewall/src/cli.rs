@@ -12,6 +12,7 @@ use zone_firewall_protocol::client::ask;
 use zone_firewall_protocol::{Answer, ExportFormat, Finding, FindingKind, Request, SOCKET};
 
 use crate::desired::Refusal;
+use crate::explain::{self, ExplainError};
 use crate::export::export;
 use crate::host::{self, Host, HostError};
 use crate::{broker, config, notes, record};
@@ -23,7 +24,8 @@ const EXIT_ERROR: u8 = 2;
 
 /// The host's firewall for Zone Proxy: a table of its own, and as few rules elsewhere as open its ports.
 ///
-/// Exit codes: 0 fine, 1 verify has findings, 2 it could not be done.
+/// Exit codes: 0 fine, 1 verify has findings, 2 it could not be done. Of explain: 0 open, 1 shut, 2 error, 3 it depends on what was
+/// not asked, or is not known.
 #[derive(Debug, Parser)]
 #[command(name = "zone-firewall", version)]
 pub struct Cli {
@@ -69,6 +71,12 @@ enum Command {
         #[arg(long, value_name = "ADDRESS")]
         address: Vec<IpAddr>,
     },
+    /// Say what the live rules do with a packet, and which rule decides it
+    ///
+    /// The packet is the first one of a TCP connection. What is left out may be anything: then the answer has a case for each way
+    /// that such packets can fare, with the packets that it is about. Exit codes: 0 open, 1 shut, 2 error, 3 it depends, or is not
+    /// known. A rate counts as kept.
+    Explain(explain::Arguments),
     /// Take every rule of ours away, and forget the relay's ports; as root
     Remove {
         /// As JSON
@@ -104,12 +112,14 @@ enum CliError {
     #[error(transparent)]
     Host(#[from] HostError),
     #[error(transparent)]
+    Explain(#[from] ExplainError),
+    #[error(transparent)]
     Broker(#[from] broker::BrokerError),
     #[error(transparent)]
     Ask(#[from] zone_firewall_protocol::client::AskError),
     #[error("{why}; {help}")]
     Refused { why: String, help: String },
-    #[error("'{0}' changes the firewall: run it as root")]
+    #[error("'{0}' is for root: run it as root")]
     RootOnly(&'static str),
 }
 
@@ -144,6 +154,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
                 _ => return Err(unexpected_answer()),
             }
         }
+        Command::Explain(arguments) => return explain(arguments, root, &cli.socket),
         Command::Apply { .. } if !root => return Err(CliError::RootOnly("apply")),
         Command::Remove { .. } if !root => return Err(CliError::RootOnly("remove")),
         Command::Apply { json } => print_changes(&apply(&host)?, *json),
@@ -162,6 +173,25 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
 /// The format of this name; clap has refused all others.
 fn format(name: String) -> Result<ExportFormat, String> {
     ExportFormat::ALL.into_iter().find(|format| format.as_str() == name).ok_or(name)
+}
+
+fn explain(arguments: &explain::Arguments, root: bool, socket: &Path) -> Result<ExitCode, CliError> {
+    let question = arguments.question();
+    let explanation = match &arguments.ruleset {
+        Some(_) if !root => return Err(CliError::RootOnly("explain --ruleset")),
+        Some(file) => explain::explain_file(&question, file)?,
+        None if root => explain::explain(&question)?,
+        None => match ask_broker(socket, &Request::Explain(question))? {
+            Answer::Explained(explanation) => explanation,
+            _ => return Err(unexpected_answer()),
+        },
+    };
+    if arguments.json {
+        print(&serde_json::json!(explanation).to_string());
+    } else {
+        print(&explain::lines(&explanation).join("\n"));
+    }
+    Ok(ExitCode::from(explain::exit_code(&explanation)))
 }
 
 fn apply(host: &Host) -> Result<Vec<String>, HostError> {

@@ -13,6 +13,7 @@ mod broker;
 pub mod cli;
 mod config;
 mod desired;
+mod explain;
 mod export;
 mod firewalld;
 mod host;

@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::json;
+use zone_firewall_protocol::Reachability;
 
 use crate::call::{CallError, UNEXPECTED_REPLY, call, installed_version, preflight_verdicts};
 use crate::packages::{Catalogue, PackageError};
@@ -20,6 +21,8 @@ use crate::{menu, signals, text};
 const EXIT_FINE: u8 = 0;
 /// The exit code of findings; or refused, with nothing changed; or failed, and undone.
 const EXIT_NO: u8 = 1;
+/// The exit code of `firewall explain` for a port of which it depends whether it is open.
+const EXIT_DEPENDS: u8 = 3;
 /// The exit code of what failed and was not wholly undone.
 const EXIT_NOT_UNDONE: u8 = 3;
 /// The longest confirmation, bytes.
@@ -130,6 +133,15 @@ enum Firewall {
     },
     /// What would be changed.
     Plan,
+    /// To whom a port is open, and which rules decide it; ends with 0 if it is open, 1 if it is shut, 3 if that depends.
+    Explain {
+        /// The TCP port.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        /// Where connections come from, an address or a network; anywhere if left out.
+        #[arg(long, value_name = "ADDRESS", value_parser = text::network)]
+        from: Option<IpNet>,
+    },
 }
 
 /// Does what the command line says.
@@ -249,6 +261,19 @@ fn carry_out(command: Command) -> Result<u8, VerbError> {
             Reply::Plan(plan) => say(&plan.lines().map(text::plain).collect::<Vec<_>>()),
             _ => Err(VerbError::UnexpectedReply),
         },
+        Command::Firewall(Firewall::Explain { port, from }) => {
+            match ask(&Request::FirewallExplain { port, from })? {
+                Reply::Explained { reachability, lines } => {
+                    say(&lines)?;
+                    Ok(match reachability {
+                        Reachability::Open => EXIT_FINE,
+                        Reachability::Shut => EXIT_NO,
+                        Reachability::Unknown => EXIT_DEPENDS,
+                    })
+                }
+                _ => Err(VerbError::UnexpectedReply),
+            }
+        }
         Command::Logs { lines } => match ask(&Request::Logs { lines })? {
             Reply::Logs(lines) => say(&lines),
             _ => Err(VerbError::UnexpectedReply),

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use zone_firewall_protocol::{Destination, DestinationError, Finding};
+use zone_firewall_protocol::{Destination, DestinationError, Finding, Reachability};
 
 use crate::version::Version;
 
@@ -52,6 +52,13 @@ pub enum Request {
     FirewallVerify {},
     /// What would be changed in the firewall.
     FirewallPlan {},
+    /// To whom a port is open, and which rules decide it.
+    FirewallExplain {
+        /// The TCP port.
+        port: u16,
+        /// Where connections come from; anywhere if it is left out.
+        from: Option<IpNet>,
+    },
     /// The newest lines of the log.
     Logs {
         /// How many lines, at most 1000.
@@ -93,7 +100,7 @@ impl FromStr for LogChange {
 
 impl Request {
     /// All verbs.
-    pub(crate) const VERBS: [&str; 12] = [
+    pub(crate) const VERBS: [&str; 13] = [
         "preflight",
         "install",
         "upgrade",
@@ -103,6 +110,7 @@ impl Request {
         "status",
         "firewall-verify",
         "firewall-plan",
+        "firewall-explain",
         "logs",
         "settings",
         "configure",
@@ -120,6 +128,7 @@ impl Request {
             Self::Status {} => "status",
             Self::FirewallVerify {} => "firewall-verify",
             Self::FirewallPlan {} => "firewall-plan",
+            Self::FirewallExplain { .. } => "firewall-explain",
             Self::Logs { .. } => "logs",
             Self::Settings {} => "settings",
             Self::Configure { .. } => "configure",
@@ -147,6 +156,7 @@ impl Request {
     pub(crate) fn wrong(&self) -> Option<String> {
         match self {
             Self::Install { control, .. } | Self::Configure { control, .. } => control.wrong(),
+            Self::FirewallExplain { port: 0, .. } => Some("port: must be from 1 to 65535".to_owned()),
             Self::Logs { lines } if !(1..=MAX_LOG_LINES).contains(lines) => {
                 Some(format!("lines: must be from 1 to {MAX_LOG_LINES}"))
             }
@@ -270,6 +280,13 @@ pub(crate) enum Reply {
     Firewall(Vec<Finding>),
     /// What would be changed in the firewall; empty where nothing would.
     Plan(String),
+    /// To whom a port is open.
+    Explained {
+        /// Whether it is.
+        reachability: Reachability,
+        /// The cases and their reasons, for a person.
+        lines: Vec<String>,
+    },
     /// Lines of the log.
     Logs(Vec<String>),
     /// Where 17488 is served.
@@ -366,6 +383,7 @@ mod tests {
             Request::Status {},
             Request::FirewallVerify {},
             Request::FirewallPlan {},
+            Request::FirewallExplain { port: 17488, from: "10.0.0.0/8".parse().ok() },
             Request::Logs { lines: 1 },
             Request::Settings {},
             Request::Configure { control, log: LogChange::Server("10.0.0.5:514/udp".parse().unwrap()) },
@@ -388,6 +406,7 @@ mod tests {
         control.listen = vec![[127, 0, 0, 1].into(); MAX_ADDRESSES + 1];
         assert!(control.wrong().unwrap().contains("at most"));
         assert!(Request::Logs { lines: 0 }.wrong().is_some());
+        assert!(Request::FirewallExplain { port: 0, from: None }.wrong().is_some());
         assert!(Request::Logs { lines: MAX_LOG_LINES + 1 }.wrong().is_some());
     }
 

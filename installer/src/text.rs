@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 use zone_firewall_protocol::Finding;
 
@@ -117,6 +118,13 @@ pub(crate) fn status(status: &Status) -> Vec<String> {
     }
     lines.extend(status.text.lines().map(plain));
     lines
+}
+
+/// A network, or an address as its own one.
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("'{text}' is neither an address nor a network, such as 10.0.0.0/8."))
 }
 
 /// How the live firewall differs from what it should be.

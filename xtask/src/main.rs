@@ -5,6 +5,7 @@ mod demo;
 mod fresh;
 mod fuzz;
 mod lab;
+mod oracle;
 mod package;
 mod parts;
 mod report;
@@ -99,6 +100,8 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
+    /// Hold zone-firewall's judge against the kernel, by random rulesets and real packets; exit 1 where they disagree
+    FirewallOracle(oracle::Wishes),
     /// Run the demo from a clone on a bare Debian 12 that has only Rust, git and gcc
     Fresh {
         /// Run `cargo xtask test` there instead
@@ -154,6 +157,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let good = counts.failed == 0 && (counts.skipped == 0 || !strict);
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Task::FirewallOracle(wishes) => oracle::run(&wishes).map(|()| ExitCode::SUCCESS),
         Task::Structure => {
             let counts = structure::run()?;
             say(&format!("{} passed, {} failed", counts.passed, counts.failed));

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::report::{Context, Result, Row, headline, say, seconds, table};
-use crate::{children, fuzz, lab, package, parts, structure, tools, versions, workspace};
+use crate::{children, fuzz, lab, oracle, package, parts, structure, tools, versions, workspace};
 
 /// How long each fuzz target runs as a part of the tests.
 const FUZZ_SECONDS: u32 = 10;
@@ -114,6 +114,10 @@ impl Run {
             });
             self.lab(strict);
         }
+        self.stage("firewall oracle", |_| {
+            let wishes = oracle::Wishes { rulesets: oracle::SHORT, seed: 1, ..oracle::Wishes::default() };
+            oracle::run(&wishes).map(|()| Count::PASSED)
+        });
         self.fuzz();
     }
 

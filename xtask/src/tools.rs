@@ -107,6 +107,8 @@ pub(crate) const PACKAGE: &[Tool] =
 pub(crate) const FUZZ: &[Tool] = &[CXX];
 /// What the lab needs. systemd-container starts nothing by itself; nftables has a unit, which Debian leaves disabled.
 pub(crate) const LAB: &[Tool] = &[IP, LAB_ROOTS, NSPAWN, NFT, TMUX, SSH, CURL, PYTHON, RPM, MINISIGN];
+/// What the oracle needs.
+pub(crate) const ORACLE: &[Tool] = &[IP, NFT];
 /// What the bare machine needs to be made.
 pub(crate) const FRESH: &[Tool] = &[MMDEBSTRAP];
 

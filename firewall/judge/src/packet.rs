@@ -314,8 +314,11 @@ impl Packet {
     /// The name of the device that it comes in by.
     pub(crate) fn is_from_device(&self, name: &Name) -> bool {
         let Some(device) = &self.input else { return false };
-        let bytes = values(&device.name).unwrap_or_default();
-        Name::new(&bytes) == *name
+        let own = Name::new(&values(&device.name).unwrap_or_default());
+        match name.as_bytes().strip_suffix(b"*") {
+            Some(beginning) => own.as_bytes().starts_with(beginning),
+            None => own == *name,
+        }
     }
 
     /// Bytes of a header.
@@ -468,8 +471,9 @@ impl Packet {
         match key {
             CtKey::Direction => Read::Bytes(vec![Byte::known(u8::from(self.tracking == Tracking::Answer))]),
             CtKey::Status if self.tracking == Tracking::New => {
-                let status = if self.rewritten { STATUS_REWRITTEN } else { 0 };
-                let bytes = status.to_ne_bytes().into_iter().zip(STATUS_KNOWN.to_ne_bytes());
+                // One that is rewritten to what it was has no such bit, and what it is rewritten to is not always known.
+                let unknown = if self.rewritten { STATUS_REWRITTEN } else { 0 };
+                let bytes = [0; 4].into_iter().zip((STATUS_KNOWN & !unknown).to_ne_bytes());
                 Read::Bytes(bytes.map(|(value, known)| Byte::partly(value, known, "ct status")).collect())
             }
             CtKey::Status => unknown(4, "ct status"),

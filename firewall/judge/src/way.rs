@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use zone_ruleset::{Chain, ChainType, Family, HookPoint, HookedFunction};
+use zone_ruleset::{Chain, ChainType, Family, HookPoint, Hooked, HookedFunction};
 
 use crate::answer::{Case, Condition, Fate, Place};
 use crate::bytes::values;
@@ -201,11 +201,11 @@ fn stops<'a>(rules: &'a Rules<'a>, point: HookPoint, v6: bool) -> Vec<Stop<'a>> 
         for chain in &table.chains {
             if let Some(hook) = chain.hook.as_ref().filter(|hook| hook.point == point) {
                 let at = order.get(&(table.family, &table.name, &chain.name)).copied();
-                found.push((
-                    hook.priority,
-                    at.unwrap_or(usize::MAX),
-                    Stop::Chain(own_table, chain, hook.priority),
-                ));
+                let (priority, at) = match hook.kind {
+                    ChainType::Nat => nat_function(rules, point, own),
+                    _ => (hook.priority, at.unwrap_or(usize::MAX)),
+                };
+                found.push((priority, at, hook.priority, Stop::Chain(own_table, chain, priority)));
             }
         }
     }
@@ -225,10 +225,26 @@ fn stops<'a>(rules: &'a Rules<'a>, point: HookPoint, v6: bool) -> Vec<Stop<'a>> 
             HookedFunction::Bpf { .. } => "a BPF program",
             _ => continue,
         };
-        found.push((hooked.priority, usize::MAX, Stop::Other(what)));
+        found.push((hooked.priority, usize::MAX, hooked.priority, Stop::Other(what)));
     }
-    found.sort_by_key(|(priority, at, _)| (*priority, *at));
-    found.into_iter().map(|(_, _, stop)| stop).collect()
+    found.sort_by_key(|(priority, at, own, _)| (*priority, *at, *own));
+    found.into_iter().map(|(_, _, _, stop)| stop).collect()
+}
+
+/// The priority and the place in the order of the one function that calls all nat chains at a hook (`NF_IP_PRI_NAT_DST`,
+/// `NF_IP_PRI_NAT_SRC`): their own priorities only say in which order it does.
+fn nat_function(rules: &Rules<'_>, point: HookPoint, family: Family) -> (i32, usize) {
+    let is_it = |hooked: &Hooked| {
+        hooked.point == point
+            && hooked.family == family
+            && matches!(&hooked.function, HookedFunction::Kernel { function, .. } if function.starts_with("nf_nat_"))
+    };
+    let usual = match point {
+        HookPoint::Prerouting | HookPoint::Output => -100,
+        _ => 100,
+    };
+    let found = rules.ruleset.hooked.iter().enumerate().find(|(_, hooked)| is_it(hooked));
+    found.map_or((usual, usize::MAX), |(at, hooked)| (hooked.priority, at))
 }
 
 /// Of packets that were sent elsewhere, those that go on to another host don't come to this one's input.

@@ -5,10 +5,15 @@
 
 pub mod client;
 mod destination;
+mod explain;
 mod message;
 mod parse;
 
 pub use destination::{Destination, DestinationError, Transport};
+pub use explain::{
+    ExplainedCase, ExplainedCondition, ExplainedRule, ExplainedStep, Explanation, HardwareAddress,
+    NoHardwareAddress, PacketQuestion, PacketVerdict, Reachability,
+};
 pub use message::{
     Answer, ExportFormat, Finding, FindingKind, Level, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET,
 };

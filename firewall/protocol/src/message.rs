@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::explain::{Explanation, PacketQuestion};
+
 /// Where the broker listens.
 pub const SOCKET: &str = "/run/zone-firewall.sock";
 /// The longest request, and the longest answer: one line, its end included.
@@ -29,6 +31,8 @@ pub enum Request {
         /// What wildcards stand for that ports listen on; empty leaves them as they are.
         addresses: Vec<IpAddr>,
     },
+    /// What the live rules do with a packet, and which rule decides it. Also for zone-admin.
+    Explain(PacketQuestion),
 }
 
 /// A language that the desired rules can be had in.
@@ -125,6 +129,8 @@ pub enum Answer {
     Verified(Vec<Finding>),
     /// The desired rules, as they were asked for.
     Exported(String),
+    /// What becomes of the packet, as far as it fits into an answer.
+    Explained(Explanation),
     /// It was not done, and nothing was changed.
     Refused {
         /// One line for a person.

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use zone_firewall_protocol::DestinationError;
 
 use crate::protocol::{ControlPort, LogChange, MAX_LOG_LINES, Request};
@@ -24,6 +23,7 @@ pub(crate) struct Form {
     syslog: String,
     log: LogChange,
     lines: u32,
+    port: u16,
 }
 
 /// What the questions are for.
@@ -35,6 +35,7 @@ enum Kind {
     Remove,
     Reset,
     Logs,
+    Firewall,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ enum Step {
     Networks,
     Syslog,
     Lines,
+    Port,
+    From,
     Confirm,
 }
 
@@ -100,6 +103,11 @@ impl Form {
         Self::of(Kind::Logs, Step::Lines)
     }
 
+    /// Before the firewall is looked at: a port is explained, or without one all rules are compared.
+    pub(crate) fn firewall() -> Self {
+        Self::of(Kind::Firewall, Step::Port)
+    }
+
     fn of(kind: Kind, step: Step) -> Self {
         Self {
             kind,
@@ -110,6 +118,7 @@ impl Form {
             syslog: String::new(),
             log: LogChange::Keep,
             lines: 50,
+            port: 0,
         }
     }
 
@@ -122,6 +131,11 @@ impl Form {
             Step::Networks => now(text::list(&self.control.networks, "any")),
             Step::Syslog => now(self.server()),
             Step::Lines => now(self.lines.to_string()),
+            Step::Port => vec![
+                "Enter alone compares all rules with what they should be.".to_owned(),
+                "A port shows to whom it is open, and which rules decide it.".to_owned(),
+            ],
+            Step::From => vec!["Enter alone asks for all addresses.".to_owned()],
             Step::Confirm => self.summary(),
         }
     }
@@ -147,7 +161,7 @@ impl Form {
                 vec!["REMOVE the proxy: every session ends, its keys and configuration go.".to_owned()]
             }
             Kind::Reset => vec!["RESET the proxy: every session ends, it leaves its zone.".to_owned()],
-            Kind::Logs => Vec::new(),
+            Kind::Logs | Kind::Firewall => Vec::new(),
         };
         if matches!(self.kind, Kind::Install | Kind::Configure) {
             lines.push(format!("  17488 listens on  {}", text::list(&self.control.listen, "nowhere")));
@@ -177,6 +191,8 @@ impl Form {
             Step::Networks => "Allowed networks [any, or such as 10.0.0.0/8, with commas] > ".to_owned(),
             Step::Syslog => "Syslog server [off, or such as 10.0.0.5:6514/tcp] > ".to_owned(),
             Step::Lines => format!("Lines [1 to {MAX_LOG_LINES}] > "),
+            Step::Port => "Port [1 to 65535, such as 17486] > ".to_owned(),
+            Step::From => "From [any, or an address or network such as 198.51.100.7] > ".to_owned(),
             Step::Confirm => "Type yes to go on [yes, no] > ".to_owned(),
         }
     }
@@ -189,12 +205,18 @@ impl Form {
         let taken = if typed.is_empty() { Ok(()) } else { self.take(typed) };
         match taken {
             Err(why) => Next::Again(self, why),
+            Ok(()) if self.step == Step::Port && typed.is_empty() => Next::Run(Request::FirewallVerify {}),
+            Ok(()) if self.step == Step::From => {
+                let from = self.control.networks.pop();
+                Next::Run(Request::FirewallExplain { port: self.port, from })
+            }
             Ok(()) if self.step == Step::Lines => Next::Run(Request::Logs { lines: self.lines }),
             Ok(()) => {
                 self.step = match (self.kind, self.step) {
                     (Kind::Install, Step::Version) => Step::Listen,
                     (Kind::Install | Kind::Configure, Step::Listen) => Step::Networks,
                     (Kind::Configure, Step::Networks) => Step::Syslog,
+                    (Kind::Firewall, Step::Port) => Step::From,
                     _ => Step::Confirm,
                 };
                 Next::Ask(self)
@@ -217,11 +239,11 @@ impl Form {
                 control.wrong().map_or(Ok(()), Err)?;
                 self.control.listen = control.listen;
             }
-            Step::Networks if typed.eq_ignore_ascii_case("any") => self.control.networks = Vec::new(),
+            Step::Networks | Step::From if typed.eq_ignore_ascii_case("any") => {
+                self.control.networks = Vec::new();
+            }
             Step::Networks => {
-                let network =
-                    |one: &str| one.parse().ok().or_else(|| one.parse::<IpAddr>().ok().map(IpNet::from));
-                let networks = split(typed, network, "network, such as 10.0.0.0/8")?;
+                let networks = split(typed, |one| text::network(one).ok(), "network, such as 10.0.0.0/8")?;
                 let control = ControlPort { listen: self.control.listen.clone(), networks };
                 control.wrong().map_or(Ok(()), Err)?;
                 self.control.networks = control.networks;
@@ -233,6 +255,11 @@ impl Form {
                 let lines = typed.parse().ok().filter(|lines| (1..=MAX_LOG_LINES).contains(lines));
                 self.lines = lines.ok_or(format!("'{typed}' is no number from 1 to {MAX_LOG_LINES}."))?;
             }
+            Step::Port => {
+                let port = typed.parse().ok().filter(|port| *port != 0);
+                self.port = port.ok_or(format!("'{typed}' is no number from 1 to 65535."))?;
+            }
+            Step::From => self.control.networks = vec![text::network(typed)?],
             Step::Confirm => {}
         }
         Ok(())
@@ -246,6 +273,7 @@ impl Form {
             Kind::Remove => Request::Remove {},
             Kind::Reset => Request::Reset {},
             Kind::Logs => Request::Logs { lines: self.lines },
+            Kind::Firewall => Request::FirewallVerify {},
         })
     }
 }
@@ -326,6 +354,22 @@ mod tests {
     }
 
     #[test]
+    fn the_firewall_is_compared_unless_a_port_is_asked_for() {
+        assert_eq!(Form::firewall().answer(""), Next::Run(Request::FirewallVerify {}));
+        let Next::Again(form, why) = Form::firewall().answer("65536") else { panic!() };
+        assert_eq!(why, "'65536' is no number from 1 to 65535.");
+        let form = asked(form.answer("17486"));
+        assert_eq!(
+            form.clone().answer("any"),
+            Next::Run(Request::FirewallExplain { port: 17486, from: None })
+        );
+        let Next::Again(form, why) = form.answer("somewhere") else { panic!() };
+        assert!(why.contains("'somewhere' is neither an address nor a network"), "{why}");
+        let from = "198.51.100.7/32".parse().ok();
+        assert_eq!(form.answer("198.51.100.7"), Next::Run(Request::FirewallExplain { port: 17486, from }));
+    }
+
+    #[test]
     fn nothing_destructive_is_done_without_a_whole_yes() {
         for typed in ["", "y", "YES", "yes please", "no", "1"] {
             assert_eq!(Form::remove().answer(typed), Next::Leave, "{typed:?}");
@@ -350,6 +394,8 @@ mod tests {
             Form::configure(ControlPort::default(), String::new()),
             Form::logs(),
             Form::reset(),
+            Form::firewall(),
+            asked(Form::firewall().answer("17486")),
         ] {
             assert!(form.prompt().len() < 78, "{}", form.prompt());
         }

@@ -81,7 +81,7 @@ const ZONE_PROXY: [Item; 10] = [
     item('2', "Install", "a version, and open 17488", Choice::Do(Act::Install)),
     item('3', "Payload", "what the Module Server needs (holds a secret)", Choice::Do(Act::Payload)),
     item('4', "Status", "how the proxy is", Choice::Do(Act::Status)),
-    item('5', "Firewall", "are the live rules as they should be?", Choice::Do(Act::Firewall)),
+    item('5', "Firewall", "are its rules right? to whom is a port open, and why?", Choice::Do(Act::Firewall)),
     item('6', "Logs", "the newest lines", Choice::Do(Act::Logs)),
     item(
         '7',

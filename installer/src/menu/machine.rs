@@ -191,6 +191,7 @@ impl Machine {
                 Act::Remove => self.ask(Form::remove(), None),
                 Act::Reset => self.ask(Form::reset(), None),
                 Act::Logs => self.ask(Form::logs(), None),
+                Act::Firewall => self.ask(Form::firewall(), None),
                 Act::Instructions => self.show(&text::instructions()),
                 Act::Install | Act::Upgrade => self.run(act, Task::Versions),
                 Act::Packages => self.run(act, Task::Packages),
@@ -198,7 +199,6 @@ impl Machine {
                 Act::Preflight => self.run(act, Task::Ask(Request::Preflight {})),
                 Act::Payload => self.run(act, Task::Ask(Request::ShowPayload {})),
                 Act::Status => self.run(act, Task::Ask(Request::Status {})),
-                Act::Firewall => self.run(act, Task::Ask(Request::FirewallVerify {})),
                 Act::Settings => self.run(act, Task::Ask(Request::Settings {})),
             },
         }
@@ -335,6 +335,7 @@ fn act_of(request: &Request) -> Act {
         Request::Remove {} => Act::Remove,
         Request::Reset {} => Act::Reset,
         Request::Logs { .. } => Act::Logs,
+        Request::FirewallVerify {} | Request::FirewallExplain { .. } => Act::Firewall,
         _ => Act::Settings,
     }
 }

@@ -145,6 +145,28 @@ fn settings_show_current_and_persistent_values_and_keep_them_on_enter() {
 }
 
 #[test]
+fn the_firewall_tells_whether_it_is_right_or_to_whom_a_port_is_open() {
+    let mut menu = machine();
+    assert_eq!(prompt(&menu.handle(line("A-A-5"))), "Port [1 to 65535, such as 17486] > ");
+    let compared = menu.handle(line(""));
+    assert_eq!(compared.last(), Some(&Action::Run(Task::Ask(Request::FirewallVerify {}))));
+    menu.handle(Event::Answer(Answer::Lines(vec!["The live rules are as they should be.".to_owned()])));
+    menu.handle(line(""));
+
+    menu.handle(line("A-A-5"));
+    let asked = menu.handle(line("17486"));
+    assert_eq!(prompt(&asked), "From [any, or an address or network such as 198.51.100.7] > ");
+    let run = menu.handle(line("198.51.100.7"));
+    let from = "198.51.100.7/32".parse().ok();
+    let explain = Request::FirewallExplain { port: 17486, from };
+    assert_eq!(run.last(), Some(&Action::Run(Task::Ask(explain))));
+    let rule = "  decided by inet filter input handle 7: ip saddr 198.51.100.0/24 drop";
+    let lines = vec!["dropped: from 198.51.100.7 to 192.0.2.1 by eth0".to_owned(), rule.to_owned()];
+    let shown = printed(&menu.handle(Event::Answer(Answer::Lines(lines))));
+    assert!(shown.contains("dropped: from 198.51.100.7") && shown.contains("handle 7"), "{shown}");
+}
+
+#[test]
 fn long_texts_come_in_pages() {
     let mut menu = machine();
     menu.handle(line("A-A-4"));
