@@ -62,6 +62,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what the live rules do with a packet, and which rule decides it
+    ///
+    /// The packet is the first one of a TCP connection. What is left out may be anything: then the answer has a case for each way
+    /// that such packets can fare, with the packets that it is about. Exit codes: 0 open, 1 shut, 2 error, 3 it depends, or is not
+    /// known. A rate counts as kept.
+    Explain(explain::Arguments),
     /// Print the desired rules for those who write them elsewhere
     Export {
         /// The language: CSV, files for nft, iptables-restore and ip6tables-restore, a policy of firewalld, or PAN-OS commands
@@ -71,12 +77,12 @@ enum Command {
         #[arg(long, value_name = "ADDRESS")]
         address: Vec<IpAddr>,
     },
-    /// Say what the live rules do with a packet, and which rule decides it
-    ///
-    /// The packet is the first one of a TCP connection. What is left out may be anything: then the answer has a case for each way
-    /// that such packets can fare, with the packets that it is about. Exit codes: 0 open, 1 shut, 2 error, 3 it depends, or is not
-    /// known. A rate counts as kept.
-    Explain(explain::Arguments),
+    /// Compare them now and whenever they change, and print each change of what is found, until it is ended; as root
+    Watch {
+        /// As JSON, an object on each line
+        #[arg(long)]
+        json: bool,
+    },
     /// Take every rule of ours away, and forget the relay's ports; as root
     Remove {
         /// As JSON
@@ -119,6 +125,10 @@ enum CliError {
     Ask(#[from] zone_firewall_protocol::client::AskError),
     #[error("{why}; {help}")]
     Refused { why: String, help: String },
+    #[error(transparent)]
+    Follow(#[from] broker::FollowError),
+    #[error("the kernel tells of changes to root only: run 'watch' as root, or 'verify'")]
+    ListenersOnly,
     #[error("'{0}' is for root: run it as root")]
     RootOnly(&'static str),
 }
@@ -142,6 +152,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
             Answer::Verified(findings) => return Ok(print_findings(&findings, *json)),
             _ => return Err(unexpected_answer()),
         },
+        Command::Explain(arguments) => return explain(arguments, root, &cli.socket),
         Command::Export { format, address } if root => {
             let text = export(&host.desired()?, *format, address)
                 .map_err(|Refusal { why, help }| CliError::Refused { why, help })?;
@@ -154,7 +165,8 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
                 _ => return Err(unexpected_answer()),
             }
         }
-        Command::Explain(arguments) => return explain(arguments, root, &cli.socket),
+        Command::Watch { .. } if !root => return Err(CliError::ListenersOnly),
+        Command::Watch { json } => broker::follow(&host, |change| print_news(change, *json))?,
         Command::Apply { .. } if !root => return Err(CliError::RootOnly("apply")),
         Command::Remove { .. } if !root => return Err(CliError::RootOnly("remove")),
         Command::Apply { json } => print_changes(&apply(&host)?, *json),
@@ -168,11 +180,6 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Broker => broker::serve(host, &cli.socket)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The format of this name; clap has refused all others.
-fn format(name: String) -> Result<ExportFormat, String> {
-    ExportFormat::ALL.into_iter().find(|format| format.as_str() == name).ok_or(name)
 }
 
 fn explain(arguments: &explain::Arguments, root: bool, socket: &Path) -> Result<ExitCode, CliError> {
@@ -192,6 +199,11 @@ fn explain(arguments: &explain::Arguments, root: bool, socket: &Path) -> Result<
         print(&explain::lines(&explanation).join("\n"));
     }
     Ok(ExitCode::from(explain::exit_code(&explanation)))
+}
+
+/// The format of this name; clap has refused all others.
+fn format(name: String) -> Result<ExportFormat, String> {
+    ExportFormat::ALL.into_iter().find(|format| format.as_str() == name).ok_or(name)
 }
 
 fn apply(host: &Host) -> Result<Vec<String>, HostError> {
@@ -228,6 +240,24 @@ fn print_changes(lines: &[String], json: bool) {
     for line in changes.into_iter().chain(notes) {
         print(line);
     }
+}
+
+/// Whether somebody still reads.
+fn print_news(change: &broker::Change, json: bool) -> bool {
+    let broker::Change { new, gone, by } = change;
+    let mut lines = Vec::new();
+    if json {
+        lines.push(serde_json::json!({ "new": new, "gone": gone, "by": by }).to_string());
+    } else {
+        let by = if by.is_empty() { String::new() } else { format!(" ({by})") };
+        lines.extend(new.iter().map(|finding| format!("{}: {}{by}", finding.id, finding.what)));
+        lines.extend(gone.iter().map(|id| format!("gone: {id}{by}")));
+        if lines.is_empty() {
+            lines.push("ok: the live rules are as they should be".to_owned());
+        }
+    }
+    let mut out = std::io::stdout();
+    lines.iter().all(|line| writeln!(out, "{line}").is_ok()) && out.flush().is_ok()
 }
 
 /// A reader that has seen enough closes its end, which is no error of ours.

@@ -149,11 +149,12 @@ fn merged(cases: Vec<Case>) -> Vec<Vec<Case>> {
 
 /// Whether packets fare alike for the same reasons, wherever they come from and go to.
 fn same_way(one: &Case, other: &Case) -> bool {
-    let why = |case: &Case| (case.fate.clone(), case.decided_by.clone(), case.left_by.clone());
-    one.source_ports == other.source_ports
+    one.fate == other.fate
+        && one.decided_by == other.decided_by
+        && one.left_by == other.left_by
+        && one.source_ports == other.source_ports
         && one.conditions == other.conditions
         && one.path == other.path
-        && why(one) == why(other)
 }
 
 fn reachability(cases: &[ExplainedCase]) -> Reachability {

@@ -215,8 +215,8 @@ impl Form {
                 self.step = match (self.kind, self.step) {
                     (Kind::Install, Step::Version) => Step::Listen,
                     (Kind::Install | Kind::Configure, Step::Listen) => Step::Networks,
-                    (Kind::Configure, Step::Networks) => Step::Syslog,
                     (Kind::Firewall, Step::Port) => Step::From,
+                    (Kind::Configure, Step::Networks) => Step::Syslog,
                     _ => Step::Confirm,
                 };
                 Next::Ask(self)
@@ -335,6 +335,22 @@ mod tests {
     }
 
     #[test]
+    fn the_firewall_is_compared_unless_a_port_is_asked_for() {
+        assert_eq!(Form::firewall().answer(""), Next::Run(Request::FirewallVerify {}));
+        let Next::Again(form, why) = Form::firewall().answer("65536") else { panic!() };
+        assert_eq!(why, "'65536' is no number from 1 to 65535.");
+        let form = asked(form.answer("17486"));
+        assert_eq!(
+            form.clone().answer("any"),
+            Next::Run(Request::FirewallExplain { port: 17486, from: None })
+        );
+        let Next::Again(form, why) = form.answer("somewhere") else { panic!() };
+        assert!(why.contains("'somewhere' is neither an address nor a network"), "{why}");
+        let from = "198.51.100.7/32".parse().ok();
+        assert_eq!(form.answer("198.51.100.7"), Next::Run(Request::FirewallExplain { port: 17486, from }));
+    }
+
+    #[test]
     fn a_syslog_server_is_kept_exchanged_or_switched_off() {
         let control = ControlPort { listen: vec!["10.0.0.1".parse().unwrap()], networks: Vec::new() };
         let at_syslog = || {
@@ -351,22 +367,6 @@ mod tests {
         assert_eq!(change("10.0.0.5:514/udp"), LogChange::Server("10.0.0.5:514/udp".parse().unwrap()));
         let Next::Again(_, why) = at_syslog().answer("logs.example:514/udp") else { panic!() };
         assert!(why.contains("write its address"), "{why}");
-    }
-
-    #[test]
-    fn the_firewall_is_compared_unless_a_port_is_asked_for() {
-        assert_eq!(Form::firewall().answer(""), Next::Run(Request::FirewallVerify {}));
-        let Next::Again(form, why) = Form::firewall().answer("65536") else { panic!() };
-        assert_eq!(why, "'65536' is no number from 1 to 65535.");
-        let form = asked(form.answer("17486"));
-        assert_eq!(
-            form.clone().answer("any"),
-            Next::Run(Request::FirewallExplain { port: 17486, from: None })
-        );
-        let Next::Again(form, why) = form.answer("somewhere") else { panic!() };
-        assert!(why.contains("'somewhere' is neither an address nor a network"), "{why}");
-        let from = "198.51.100.7/32".parse().ok();
-        assert_eq!(form.answer("198.51.100.7"), Next::Run(Request::FirewallExplain { port: 17486, from }));
     }
 
     #[test]
