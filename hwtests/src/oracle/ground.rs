@@ -19,7 +19,6 @@ use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, bind, socket};
 use nix::unistd::Pid;
 use rustix::net::SendFlags;
-use zone_judge::{Host, Interface};
 use zone_random_rulesets::{Destination, PORTS};
 
 use crate::error::{Context, Error, Result};
@@ -234,27 +233,6 @@ fn listen() -> Result<Vec<TcpListener>> {
         TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).during(|| format!("can't listen on {port}"))
     };
     PORTS.iter().map(one).collect()
-}
-
-/// The host as the judge is to know it.
-pub(crate) fn host() -> Result<Host> {
-    let index =
-        |name: &str| nix::net::if_::if_nametoindex(name).during(|| format!("can't find device {name}"));
-    let device = |name: &str, kind, addresses| -> Result<Interface> {
-        Ok(Interface {
-            index: index(name)?,
-            name: name.into(),
-            group: 0,
-            kind,
-            virtual_kind: (kind == 1).then(|| "veth".to_owned()),
-            master: None,
-            addresses,
-        })
-    };
-    let own = (1..=ADDRESSES).map(Destination::of);
-    let own = own.flat_map(|to| [IpAddr::V4(to.v4), IpAddr::V6(to.v6)]).collect();
-    let loopback = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    Ok(Host { interfaces: vec![device("lo", 772, loopback)?, device("eth0", 1, own)?] })
 }
 
 /// The addresses of the host's device and everything else that its side of the wire needs.
