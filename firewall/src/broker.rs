@@ -342,7 +342,7 @@ fn fitting(answer: &Answer) -> String {
             _ => {
                 return line(&Answer::Refused {
                     why: "the answer is too long for one line".to_owned(),
-                    help: "run 'zone-firewall verify' as root".to_owned(),
+                    help: "ask zone-firewall as root".to_owned(),
                 });
             }
         }

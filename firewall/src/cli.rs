@@ -1,14 +1,19 @@
 //! The command line.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 use zone_firewall_protocol::client::ask;
-use zone_firewall_protocol::{Answer, Finding, FindingKind, Request, SOCKET};
+use zone_firewall_protocol::{Answer, ExportFormat, Finding, FindingKind, Request, SOCKET};
 
+use crate::desired::Refusal;
+use crate::explain::{self, ExplainError};
+use crate::export::export;
 use crate::host::{self, Host, HostError};
 use crate::{broker, config, notes, record};
 
@@ -19,7 +24,8 @@ const EXIT_ERROR: u8 = 2;
 
 /// The host's firewall for Zone Proxy: a table of its own, and as few rules elsewhere as open its ports.
 ///
-/// Exit codes: 0 fine, 1 verify has findings, 2 it could not be done.
+/// Exit codes: 0 fine, 1 verify has findings, 2 it could not be done. Of explain: 0 open, 1 shut, 2 error, 3 it depends on what was
+/// not asked, or is not known.
 #[derive(Debug, Parser)]
 #[command(name = "zone-firewall", version)]
 pub struct Cli {
@@ -56,6 +62,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what the live rules do with a packet, and which rule decides it
+    ///
+    /// The packet is the first one of a TCP connection. What is left out may be anything: then the answer has a case for each way
+    /// that such packets can fare, with the packets that it is about. Exit codes: 0 open, 1 shut, 2 error, 3 it depends, or is not
+    /// known. A rate counts as kept.
+    Explain(explain::Arguments),
+    /// Print the desired rules for those who write them elsewhere
+    Export {
+        /// The language: CSV, files for nft, iptables-restore and ip6tables-restore, a policy of firewalld, or PAN-OS commands
+        #[arg(long, value_parser = PossibleValuesParser::new(ExportFormat::ALL.map(ExportFormat::as_str)).try_map(format))]
+        format: ExportFormat,
+        /// An address by which others reach this host, in place of wildcards; as often as there are some
+        #[arg(long, value_name = "ADDRESS")]
+        address: Vec<IpAddr>,
+    },
     /// Take every rule of ours away, and forget the relay's ports; as root
     Remove {
         /// As JSON
@@ -91,12 +112,14 @@ enum CliError {
     #[error(transparent)]
     Host(#[from] HostError),
     #[error(transparent)]
+    Explain(#[from] ExplainError),
+    #[error(transparent)]
     Broker(#[from] broker::BrokerError),
     #[error(transparent)]
     Ask(#[from] zone_firewall_protocol::client::AskError),
     #[error("{why}; {help}")]
     Refused { why: String, help: String },
-    #[error("'{0}' changes the firewall: run it as root")]
+    #[error("'{0}' is for root: run it as root")]
     RootOnly(&'static str),
 }
 
@@ -119,6 +142,19 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
             Answer::Verified(findings) => return Ok(print_findings(&findings, *json)),
             _ => return Err(unexpected_answer()),
         },
+        Command::Explain(arguments) => return explain(arguments, root, &cli.socket),
+        Command::Export { format, address } if root => {
+            let text = export(&host.desired()?, *format, address)
+                .map_err(|Refusal { why, help }| CliError::Refused { why, help })?;
+            let _ = write!(std::io::stdout(), "{text}");
+        }
+        Command::Export { format, address } => {
+            let request = Request::Export { format: *format, addresses: address.clone() };
+            match ask_broker(&cli.socket, &request)? {
+                Answer::Exported(text) => drop(write!(std::io::stdout(), "{text}")),
+                _ => return Err(unexpected_answer()),
+            }
+        }
         Command::Apply { .. } if !root => return Err(CliError::RootOnly("apply")),
         Command::Remove { .. } if !root => return Err(CliError::RootOnly("remove")),
         Command::Apply { json } => print_changes(&apply(&host)?, *json),
@@ -132,6 +168,30 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Broker => broker::serve(host, &cli.socket)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn explain(arguments: &explain::Arguments, root: bool, socket: &Path) -> Result<ExitCode, CliError> {
+    let question = arguments.question();
+    let explanation = match &arguments.ruleset {
+        Some(_) if !root => return Err(CliError::RootOnly("explain --ruleset")),
+        Some(file) => explain::explain_file(&question, file)?,
+        None if root => explain::explain(&question)?,
+        None => match ask_broker(socket, &Request::Explain(question))? {
+            Answer::Explained(explanation) => explanation,
+            _ => return Err(unexpected_answer()),
+        },
+    };
+    if arguments.json {
+        print(&serde_json::json!(explanation).to_string());
+    } else {
+        print(&explain::lines(&explanation).join("\n"));
+    }
+    Ok(ExitCode::from(explain::exit_code(&explanation)))
+}
+
+/// The format of this name; clap has refused all others.
+fn format(name: String) -> Result<ExportFormat, String> {
+    ExportFormat::ALL.into_iter().find(|format| format.as_str() == name).ok_or(name)
 }
 
 fn apply(host: &Host) -> Result<Vec<String>, HostError> {

@@ -36,7 +36,7 @@ pub(crate) enum HostError {
     #[error("/etc/passwd or /etc/group can't be read: {0}; the rules for what users send are made from them")]
     Accounts(io::Error),
     /// The kernel's rules can't be read.
-    #[error("{0}: run it as root, and see that the kernel has nf_tables")]
+    #[error(transparent)]
     Read(#[from] ReadError),
     /// The host's devices can't be read.
     #[error(transparent)]
@@ -209,8 +209,8 @@ pub(crate) fn remove() -> Result<Vec<String>, HostError> {
 /// out: if somebody has changed them meanwhile, it is found out again. The kernel refuses a transaction as a whole where a
 /// rule that it names has gone.
 fn settle(desired: &Desired, presence: &Presence, before: &Before) -> Result<Plan, HostError> {
-    let (first, mut generation) = plan(desired, presence)?;
-    let mut next = first.clone();
+    let (first, begun) = plan(desired, presence)?;
+    let (mut next, mut generation) = (first.clone(), begun);
     let mut refused = None;
     for _ in 0..MAX_ATTEMPTS {
         if next.is_empty() {
@@ -225,7 +225,10 @@ fn settle(desired: &Desired, presence: &Presence, before: &Before) -> Result<Pla
         // What is blocked is told as it is now.
         return Ok(Plan { blocked: next.blocked, ..first });
     }
-    before.restore();
+    // Where no transaction took effect, there is nothing to take back.
+    if generation != begun {
+        before.restore();
+    }
     Err(match refused {
         Some(error) => error.into(),
         None => HostError::Mismatch(next.lines().join("; ")),

@@ -13,6 +13,8 @@ mod broker;
 pub mod cli;
 mod config;
 mod desired;
+mod explain;
+mod export;
 mod firewalld;
 mod host;
 mod listening;

@@ -8,11 +8,12 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::json;
+use zone_firewall_protocol::Reachability;
 
 use crate::call::{CallError, UNEXPECTED_REPLY, call, installed_version, preflight_verdicts};
 use crate::packages::{Catalogue, PackageError};
 use crate::paths::Paths;
-use crate::protocol::{ControlPort, Grade, HostState, MAX_LOG_LINES, Reply, Request};
+use crate::protocol::{ControlPort, Grade, HostState, LogChange, MAX_LOG_LINES, Reply, Request};
 use crate::version::Version;
 use crate::{menu, signals, text};
 
@@ -20,6 +21,8 @@ use crate::{menu, signals, text};
 const EXIT_FINE: u8 = 0;
 /// The exit code of findings; or refused, with nothing changed; or failed, and undone.
 const EXIT_NO: u8 = 1;
+/// The exit code of `firewall explain` for a port of which it depends whether it is open.
+const EXIT_DEPENDS: u8 = 3;
 /// The exit code of what failed and was not wholly undone.
 const EXIT_NOT_UNDONE: u8 = 3;
 /// The longest confirmation, bytes.
@@ -91,10 +94,10 @@ enum Command {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOG_LINES)))]
         lines: u32,
     },
-    /// Shows where 17488 is served and to whom; with options: changes it.
+    /// Shows where 17488 is served and to whom, and where the log goes; with options: changes it.
     Settings {
         /// As JSON.
-        #[arg(long, conflicts_with_all = ["listen", "allow"])]
+        #[arg(long, conflicts_with_all = ["listen", "allow", "syslog"])]
         json: bool,
         /// An address of this host that 17488 listens on; repeat it for more.
         #[arg(long, value_name = "ADDRESS")]
@@ -102,6 +105,9 @@ enum Command {
         /// A network that may connect to 17488, or 0.0.0.0/0 for any; repeat it for more.
         #[arg(long, value_name = "NETWORK")]
         allow: Vec<IpNet>,
+        /// The syslog server that the log goes to, such as 10.0.0.5:6514/tcp, or off.
+        #[arg(long, value_name = "SERVER")]
+        syslog: Option<LogChange>,
     },
     /// The menu.
     Menu,
@@ -127,6 +133,15 @@ enum Firewall {
     },
     /// What would be changed.
     Plan,
+    /// To whom a port is open, and which rules decide it; ends with 0 if it is open, 1 if it is shut, 3 if that depends.
+    Explain {
+        /// The TCP port.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        /// Where connections come from, an address or a network; anywhere if left out.
+        #[arg(long, value_name = "ADDRESS", value_parser = text::network)]
+        from: Option<IpNet>,
+    },
 }
 
 /// Does what the command line says.
@@ -246,11 +261,24 @@ fn carry_out(command: Command) -> Result<u8, VerbError> {
             Reply::Plan(plan) => say(&plan.lines().map(text::plain).collect::<Vec<_>>()),
             _ => Err(VerbError::UnexpectedReply),
         },
+        Command::Firewall(Firewall::Explain { port, from }) => {
+            match ask(&Request::FirewallExplain { port, from })? {
+                Reply::Explained { reachability, lines } => {
+                    say(&lines)?;
+                    Ok(match reachability {
+                        Reachability::Open => EXIT_FINE,
+                        Reachability::Shut => EXIT_NO,
+                        Reachability::Unknown => EXIT_DEPENDS,
+                    })
+                }
+                _ => Err(VerbError::UnexpectedReply),
+            }
+        }
         Command::Logs { lines } => match ask(&Request::Logs { lines })? {
             Reply::Logs(lines) => say(&lines),
             _ => Err(VerbError::UnexpectedReply),
         },
-        Command::Settings { json, listen, allow } => settings(json, listen, allow),
+        Command::Settings { json, listen, allow, syslog } => settings(json, listen, allow, syslog),
         Command::Menu => Ok(EXIT_FINE),
     }
 }
@@ -293,18 +321,23 @@ fn preflight(json: bool) -> Result<u8, VerbError> {
     Ok(if failed { EXIT_NO } else { EXIT_FINE })
 }
 
-fn settings(json: bool, listen: Vec<IpAddr>, networks: Vec<IpNet>) -> Result<u8, VerbError> {
+fn settings(
+    json: bool,
+    listen: Vec<IpAddr>,
+    networks: Vec<IpNet>,
+    log: Option<LogChange>,
+) -> Result<u8, VerbError> {
     let Reply::Settings(current) = ask(&Request::Settings {})? else {
         return Err(VerbError::UnexpectedReply);
     };
-    if listen.is_empty() && networks.is_empty() {
+    if listen.is_empty() && networks.is_empty() && log.is_none() {
         return if json { print_json(&current) } else { say(&text::settings(&current)) };
     }
     let listen = if listen.is_empty() { current.persistent.listen } else { listen };
     let networks = if networks.is_empty() { current.persistent.networks } else { networks };
     let control = ControlPort { listen, networks };
     control.warnings().iter().for_each(|warning| eprintln!("WARNING: {warning}"));
-    match ask(&Request::Configure { control })? {
+    match ask(&Request::Configure { control, log: log.unwrap_or_default() })? {
         Reply::Configured => say(&["The change is in force.".to_owned()]),
         _ => Err(VerbError::UnexpectedReply),
     }

@@ -163,9 +163,14 @@ fn carry_out(request: Request, audit: Option<&Audit>) -> Result<Reply, Failure> 
             host.installed()?;
             proxy::firewall_plan().map_err(untouched).map(Reply::Plan)
         }
+        Request::FirewallExplain { port, from } => {
+            host.installed()?;
+            let (reachability, lines) = proxy::firewall_explain(port, from).map_err(untouched)?;
+            Ok(Reply::Explained { reachability, lines })
+        }
         Request::Logs { lines } => logs(lines),
         Request::Settings {} => control_port::show(&host),
-        Request::Configure { control } => control_port::configure(&host, &control),
+        Request::Configure { control, log } => control_port::configure(&host, &control, log),
         // Answered above, also on hosts without a package manager.
         Request::Preflight {} => Ok(Reply::Preflight(Vec::new())),
     }

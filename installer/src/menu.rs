@@ -161,8 +161,12 @@ fn answer(reply: Reply) -> Answer {
         Reply::Firewall(findings) => Answer::Lines(text::findings(&findings)),
         Reply::Plan(plan) => Answer::Lines(plan.lines().map(text::plain).collect()),
         Reply::Logs(lines) if lines.is_empty() => line("The log is empty.".to_owned()),
-        Reply::Logs(lines) => Answer::Lines(lines),
-        Reply::Settings(settings) => Answer::Settings(text::settings(&settings), settings.persistent),
+        Reply::Explained { lines, .. } | Reply::Logs(lines) => Answer::Lines(lines),
+        Reply::Settings(settings) => Answer::Settings {
+            lines: text::settings(&settings),
+            control: settings.persistent,
+            syslog: settings.syslog,
+        },
         Reply::Configured => line("The change is in force.".to_owned()),
     }
 }

@@ -4,11 +4,12 @@
 //! answers with lines of JSON: any number of `Message::Progress`, then one of the others.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use zone_firewall_protocol::Finding;
+use zone_firewall_protocol::{Destination, DestinationError, Finding, Reachability};
 
 use crate::version::Version;
 
@@ -51,6 +52,13 @@ pub enum Request {
     FirewallVerify {},
     /// What would be changed in the firewall.
     FirewallPlan {},
+    /// To whom a port is open, and which rules decide it.
+    FirewallExplain {
+        /// The TCP port.
+        port: u16,
+        /// Where connections come from; anywhere if it is left out.
+        from: Option<IpNet>,
+    },
     /// The newest lines of the log.
     Logs {
         /// How many lines, at most 1000.
@@ -58,16 +66,41 @@ pub enum Request {
     },
     /// Where 17488 is served: as configured, and as it is.
     Settings {},
-    /// Change where 17488 is served, and to whom.
+    /// Change where 17488 is served, and to whom, and where the log goes.
     Configure {
         /// Where and to whom from then on.
         control: ControlPort,
+        /// The syslog server from then on.
+        #[serde(default)]
+        log: LogChange,
     },
+}
+
+/// What becomes of the syslog server that the proxy's log goes to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogChange {
+    /// It stays.
+    #[default]
+    Keep,
+    /// There is none any more: the log stays on this host.
+    Off,
+    /// It is this one, and the host's firewall lets the log out to it.
+    Server(Destination),
+}
+
+impl FromStr for LogChange {
+    type Err = DestinationError;
+
+    /// `off`, or a server such as `10.0.0.5:6514/tcp`.
+    fn from_str(text: &str) -> Result<Self, DestinationError> {
+        if text.eq_ignore_ascii_case("off") { Ok(Self::Off) } else { text.parse().map(Self::Server) }
+    }
 }
 
 impl Request {
     /// All verbs.
-    pub(crate) const VERBS: [&str; 12] = [
+    pub(crate) const VERBS: [&str; 13] = [
         "preflight",
         "install",
         "upgrade",
@@ -77,6 +110,7 @@ impl Request {
         "status",
         "firewall-verify",
         "firewall-plan",
+        "firewall-explain",
         "logs",
         "settings",
         "configure",
@@ -94,6 +128,7 @@ impl Request {
             Self::Status {} => "status",
             Self::FirewallVerify {} => "firewall-verify",
             Self::FirewallPlan {} => "firewall-plan",
+            Self::FirewallExplain { .. } => "firewall-explain",
             Self::Logs { .. } => "logs",
             Self::Settings {} => "settings",
             Self::Configure { .. } => "configure",
@@ -120,7 +155,8 @@ impl Request {
     /// What is wrong with values of the right type, one line.
     pub(crate) fn wrong(&self) -> Option<String> {
         match self {
-            Self::Install { control, .. } | Self::Configure { control } => control.wrong(),
+            Self::Install { control, .. } | Self::Configure { control, .. } => control.wrong(),
+            Self::FirewallExplain { port: 0, .. } => Some("port: must be from 1 to 65535".to_owned()),
             Self::Logs { lines } if !(1..=MAX_LOG_LINES).contains(lines) => {
                 Some(format!("lines: must be from 1 to {MAX_LOG_LINES}"))
             }
@@ -244,6 +280,13 @@ pub(crate) enum Reply {
     Firewall(Vec<Finding>),
     /// What would be changed in the firewall; empty where nothing would.
     Plan(String),
+    /// To whom a port is open.
+    Explained {
+        /// Whether it is.
+        reachability: Reachability,
+        /// The cases and their reasons, for a person.
+        lines: Vec<String>,
+    },
     /// Lines of the log.
     Logs(Vec<String>),
     /// Where 17488 is served.
@@ -292,6 +335,8 @@ pub(crate) struct ControlSettings {
     pub(crate) listening: Vec<IpAddr>,
     /// Why the live firewall is not as configured, one line each; none if it is.
     pub(crate) firewall: Vec<String>,
+    /// The syslog server that the configuration names, with port and transport; empty if the log stays on this host.
+    pub(crate) syslog: String,
 }
 
 /// The verdict of one check.
@@ -338,9 +383,10 @@ mod tests {
             Request::Status {},
             Request::FirewallVerify {},
             Request::FirewallPlan {},
+            Request::FirewallExplain { port: 17488, from: "10.0.0.0/8".parse().ok() },
             Request::Logs { lines: 1 },
             Request::Settings {},
-            Request::Configure { control },
+            Request::Configure { control, log: LogChange::Server("10.0.0.5:514/udp".parse().unwrap()) },
         ];
         for (request, verb) in all.iter().zip(Request::VERBS) {
             let json = serde_json::to_value(request).unwrap();
@@ -360,6 +406,7 @@ mod tests {
         control.listen = vec![[127, 0, 0, 1].into(); MAX_ADDRESSES + 1];
         assert!(control.wrong().unwrap().contains("at most"));
         assert!(Request::Logs { lines: 0 }.wrong().is_some());
+        assert!(Request::FirewallExplain { port: 0, from: None }.wrong().is_some());
         assert!(Request::Logs { lines: MAX_LOG_LINES + 1 }.wrong().is_some());
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 use zone_firewall_protocol::Finding;
 
@@ -119,6 +120,13 @@ pub(crate) fn status(status: &Status) -> Vec<String> {
     lines
 }
 
+/// A network, or an address as its own one.
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("'{text}' is neither an address nor a network, such as 10.0.0.0/8."))
+}
+
 /// How the live firewall differs from what it should be.
 pub(crate) fn findings(findings: &[Finding]) -> Vec<String> {
     if findings.is_empty() {
@@ -133,7 +141,7 @@ pub(crate) fn findings(findings: &[Finding]) -> Vec<String> {
 
 /// Both sides of the settings.
 pub(crate) fn settings(settings: &ControlSettings) -> Vec<String> {
-    let ControlSettings { persistent, listening, firewall } = settings;
+    let ControlSettings { persistent, listening, firewall, syslog } = settings;
     let mut lines = vec![
         "Port 17488: provisioning and status".to_owned(),
         format!("  Listen      Current     {}", list(listening, "nowhere")),
@@ -146,6 +154,11 @@ pub(crate) fn settings(settings: &ControlSettings) -> Vec<String> {
     ];
     lines.extend(firewall.iter().map(|line| plain(&format!("  Firewall: {line}"))));
     lines.extend(persistent.warnings().iter().map(|warning| format!("  WARNING: {warning}")));
+    lines.push("The log".to_owned());
+    lines.push(plain(&format!(
+        "  Syslog      Persistent  {}",
+        if syslog.is_empty() { "off" } else { syslog }
+    )));
     lines
 }
 

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::confine;
 use crate::daemon::Daemon;
 use crate::lifeline::Lifeline;
+use crate::outgoing;
 use crate::privileges::leave_root;
 use crate::relay::starter;
 use crate::reset;
@@ -115,7 +116,12 @@ pub fn main(cli: &Cli) -> ExitCode {
 fn check_config(file: &Path) -> Result<(), String> {
     let config = Config::read(file).map_err(|errors| errors.to_string())?;
     crate::log::check(&config.log).map_err(|error| format!("{}: {error}", file.display()))?;
-    print(&format!("ok\n{}", memory_advice(config.limits.relay_memory_bytes())))
+    let mut told = format!("ok\n{}", memory_advice(config.limits.relay_memory_bytes()));
+    for note in outgoing::advice(&config.log, file) {
+        told.push_str(&note);
+        told.push('\n');
+    }
+    print(&told)
 }
 
 /// What is to be changed of a packaged relay's unit, so that a relay which needs so much memory is not killed with all its
@@ -140,10 +146,15 @@ fn run(file: &Path) -> Result<ExitCode, String> {
     let config = Config::read(file).map_err(|errors| errors.to_string())?;
     let file = std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?;
     leave_root(&config).map_err(|error| error.to_string())?;
+    // Root's file is out of reach after the next step but one.
+    let held_back = outgoing::advice(&config.log, &file);
     // Whatever is created from here on is nobody else's.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let files = confine::files(&config, &file).map_err(|error| error.to_string())?;
     let log = crate::log::start(&config.log).map_err(|error| error.to_string())?;
+    for note in held_back {
+        tracing::warn!("{}", note.trim_start_matches(outgoing::PREFIX));
+    }
     raise_descriptor_limit();
     let starter = starter(&config.relay).map_err(|error| error.to_string())?;
     let manager = ServiceManager::from_environment()

@@ -102,7 +102,7 @@ impl Firewall {
                 Ok(())
             }
             Ok(Answer::Refused { why, help }) => Err(FirewallError::Refused { why, help }),
-            Ok(Answer::Plan(_) | Answer::Verified(_)) => Err(other_version()),
+            Ok(Answer::Plan(_) | Answer::Verified(_) | Answer::Exported(_)) => Err(other_version()),
             Err(error) => Err(error),
         };
         self.last.replace(match &result {
@@ -136,7 +136,7 @@ impl Firewall {
         let findings = match self.ask(Request::Verify).await {
             Ok(Answer::Verified(findings)) => Ok(findings),
             Ok(Answer::Refused { why, help }) => Err(format!("{why}: {help}")),
-            Ok(Answer::Done(_) | Answer::Plan(_)) => Err(other_version().to_string()),
+            Ok(Answer::Done(_) | Answer::Plan(_) | Answer::Exported(_)) => Err(other_version().to_string()),
             Err(error) => Err(error.to_string()),
         };
         self.seen.replace(Some((Instant::now(), findings)));
@@ -278,7 +278,14 @@ mod tests {
     }
 
     fn finding(kind: FindingKind, port: u16) -> Finding {
-        Finding { kind, port: Some(port), what: "a rule".into(), help: "do something".into() }
+        Finding {
+            id: String::new(),
+            level: zone_firewall_protocol::Level::Closed,
+            kind,
+            port: Some(port),
+            what: "a rule".into(),
+            help: "do something".into(),
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod lifeline;
 pub mod log;
 mod metrics;
 mod offer;
+mod outgoing;
 mod policy;
 mod privileges;
 pub mod relay;

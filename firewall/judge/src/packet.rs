@@ -314,8 +314,11 @@ impl Packet {
     /// The name of the device that it comes in by.
     pub(crate) fn is_from_device(&self, name: &Name) -> bool {
         let Some(device) = &self.input else { return false };
-        let bytes = values(&device.name).unwrap_or_default();
-        Name::new(&bytes) == *name
+        let own = Name::new(&values(&device.name).unwrap_or_default());
+        match name.as_bytes().strip_suffix(b"*") {
+            Some(beginning) => own.as_bytes().starts_with(beginning),
+            None => own == *name,
+        }
     }
 
     /// Bytes of a header.

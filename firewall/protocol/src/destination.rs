@@ -31,9 +31,9 @@ pub struct Destination {
 /// What a port belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
-    /// TCP.
+    /// Connections, such as those of syslog over TLS.
     Tcp,
-    /// UDP.
+    /// Datagrams, which nobody confirms.
     Udp,
 }
 

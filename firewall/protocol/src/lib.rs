@@ -5,9 +5,16 @@
 
 pub mod client;
 mod destination;
+mod explain;
 mod message;
 mod parse;
 
 pub use destination::{Destination, DestinationError, Transport};
-pub use message::{Answer, Finding, FindingKind, Level, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET};
+pub use explain::{
+    ExplainedCase, ExplainedCondition, ExplainedRule, ExplainedStep, Explanation, HardwareAddress,
+    NoHardwareAddress, PacketQuestion, PacketVerdict, Reachability,
+};
+pub use message::{
+    Answer, ExportFormat, Finding, FindingKind, Level, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET,
+};
 pub use parse::{RequestError, parse_request};

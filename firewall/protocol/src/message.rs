@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::explain::{Explanation, PacketQuestion};
+
 /// Where the broker listens.
 pub const SOCKET: &str = "/run/zone-firewall.sock";
 /// The longest request, and the longest answer: one line, its end included.
@@ -22,6 +24,57 @@ pub enum Request {
     Plan,
     /// How the live rules differ from the desired ones. Also for zone-admin.
     Verify,
+    /// What the live rules do with a packet, and which rule decides it. Also for zone-admin.
+    Explain(PacketQuestion),
+    /// The desired rules in another language. Also for zone-admin. A broker of an earlier version refuses it.
+    Export {
+        /// The language.
+        format: ExportFormat,
+        /// What wildcards stand for that ports listen on; empty leaves them as they are.
+        addresses: Vec<IpAddr>,
+    },
+}
+
+/// A language that the desired rules can be had in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExportFormat {
+    /// Comma-separated values, a line for each network and address.
+    Csv,
+    /// A file for nft(8).
+    Nft,
+    /// A file for iptables-restore(8): IPv4.
+    Iptables,
+    /// A file for ip6tables-restore(8): IPv6.
+    Ip6tables,
+    /// A policy of firewalld, XML.
+    Firewalld,
+    /// Commands of PAN-OS.
+    Panos,
+}
+
+impl ExportFormat {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Csv, Self::Nft, Self::Iptables, Self::Ip6tables, Self::Firewalld, Self::Panos];
+
+    /// Its name, as on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Nft => "nft",
+            Self::Iptables => "iptables",
+            Self::Ip6tables => "ip6tables",
+            Self::Firewalld => "firewalld",
+            Self::Panos => "panos",
+        }
+    }
+}
+
+impl fmt::Display for ExportFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What a port is for.
@@ -74,6 +127,10 @@ pub enum Answer {
     Plan(String),
     /// The differences; none where live and desired rules agree.
     Verified(Vec<Finding>),
+    /// What becomes of the packet, as far as it fits into an answer.
+    Explained(Explanation),
+    /// The desired rules, as they were asked for.
+    Exported(String),
     /// It was not done, and nothing was changed.
     Refused {
         /// One line for a person.

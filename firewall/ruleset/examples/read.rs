@@ -1,10 +1,17 @@
 //! Reads this host's rules and prints them as they are kept: all of them with `--all`, else how many there are and what is not
-//! understood.
+//! understood. With `--record`, writes the kernel's messages instead, for `zone_ruleset::decode`.
+
+use std::io::Write as _;
 
 use zone_ruleset::{Expr, Reader, XtMatch, XtTarget};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let ruleset = Reader::open()?.ruleset()?;
+    let mut reader = Reader::open()?;
+    if std::env::args().any(|argument| argument == "--record") {
+        std::io::stdout().write_all(&reader.record()?)?;
+        return Ok(());
+    }
+    let ruleset = reader.ruleset()?;
     if std::env::args().any(|argument| argument == "--all") {
         println!("{ruleset:#?}");
         return Ok(());

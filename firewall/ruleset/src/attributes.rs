@@ -32,6 +32,14 @@ pub enum DecodeError {
         /// What it should be in.
         place: Name,
     },
+    /// Something is there a second time.
+    #[error("there are two of the {about} {name}")]
+    Twice {
+        /// What it is.
+        about: &'static str,
+        /// Its name.
+        name: Name,
+    },
     /// There are more rules than are read.
     #[error("there are more than {limit} rules")]
     TooManyRules {

@@ -7,6 +7,8 @@ mod hooked;
 mod rates;
 mod registers;
 mod sets;
+#[cfg(test)]
+mod tests;
 mod xt_match;
 mod xt_target;
 
@@ -17,6 +19,7 @@ use netlink_packet_core::NetlinkBuffer;
 use crate::attributes::{DecodeError, list};
 use crate::generation::Generation;
 use crate::model::{Family, Name, Ruleset, Set};
+use crate::netlink::message_into;
 use crate::uapi;
 use crate::uapi::message;
 use expr::{SetShape, Surroundings};
@@ -63,6 +66,8 @@ pub(crate) struct Assembly {
     limits: Limits,
     rules: usize,
     elements: usize,
+    device: Option<Name>,
+    recording: Option<Vec<u8>>,
 }
 
 /// Where in a table something is.
@@ -104,47 +109,62 @@ impl Assembly {
             limits,
             rules: 0,
             elements: 0,
+            device: None,
+            recording: None,
         }
     }
 
-    /// Adds what a message says.
-    pub(crate) fn add(&mut self, kind: u16, payload: &[u8]) -> Result<(), DecodeError> {
+    /// Keeps the messages, too.
+    pub(crate) fn recording(mut self) -> Self {
+        self.recording = Some(Vec::new());
+        self
+    }
+
+    /// Says at which device the functions are that are added from now on. The kernel does not say it.
+    pub(crate) fn at_device(&mut self, device: Option<Name>) {
+        self.device = device;
+    }
+
+    /// How many functions at hooks, and how many bytes of a recording, there are.
+    pub(crate) fn hooks(&self) -> (usize, usize) {
+        (self.ruleset.hooked.len(), self.recording.as_ref().map_or(0, Vec::len))
+    }
+
+    /// Forgets the functions at hooks that were added since.
+    pub(crate) fn forget_hooks(&mut self, (hooked, recorded): (usize, usize)) {
+        self.ruleset.hooked.truncate(hooked);
+        if let Some(recording) = &mut self.recording {
+            recording.truncate(recorded);
+        }
+    }
+
+    /// Adds what a message says. Returns whether more of the same may be added: no elements are, beyond the limit.
+    pub(crate) fn add(&mut self, kind: u16, payload: &[u8]) -> Result<bool, DecodeError> {
+        if let Some(recording) = &mut self.recording {
+            message_into(recording, kind, payload);
+        }
         let Some((header, attributes)) = payload.split_at_checked(4) else {
             return Err(DecodeError::Missing { about: "ruleset", attribute: "nfgenmsg" });
         };
         let number = header[0];
         let family = || Family::from_number(number).ok_or(DecodeError::Family(number));
         match kind {
-            message::NEWGEN => {
-                self.ruleset.generation = Generation::read(payload)?.number;
-                Ok(())
+            message::NEWGEN => self.ruleset.generation = Generation::read(payload)?.number,
+            message::NEWTABLE => self.table(family()?, attributes)?,
+            message::NEWCHAIN => self.chain(family()?, attributes)?,
+            message::NEWSET => self.set(family()?, attributes)?,
+            message::NEWSETELEM => return self.elements(family()?, attributes),
+            message::NEWRULE => self.rule(family()?, attributes)?,
+            message::NEWOBJ => self.object(family()?, attributes)?,
+            message::NEWFLOWTABLE => self.flowtable(family()?, attributes)?,
+            message::HOOK => {
+                let mut hooked = hooked::hooked(family()?, attributes)?;
+                hooked.device = hooked.device.or_else(|| self.device.clone());
+                self.ruleset.hooked.push(hooked);
             }
-            message::NEWTABLE => self.table(family()?, attributes),
-            message::NEWCHAIN => self.chain(family()?, attributes),
-            message::NEWSET => self.set(family()?, attributes),
-            message::NEWSETELEM => self.elements(family()?, attributes).map(|_| ()),
-            message::NEWRULE => self.rule(family()?, attributes),
-            message::NEWOBJ => self.object(family()?, attributes),
-            message::NEWFLOWTABLE => self.flowtable(family()?, attributes),
-            message::HOOK => self.hooked(kind, payload, None),
-            _ => Ok(()),
+            _ => {}
         }
-    }
-
-    /// Adds what is hooked in somewhere, perhaps at a device that was asked for.
-    pub(crate) fn hooked(
-        &mut self,
-        kind: u16,
-        payload: &[u8],
-        device: Option<&Name>,
-    ) -> Result<(), DecodeError> {
-        if let (message::HOOK, Some((header, attributes))) = (kind, payload.split_at_checked(4)) {
-            let family = Family::from_number(header[0]).ok_or(DecodeError::Family(header[0]))?;
-            let mut hooked = hooked::hooked(family, attributes)?;
-            hooked.device = hooked.device.or_else(|| device.cloned());
-            self.ruleset.hooked.push(hooked);
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// The sets whose elements have to be asked for: family, table and name.
@@ -167,6 +187,11 @@ impl Assembly {
         devices
     }
 
+    /// What was recorded, as [`decode`] takes it.
+    pub(crate) fn into_recording(self) -> Vec<u8> {
+        self.recording.unwrap_or_default()
+    }
+
     /// The ruleset. What was reserved for more is given back.
     pub(crate) fn finish(mut self) -> Ruleset {
         for table in &mut self.ruleset.tables {
@@ -182,7 +207,8 @@ impl Assembly {
 
     fn table(&mut self, family: Family, bytes: &[u8]) -> Result<(), DecodeError> {
         let table = containers::table(family, bytes)?;
-        self.indices.entry(family).or_default().insert(table.name.clone(), self.ruleset.tables.len());
+        let tables = self.indices.entry(family).or_default();
+        only_one("table", tables.insert(table.name.clone(), self.ruleset.tables.len()), &table.name)?;
         self.ruleset.tables.push(table);
         self.contents.push(Contents::default());
         Ok(())
@@ -193,7 +219,7 @@ impl Assembly {
         let table = uapi::chain::attributes(bytes)?.bytes(uapi::chain::TABLE);
         let at = self.find("chain", family, table)?;
         let chains = &mut self.ruleset.tables[at].chains;
-        self.contents[at].chains.insert(chain.name.clone(), chains.len());
+        only_one("chain", self.contents[at].chains.insert(chain.name.clone(), chains.len()), &chain.name)?;
         chains.push(chain);
         Ok(())
     }
@@ -203,13 +229,13 @@ impl Assembly {
         let table = uapi::set::attributes(bytes)?.bytes(uapi::set::TABLE);
         let at = self.find("set", family, table)?;
         let sets = &mut self.ruleset.tables[at].sets;
-        self.contents[at].sets.insert(set.name.clone(), sets.len());
+        only_one("set", self.contents[at].sets.insert(set.name.clone(), sets.len()), &set.name)?;
         sets.push(set);
         Ok(())
     }
 
-    /// Adds elements to their set, as many as there may be. Says whether there is room for more.
-    pub(crate) fn elements(&mut self, family: Family, bytes: &[u8]) -> Result<bool, DecodeError> {
+    /// Adds elements to their set, as many as there may be. Returns whether there is room for more.
+    fn elements(&mut self, family: Family, bytes: &[u8]) -> Result<bool, DecodeError> {
         let message = uapi::elements::attributes(bytes)?;
         let at = self.find("set element", family, message.bytes(uapi::elements::TABLE))?;
         let index = &self.contents[at].sets;
@@ -280,6 +306,14 @@ impl Assembly {
             .and_then(|tables| tables.get(name))
             .copied()
             .ok_or_else(|| DecodeError::Orphan { about, place: Name::new(name) })
+    }
+}
+
+/// Nothing of this name was there before.
+fn only_one(about: &'static str, before: Option<usize>, name: &Name) -> Result<(), DecodeError> {
+    match before {
+        None => Ok(()),
+        Some(_) => Err(DecodeError::Twice { about, name: name.clone() }),
     }
 }
 

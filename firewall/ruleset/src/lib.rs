@@ -3,7 +3,7 @@
 //! `nft -j` has more shapes for the same rules than the kernel has expressions, differs by version, hides anonymous chains
 //! and the arguments of iptables' extensions, and breaks on names of odd bytes. What is executed is the same everywhere.
 //!
-//! `model` is what a ruleset consists of; `read` asks the kernel for one, by `netlink` and with the help of `hooks`; `decode` puts it
+//! `model` is what a ruleset consists of; `read` asks the kernel for one, by `netlink` and with the help of `hooks` and `legacy`; `decode` puts it
 //! together from the kernel's messages; `subscribe` tells of changes. `attributes`,
 //! `request`, `generation` and `uapi` are what messages consist of. `words` are a rule in the language of nft.
 
@@ -12,6 +12,7 @@ mod decode;
 mod error;
 mod generation;
 mod hooks;
+mod legacy;
 mod model;
 pub mod netlink;
 mod read;

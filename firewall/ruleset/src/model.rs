@@ -2,6 +2,7 @@
 //! units and the byte order of nf_tables.h unless a field says otherwise.
 
 mod expr;
+mod family;
 mod keys;
 mod name;
 
@@ -9,6 +10,7 @@ pub use expr::{
     Bitwise, ByteOrder, Comparison, CtKey, Direction, Dynset, Expr, Fib, Limit, LimitUnit, MetaKey, Nat,
     PayloadBase, Ports, RegisterSlice, Reject, Verdict, XtMatch, XtTarget,
 };
+pub use family::Family;
 pub use name::Name;
 
 /// All rules of a network namespace.
@@ -19,8 +21,9 @@ pub struct Ruleset {
     pub generation: u32,
     /// The tables, in the order of the kernel.
     pub tables: Vec<Table>,
-    /// What is hooked in where, of all kinds, in the order in which packets pass it (nfnetlink_hook.h). Empty where the kernel
-    /// can't tell (before Linux 5.14) and for a ruleset that is not a host's.
+    /// What is hooked in where, of all kinds, in the order in which packets pass it (nfnetlink_hook.h). Where the kernel
+    /// can't tell (before Linux 5.14, or built without it), only what is there of iptables-legacy; nothing for a ruleset that is not
+    /// a host's.
     pub hooked: Vec<Hooked>,
 }
 
@@ -35,71 +38,6 @@ impl Ruleset {
     #[must_use]
     pub fn rules(&self) -> usize {
         self.tables.iter().flat_map(|table| &table.chains).map(|chain| chain.rules.len()).sum()
-    }
-}
-
-/// The family of a table, or of a packet's network header (`NFPROTO_*`, netfilter.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// Both IPv4 and IPv6.
-    Inet,
-    /// IPv4.
-    Ip,
-    /// IPv6.
-    Ip6,
-    /// ARP.
-    Arp,
-    /// Frames that a bridge forwards.
-    Bridge,
-    /// Frames of one device.
-    Netdev,
-}
-
-impl Family {
-    /// By `NFPROTO_*`.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            1 => Self::Inet,
-            2 => Self::Ip,
-            3 => Self::Arp,
-            5 => Self::Netdev,
-            7 => Self::Bridge,
-            10 => Self::Ip6,
-            _ => return None,
-        })
-    }
-
-    /// `NFPROTO_*`.
-    #[must_use]
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Inet => 1,
-            Self::Ip => 2,
-            Self::Arp => 3,
-            Self::Netdev => 5,
-            Self::Bridge => 7,
-            Self::Ip6 => 10,
-        }
-    }
-
-    /// As nft(8) calls it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inet => "inet",
-            Self::Ip => "ip",
-            Self::Ip6 => "ip6",
-            Self::Arp => "arp",
-            Self::Bridge => "bridge",
-            Self::Netdev => "netdev",
-        }
-    }
-}
-
-impl std::fmt::Display for Family {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -177,7 +115,7 @@ pub struct Hook {
     pub kind: ChainType,
     /// Whether what comes to the chain's end is dropped (`NFTA_CHAIN_POLICY`).
     pub policy_drops: bool,
-    /// The devices, for ingress and egress; empty for all other points.
+    /// The devices, for ingress and egress; empty for all other points. `eth*` stands for all whose names begin so.
     pub devices: Vec<Name>,
 }
 
@@ -335,7 +273,7 @@ pub enum ObjectKind {
     Counter,
     /// It matches until, or from, so many bytes.
     Quota {
-        /// Bytes.
+        /// Bytes at which it changes.
         bytes: u64,
         /// Bytes that were counted.
         used: u64,
@@ -346,7 +284,7 @@ pub enum ObjectKind {
     Limit(Limit),
     /// So many connections.
     ConnLimit {
-        /// Connections.
+        /// How many connections there may be.
         count: u32,
         /// It matches above them.
         over: bool,

@@ -42,11 +42,20 @@ pub enum NetlinkError {
     TooLong,
 }
 
+/// What to do with the rest of a list that was changed while it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhenInterrupted {
+    Stop,
+    GoOn,
+}
+
 /// A connection with the kernel, for one question after the other.
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
     sequence: u32,
+    /// The number of a transaction whose refusal would come with the next answer.
+    transaction: Option<u32>,
     buffer: Vec<u8>,
 }
 
@@ -61,21 +70,35 @@ impl Connection {
         // Nobody but the kernel can send to it then.
         socket.connect(&SocketAddr::new(0, 0)).map_err(NetlinkError::Open)?;
         SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(NetlinkError::Open)?;
-        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
+        Ok(Self { socket, sequence: 0, transaction: None, buffer: Vec::with_capacity(BUFFER) })
     }
 
     /// Asks for a list, and hands over each of its messages: their kind and what they carry. `payload` is the header of the
     /// protocol with its attributes.
     ///
     /// # Errors
-    /// If the kernel does not answer in time, refuses, or says that the list is not consistent; and what `each` says.
+    /// If the kernel does not answer in time, refuses, or says that the list is not consistent; and what `each` says. What is left
+    /// of the answer is not read then: another connection has to be opened for the next question.
     pub fn dump<E: From<NetlinkError>>(
         &mut self,
         kind: u16,
         payload: &[u8],
         each: impl FnMut(u16, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.ask(kind, NLM_F_DUMP, payload, each)
+        self.ask(kind, NLM_F_DUMP, payload, WhenInterrupted::Stop, each)
+    }
+
+    /// The same, but a list that is not consistent is read to its end before that is said.
+    ///
+    /// # Errors
+    /// As for [`Self::dump`].
+    pub(crate) fn dump_to_its_end<E: From<NetlinkError>>(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        each: impl FnMut(u16, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.ask(kind, NLM_F_DUMP, payload, WhenInterrupted::GoOn, each)
     }
 
     /// Asks for one thing, and hands over the message that the kernel answers with.
@@ -88,7 +111,7 @@ impl Connection {
         payload: &[u8],
         each: impl FnMut(u16, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.ask(kind, 0, payload, each)
+        self.ask(kind, 0, payload, WhenInterrupted::Stop, each)
     }
 
     fn ask<E: From<NetlinkError>>(
@@ -96,9 +119,14 @@ impl Connection {
         kind: u16,
         flags: u16,
         payload: &[u8],
+        when_interrupted: WhenInterrupted,
         mut each: impl FnMut(u16, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.send(kind, flags | NLM_F_REQUEST, payload)?;
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut question = Vec::new();
+        message_into(&mut question, kind, payload);
+        self.head(&mut question, flags | NLM_F_REQUEST);
+        self.send(&question)?;
         let mut interrupted = false;
         loop {
             self.receive()?;
@@ -107,11 +135,17 @@ impl Connection {
                 let message = NetlinkBuffer::new_checked(rest).map_err(NetlinkError::Broken)?;
                 let length = usize::try_from(message.length()).unwrap_or(usize::MAX).next_multiple_of(4);
                 rest = rest.get(length..).unwrap_or_default();
+                if self.transaction == Some(message.sequence_number()) && message.message_type() == ERROR {
+                    refusal(message.payload())?;
+                }
                 // An answer to an earlier question, which was not read to its end.
                 if message.sequence_number() != self.sequence {
                     continue;
                 }
                 interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+                if interrupted && when_interrupted == WhenInterrupted::Stop {
+                    return Err(NetlinkError::Interrupted.into());
+                }
                 match message.message_type() {
                     NOOP => {}
                     ERROR | DONE => {
@@ -130,20 +164,33 @@ impl Connection {
         }
     }
 
-    fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> Result<(), NetlinkError> {
-        const HEADER: usize = 16;
+    /// Sends messages that the kernel takes as one (`NFNL_MSG_BATCH_BEGIN` to `_END`). It has taken them when this returns; if it
+    /// refuses, the next question is answered with the refusal.
+    ///
+    /// # Errors
+    /// If they could not be sent.
+    pub(crate) fn transact(&mut self, messages: &[(u16, Vec<u8>)]) -> Result<(), NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut message = vec![0; HEADER];
-        message.extend_from_slice(payload);
-        let length = u32::try_from(message.len()).map_err(|_| NetlinkError::TooLong)?;
-        let mut header = NetlinkBuffer::new(&mut message);
-        header.set_length(length);
-        header.set_message_type(kind);
+        let mut bytes = Vec::new();
+        for (kind, payload) in messages {
+            let at = bytes.len();
+            message_into(&mut bytes, *kind, payload);
+            self.head(&mut bytes[at..], NLM_F_REQUEST);
+        }
+        self.transaction = Some(self.sequence);
+        self.send(&bytes)
+    }
+
+    /// Completes the header of a message.
+    fn head(&self, message: &mut [u8], flags: u16) {
+        let mut header = NetlinkBuffer::new(message);
         header.set_flags(flags);
         header.set_sequence_number(self.sequence);
-        header.set_port_number(0);
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), NetlinkError> {
         loop {
-            match self.socket.send(&message, 0) {
+            match self.socket.send(bytes, 0) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(NetlinkError::Send(error)),
@@ -165,6 +212,19 @@ impl Connection {
             }
         }
     }
+}
+
+/// Appends a message without flags and with the number 0, padded to a multiple of four.
+pub(crate) fn message_into(messages: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    const HEADER: usize = 16;
+    let at = messages.len();
+    let length = HEADER + payload.len();
+    messages.resize(at + HEADER, 0);
+    messages.extend_from_slice(payload);
+    messages.resize(at + length.next_multiple_of(4), 0);
+    let mut header = NetlinkBuffer::new(&mut messages[at..]);
+    header.set_length(u32::try_from(length).unwrap_or(u32::MAX));
+    header.set_message_type(kind);
 }
 
 /// `NLMSG_NOOP`, `NLMSG_ERROR`, `NLMSG_DONE` (netlink.h).

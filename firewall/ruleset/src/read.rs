@@ -8,8 +8,8 @@ use crate::error::{ATTEMPTS, ReadError};
 use crate::generation::Generation;
 use crate::hooks;
 use crate::model::{Family, Name, Ruleset};
-use crate::netlink::{Connection, NetlinkError};
-use crate::request::{append_name, header};
+use crate::netlink::{Connection, NetlinkError, message_into};
+use crate::request::{append_name, append_number, header, transaction_header};
 use crate::uapi::{self, message};
 
 /// Reads the rules of the network namespace that it was opened in.
@@ -49,12 +49,13 @@ impl Reader {
     /// If the kernel refuses, or does not answer.
     pub fn generation(&mut self) -> Result<Generation, ReadError> {
         let mut number = None;
-        self.connection.get(message::GETGEN, &header(0), |kind, payload| {
+        let asked = self.connection.get(message::GETGEN, &header(0), |kind, payload| {
             if kind == message::NEWGEN {
                 number = Some(Generation::read(payload)?.number);
             }
             Ok::<(), ReadError>(())
-        })?;
+        });
+        asked.map_err(ReadError::of_first_question)?;
         let missing = DecodeError::Missing { about: "generation", attribute: "number" };
         Ok(Generation { number: number.ok_or(missing)?, process: None })
     }
@@ -65,18 +66,43 @@ impl Reader {
     /// If the kernel refuses or does not answer, if what it says is not understood, if there are too many rules, and if they are
     /// changed all the time.
     pub fn ruleset(&mut self) -> Result<Ruleset, ReadError> {
+        let limits = self.limits;
+        let (generation, assembly) = self.consistent(|| Assembly::new(limits))?;
+        let mut ruleset = assembly.finish();
+        ruleset.generation = generation;
+        Ok(ruleset)
+    }
+
+    /// All rules as the kernel's messages, for [`crate::decode`]: whoever gets them sees what is executed here.
+    ///
+    /// # Errors
+    /// As for [`Self::ruleset`].
+    pub fn record(&mut self) -> Result<Vec<u8>, ReadError> {
+        let limits = self.limits;
+        let (generation, assembly) = self.consistent(|| Assembly::new(limits).recording())?;
+        let mut payload = header(0);
+        append_number(&mut payload, uapi::generation::ID, generation);
+        let mut messages = Vec::new();
+        message_into(&mut messages, message::NEWGEN, &payload);
+        messages.extend(assembly.into_recording());
+        Ok(messages)
+    }
+
+    /// What was read while nobody changed anything, and the number of the last transaction.
+    fn consistent(&mut self, new: impl Fn() -> Assembly) -> Result<(u32, Assembly), ReadError> {
         for _ in 0..ATTEMPTS {
             let before = self.generation()?.number;
-            let read = self.read_once();
+            if !self.is_settled(before)? {
+                continue;
+            }
+            let mut assembly = new();
+            let read = self.read_into(&mut assembly);
             let moved = self.generation()?.number != before;
             match read {
-                Ok(mut ruleset) if !moved => {
-                    ruleset.generation = before;
-                    return Ok(ruleset);
-                }
+                Ok(()) if !moved => return Ok((before, assembly)),
                 Err(ReadError::Netlink(NetlinkError::Interrupted)) => {}
                 Err(error) if !moved => return Err(error),
-                Ok(_) | Err(_) => {}
+                Ok(()) | Err(_) => {}
             }
             // What is left of an answer that was not read to its end goes with the old connection.
             self.connection = Connection::open(NETLINK_NETFILTER)?;
@@ -84,25 +110,42 @@ impl Reader {
         Err(ReadError::Changing)
     }
 
+    /// Whether the transaction of this number is in force as a whole, and the last one.
+    ///
+    /// The kernel counts a transaction a moment before it is in force: who asks for the number then is told the new one and reads
+    /// the old rules, or some of each. So an empty transaction is made, which changes nothing and has no number: the kernel takes it
+    /// when no other one is under way, and only if the last one has the number that it names.
+    fn is_settled(&mut self, generation: u32) -> Result<bool, ReadError> {
+        let mut begin = transaction_header();
+        append_number(&mut begin, uapi::batch::GENID, generation);
+        self.connection
+            .transact(&[(message::BATCH_BEGIN, begin), (message::BATCH_END, transaction_header())])?;
+        match self.generation() {
+            Ok(after) => Ok(after.number == generation),
+            Err(ReadError::Netlink(NetlinkError::Refused(_))) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// All rules, perhaps some of before a change and some of after it. What others refer to comes first.
-    fn read_once(&mut self) -> Result<Ruleset, ReadError> {
-        let mut assembly = Assembly::new(self.limits);
+    fn read_into(&mut self, assembly: &mut Assembly) -> Result<(), ReadError> {
         for kind in [message::GETTABLE, message::GETCHAIN, message::GETSET] {
-            self.list(kind, &mut assembly)?;
+            self.list(kind, assembly)?;
         }
         for (family, table, set) in assembly.sets() {
-            self.elements(family, &table, &set, &mut assembly)?;
+            self.elements(family, &table, &set, assembly)?;
         }
         for kind in [message::GETOBJ, message::GETFLOWTABLE, message::GETRULE] {
-            self.list(kind, &mut assembly)?;
+            self.list(kind, assembly)?;
         }
-        hooks::read(&mut self.connection, &mut assembly)?;
-        Ok(assembly.finish())
+        hooks::read(&mut self.connection, assembly)
     }
 
     fn list(&mut self, kind: u16, assembly: &mut Assembly) -> Result<(), ReadError> {
-        self.connection
-            .dump(kind, &header(0), |kind, payload| assembly.add(kind, payload).map_err(ReadError::from))
+        self.connection.dump(kind, &header(0), |kind, payload| {
+            assembly.add(kind, payload)?;
+            Ok(())
+        })
     }
 
     fn elements(
@@ -116,8 +159,8 @@ impl Reader {
         for (number, name) in [(uapi::elements::TABLE, table), (uapi::elements::SET, set)] {
             append_name(&mut request, number, name);
         }
-        let read = self.connection.dump(message::GETSETELEM, &request, |_, payload| {
-            match assembly.elements(family, payload.get(4..).unwrap_or_default()) {
+        let read = self.connection.dump(message::GETSETELEM, &request, |kind, payload| {
+            match assembly.add(kind, payload) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Stop::Enough),
                 Err(error) => Err(Stop::Error(error.into())),

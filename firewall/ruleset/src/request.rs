@@ -2,10 +2,17 @@
 
 use crate::attributes::append;
 use crate::model::Name;
+use crate::uapi::message;
 
 /// `struct nfgenmsg` of a family; 0 for all.
 pub(crate) fn header(family: u8) -> Vec<u8> {
     vec![family, 0, 0, 0]
+}
+
+/// `struct nfgenmsg` at the begin and the end of a transaction on nf_tables, which is named as `res_id`.
+pub(crate) fn transaction_header() -> Vec<u8> {
+    let [upper, lower] = message::SUBSYSTEM.to_be_bytes();
+    vec![0, 0, upper, lower]
 }
 
 /// Appends a number in the network's order.

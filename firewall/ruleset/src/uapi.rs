@@ -15,6 +15,7 @@ macro_rules! attributes {
             )*
 
             /// Reads a table of them.
+            #[allow(dead_code, reason = "some are only written")]
             pub(crate) fn attributes(
                 bytes: &[u8],
             ) -> Result<Attributes<'_, { Number::End as usize }>, DecodeError> {
@@ -52,6 +53,8 @@ attributes! {
     flowtable: TABLE NAME HOOK USE HANDLE PAD FLAGS;
     /// `NFTA_GEN_*`
     generation: ID PROC_PID PROC_NAME;
+    /// `NFNL_BATCH_*`
+    batch: GENID;
     /// `NFTA_DATA_*`
     data: VALUE VERDICT;
     /// `NFTA_VERDICT_*`
@@ -128,7 +131,9 @@ attributes! {
 
 /// Messages: the subsystem in the upper byte, the kind in the lower.
 pub(crate) mod message {
-    pub(crate) const NFTABLES: u16 = 10 << 8;
+    /// `NFNL_SUBSYS_NFTABLES`
+    pub(crate) const SUBSYSTEM: u16 = 10;
+    const NFTABLES: u16 = SUBSYSTEM << 8;
     pub(crate) const NEWTABLE: u16 = NFTABLES;
     pub(crate) const GETTABLE: u16 = NFTABLES + 1;
     pub(crate) const NEWCHAIN: u16 = NFTABLES + 3;
@@ -145,6 +150,9 @@ pub(crate) mod message {
     pub(crate) const GETOBJ: u16 = NFTABLES + 19;
     pub(crate) const NEWFLOWTABLE: u16 = NFTABLES + 22;
     pub(crate) const GETFLOWTABLE: u16 = NFTABLES + 23;
+    /// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`
+    pub(crate) const BATCH_BEGIN: u16 = 16;
+    pub(crate) const BATCH_END: u16 = 17;
     /// `NFNL_SUBSYS_HOOK`, `NFNL_MSG_HOOK_GET`
     pub(crate) const HOOK: u16 = 12 << 8;
 }

@@ -17,6 +17,8 @@ mod set;
 mod statement;
 mod subject;
 mod symbols;
+#[cfg(test)]
+mod tests;
 mod text;
 mod walk;
 mod xt;

@@ -8,6 +8,8 @@ use zone_log_budget::LogBudget;
 use crate::access::{Access, Accounts, CONTROL_USER, Peer, READER, RELAY_USER};
 use crate::config::Config;
 use crate::desired::{Refusal, within_ceiling};
+use crate::explain::{self, ExplainError};
+use crate::export::export;
 use crate::host::{self, Host, HostError};
 use crate::listening;
 
@@ -22,7 +24,7 @@ pub(super) fn answer(
     let actor = accounts.name(peer.uid);
     let access = match request {
         Request::SetRelayPorts(_) => Access::Write,
-        Request::Plan | Request::Verify => Access::Read,
+        Request::Plan | Request::Verify | Request::Explain(_) | Request::Export { .. } => Access::Read,
     };
     if !accounts.may(peer, access) {
         let answer = forbidden(&actor, access);
@@ -47,6 +49,12 @@ pub(super) fn answer(
             .and_then(|desired| host::verify(&desired))
             .map(Answer::Verified)
             .map_err(Failure::from),
+        Request::Explain(question) => {
+            explain::explain(question).map(Answer::Explained).map_err(Failure::from)
+        }
+        Request::Export { format, addresses } => host.desired().map_err(Failure::from).and_then(|desired| {
+            export(&desired, *format, addresses).map(Answer::Exported).map_err(Failure::from)
+        }),
     };
     let answer = done.unwrap_or_else(Failure::answer);
     audit(peer, &actor, request, &before, &answer, 0);
@@ -56,6 +64,13 @@ pub(super) fn answer(
 enum Failure {
     Refusal(Refusal),
     Host(HostError),
+    Explain(ExplainError),
+}
+
+impl From<ExplainError> for Failure {
+    fn from(error: ExplainError) -> Self {
+        Self::Explain(error)
+    }
 }
 
 impl From<HostError> for Failure {
@@ -77,6 +92,10 @@ impl Failure {
             Self::Host(error) => Answer::Refused {
                 why: error.to_string(),
                 help: "see 'zone-firewall plan' and 'journalctl -u zone-firewall' on this host".to_owned(),
+            },
+            Self::Explain(error) => Answer::Refused {
+                why: error.to_string(),
+                help: "see 'zone-firewall explain --help'".to_owned(),
             },
         }
     }
@@ -139,12 +158,15 @@ fn audit(peer: Peer, actor: &str, request: &Request, before: &str, answer: &Answ
         Request::SetRelayPorts(ports) => ("set-relay-ports", described(ports)),
         Request::Plan => ("plan", String::new()),
         Request::Verify => ("verify", String::new()),
+        Request::Explain(question) => ("explain", format!("port {}", question.port)),
+        Request::Export { format, .. } => ("export", format.to_string()),
     };
     let outcome = match answer {
         Answer::Done(lines) if lines.is_empty() => "done: nothing to change".to_owned(),
         Answer::Done(lines) => format!("done: {}", lines.join("; ")),
-        Answer::Plan(_) => "told".to_owned(),
+        Answer::Plan(_) | Answer::Exported(_) => "told".to_owned(),
         Answer::Verified(findings) => format!("told: {} findings", findings.len()),
+        Answer::Explained(explanation) => format!("told: {} cases", explanation.cases.len()),
         Answer::Refused { why, .. } => format!("refused: {why}"),
     };
     let line: String = outcome.chars().filter(|c| !c.is_control()).collect();

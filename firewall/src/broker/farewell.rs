@@ -54,7 +54,7 @@ mod tests {
             })
             .collect();
         assert!(clients[0].write_all(b"x").is_err(), "the oldest one made room");
-        clients[1].write_all(&[0; 64 * 1024]).expect("a whole request");
+        clients[1].write_all(&vec![0; 64 * 1024]).expect("a whole request");
         farewells.close_old(begun + LINGER / 2);
         clients[1].write_all(b"x").expect("it is still there");
         farewells.close_old(begun + LINGER);

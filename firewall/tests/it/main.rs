@@ -1,7 +1,10 @@
 //! zone-firewall on real rulesets: nft and iptables in network namespaces, real connections, real users.
 
 mod broker;
+mod explain;
+mod export;
 mod host;
 mod output;
 mod reach;
 mod rules;
+mod words;

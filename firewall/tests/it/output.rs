@@ -195,6 +195,10 @@ fn control_reaches_the_syslog_server_that_root_allows_and_nobody_else() {
     assert!(datagrams.recv(&mut heard).is_err(), "the one before was dropped");
     assert!(counted(&inside, "output_zone-proxy_allowed"));
     assert_eq!(inside.findings(), Vec::<String>::new());
+    inside.sh("nft flush chain inet zone_proxy output");
+    assert!(inside.findings().iter().any(|line| line.contains("zone-relay")), "{:?}", inside.findings());
+    inside.ok(&["apply"]);
+    assert_eq!(inside.findings(), Vec::<String>::new());
     assert_eq!(inside.ok(&["apply"]), "nothing to change\n");
 }
 

@@ -1,4 +1,4 @@
-//! Where 17488 is served, and to whom: as configured, as it is, and how to change it.
+//! Where 17488 is served, and to whom, and where the log goes: as configured, as it is, and how to change it.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::host::Host;
 use super::report::{progress, untouched};
 use super::{configuration, proxy, units};
-use crate::protocol::{ControlPort, ControlSettings, Failure, HostState, Reply};
+use crate::protocol::{ControlPort, ControlSettings, Failure, HostState, LogChange, Reply};
 
 /// 17488 can't be another number.
 const CONTROL_PORT: u16 = 17488;
@@ -18,6 +18,7 @@ const CONTROL_UNIT: &str = "zone-proxy.service";
 pub(super) fn show(host: &Host) -> Result<Reply, Failure> {
     host.installed()?;
     let persistent = configuration::control(&host.paths).map_err(untouched)?;
+    let syslog = configuration::syslog(&host.paths).map_err(untouched)?;
     let listening = proxy::status().map(|status| listening(&status)).unwrap_or_default();
     let firewall = match proxy::firewall_verify() {
         Ok(findings) => findings
@@ -27,16 +28,16 @@ pub(super) fn show(host: &Host) -> Result<Reply, Failure> {
             .collect(),
         Err(error) => vec![error.to_string()],
     };
-    Ok(Reply::Settings(ControlSettings { persistent, listening, firewall }))
+    Ok(Reply::Settings(ControlSettings { persistent, listening, firewall, syslog }))
 }
 
 /// Changes it; if the proxy does not serve as it should then, all is as before.
-pub(super) fn configure(host: &Host, control: &ControlPort) -> Result<Reply, Failure> {
+pub(super) fn configure(host: &Host, control: &ControlPort, log: LogChange) -> Result<Reply, Failure> {
     host.installed()?;
     let before = configuration::control(&host.paths).map_err(untouched)?;
     let saved = configuration::save(&host.paths).map_err(untouched)?;
-    let restart = before.listen != control.listen;
-    match carry_out(host, control, restart) {
+    let restart = before.listen != control.listen || log != LogChange::Keep;
+    match carry_out(host, control, log, restart) {
         Ok(()) => Ok(Reply::Configured),
         Err(why) => {
             progress(format!("failed: {why}"));
@@ -51,8 +52,9 @@ pub(super) fn configure(host: &Host, control: &ControlPort) -> Result<Reply, Fai
     }
 }
 
-fn carry_out(host: &Host, control: &ControlPort, restart: bool) -> Result<(), String> {
+fn carry_out(host: &Host, control: &ControlPort, log: LogChange, restart: bool) -> Result<(), String> {
     configuration::set_control(&host.paths, control).map_err(|error| error.to_string())?;
+    configuration::set_log(&host.paths, log).map_err(|error| error.to_string())?;
     proxy::check_configuration().map_err(|error| error.to_string())?;
     bring_up(restart)
 }

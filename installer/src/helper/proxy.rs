@@ -3,12 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
-use zone_firewall_protocol::Finding;
+use zone_firewall_protocol::{Finding, Reachability};
 
 use super::run::{self, RunError};
 use super::units;
+use crate::text::plain;
 
 /// The time for a question.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,6 +86,24 @@ pub(super) fn firewall_verify() -> Result<Vec<Finding>, ProxyError> {
     let output = if finished.status.code() == Some(1) { finished.output } else { finished.good()? };
     let verified: Verified = serde_json::from_str(&output).map_err(|_| ProxyError::UnexpectedOutput(what))?;
     Ok(verified.findings)
+}
+
+/// To whom a port is open, and which rules decide it, in lines for a person.
+pub(super) fn firewall_explain(
+    port: u16,
+    from: Option<IpNet>,
+) -> Result<(Reachability, Vec<String>), ProxyError> {
+    let port = port.to_string();
+    let from = from.map(|from| from.to_string());
+    let mut arguments = vec!["explain", "--port", &port];
+    arguments.extend(from.iter().flat_map(|from| ["--from", from.as_str()]));
+    let finished = run::run("zone-firewall", &arguments, QUERY_TIMEOUT)?;
+    let (reachability, output) = match finished.status.code() {
+        Some(1) => (Reachability::Shut, finished.output),
+        Some(3) => (Reachability::Unknown, finished.output),
+        _ => (Reachability::Open, finished.good()?),
+    };
+    Ok((reachability, output.lines().map(plain).collect()))
 }
 
 /// What `zone-firewall verify --json` prints.

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use zone_firewall_protocol::DestinationError;
 
-use crate::protocol::{ControlPort, MAX_LOG_LINES, Request};
+use crate::protocol::{ControlPort, LogChange, MAX_LOG_LINES, Request};
 use crate::text;
 use crate::version::Version;
 
@@ -19,7 +19,11 @@ pub(crate) struct Form {
     versions: Vec<Version>,
     version: Option<Version>,
     control: ControlPort,
+    /// The syslog server as it is; empty if there is none.
+    syslog: String,
+    log: LogChange,
     lines: u32,
+    port: u16,
 }
 
 /// What the questions are for.
@@ -31,6 +35,7 @@ enum Kind {
     Remove,
     Reset,
     Logs,
+    Firewall,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +43,10 @@ enum Step {
     Version,
     Listen,
     Networks,
+    Syslog,
     Lines,
+    Port,
+    From,
     Confirm,
 }
 
@@ -75,9 +83,9 @@ impl Form {
         version.is_some().then(|| Self { versions, version, ..Self::of(Kind::Upgrade, Step::Version) })
     }
 
-    /// Before a change of where 17488 is served.
-    pub(crate) fn configure(control: ControlPort) -> Self {
-        Self { control, ..Self::of(Kind::Configure, Step::Listen) }
+    /// Before a change of where 17488 is served, and of the syslog server, which is empty if there is none.
+    pub(crate) fn configure(control: ControlPort, syslog: String) -> Self {
+        Self { control, syslog, ..Self::of(Kind::Configure, Step::Listen) }
     }
 
     /// Before a removal.
@@ -95,8 +103,23 @@ impl Form {
         Self::of(Kind::Logs, Step::Lines)
     }
 
+    /// Before the firewall is looked at: a port is explained, or without one all rules are compared.
+    pub(crate) fn firewall() -> Self {
+        Self::of(Kind::Firewall, Step::Port)
+    }
+
     fn of(kind: Kind, step: Step) -> Self {
-        Self { kind, step, versions: Vec::new(), version: None, control: ControlPort::default(), lines: 50 }
+        Self {
+            kind,
+            step,
+            versions: Vec::new(),
+            version: None,
+            control: ControlPort::default(),
+            syslog: String::new(),
+            log: LogChange::Keep,
+            lines: 50,
+            port: 0,
+        }
     }
 
     /// What stands above the prompt.
@@ -106,8 +129,23 @@ impl Form {
             Step::Version => now(self.version.as_ref().map(ToString::to_string).unwrap_or_default()),
             Step::Listen => now(text::list(&self.control.listen, "nowhere")),
             Step::Networks => now(text::list(&self.control.networks, "any")),
+            Step::Syslog => now(self.server()),
             Step::Lines => now(self.lines.to_string()),
+            Step::Port => vec![
+                "Enter alone compares all rules with what they should be.".to_owned(),
+                "A port shows to whom it is open, and which rules decide it.".to_owned(),
+            ],
+            Step::From => vec!["Enter alone asks for all addresses.".to_owned()],
             Step::Confirm => self.summary(),
+        }
+    }
+
+    /// The syslog server as it will be.
+    fn server(&self) -> String {
+        match self.log {
+            LogChange::Server(server) => server.to_string(),
+            LogChange::Keep if !self.syslog.is_empty() => text::plain(&self.syslog),
+            LogChange::Keep | LogChange::Off => "off".to_owned(),
         }
     }
 
@@ -118,17 +156,20 @@ impl Form {
             Kind::Upgrade => {
                 vec![format!("Upgrade zone-proxy to {version}. Provisioning and sessions stay.")]
             }
-            Kind::Configure => vec!["Change port 17488. Sessions stay.".to_owned()],
+            Kind::Configure => vec!["Change port 17488 and the log. Sessions stay.".to_owned()],
             Kind::Remove => {
                 vec!["REMOVE the proxy: every session ends, its keys and configuration go.".to_owned()]
             }
             Kind::Reset => vec!["RESET the proxy: every session ends, it leaves its zone.".to_owned()],
-            Kind::Logs => Vec::new(),
+            Kind::Logs | Kind::Firewall => Vec::new(),
         };
         if matches!(self.kind, Kind::Install | Kind::Configure) {
             lines.push(format!("  17488 listens on  {}", text::list(&self.control.listen, "nowhere")));
             lines.push(format!("  open to networks  {}", text::list(&self.control.networks, "any")));
             lines.extend(self.control.warnings().into_iter().map(|warning| format!("WARNING: {warning}")));
+        }
+        if self.kind == Kind::Configure {
+            lines.push(format!("  syslog server     {}", self.server()));
         }
         lines
     }
@@ -148,7 +189,10 @@ impl Form {
             }
             Step::Listen => "Listen on [addresses of this host, with commas] > ".to_owned(),
             Step::Networks => "Allowed networks [any, or such as 10.0.0.0/8, with commas] > ".to_owned(),
+            Step::Syslog => "Syslog server [off, or such as 10.0.0.5:6514/tcp] > ".to_owned(),
             Step::Lines => format!("Lines [1 to {MAX_LOG_LINES}] > "),
+            Step::Port => "Port [1 to 65535, such as 17486] > ".to_owned(),
+            Step::From => "From [any, or an address or network such as 198.51.100.7] > ".to_owned(),
             Step::Confirm => "Type yes to go on [yes, no] > ".to_owned(),
         }
     }
@@ -161,11 +205,18 @@ impl Form {
         let taken = if typed.is_empty() { Ok(()) } else { self.take(typed) };
         match taken {
             Err(why) => Next::Again(self, why),
+            Ok(()) if self.step == Step::Port && typed.is_empty() => Next::Run(Request::FirewallVerify {}),
+            Ok(()) if self.step == Step::From => {
+                let from = self.control.networks.pop();
+                Next::Run(Request::FirewallExplain { port: self.port, from })
+            }
             Ok(()) if self.step == Step::Lines => Next::Run(Request::Logs { lines: self.lines }),
             Ok(()) => {
                 self.step = match (self.kind, self.step) {
                     (Kind::Install, Step::Version) => Step::Listen,
                     (Kind::Install | Kind::Configure, Step::Listen) => Step::Networks,
+                    (Kind::Firewall, Step::Port) => Step::From,
+                    (Kind::Configure, Step::Networks) => Step::Syslog,
                     _ => Step::Confirm,
                 };
                 Next::Ask(self)
@@ -188,19 +239,27 @@ impl Form {
                 control.wrong().map_or(Ok(()), Err)?;
                 self.control.listen = control.listen;
             }
-            Step::Networks if typed.eq_ignore_ascii_case("any") => self.control.networks = Vec::new(),
+            Step::Networks | Step::From if typed.eq_ignore_ascii_case("any") => {
+                self.control.networks = Vec::new();
+            }
             Step::Networks => {
-                let network =
-                    |one: &str| one.parse().ok().or_else(|| one.parse::<IpAddr>().ok().map(IpNet::from));
-                let networks = split(typed, network, "network, such as 10.0.0.0/8")?;
+                let networks = split(typed, |one| text::network(one).ok(), "network, such as 10.0.0.0/8")?;
                 let control = ControlPort { listen: self.control.listen.clone(), networks };
                 control.wrong().map_or(Ok(()), Err)?;
                 self.control.networks = control.networks;
+            }
+            Step::Syslog => {
+                self.log = typed.parse().map_err(|error: DestinationError| format!("{error}."))?;
             }
             Step::Lines => {
                 let lines = typed.parse().ok().filter(|lines| (1..=MAX_LOG_LINES).contains(lines));
                 self.lines = lines.ok_or(format!("'{typed}' is no number from 1 to {MAX_LOG_LINES}."))?;
             }
+            Step::Port => {
+                let port = typed.parse().ok().filter(|port| *port != 0);
+                self.port = port.ok_or(format!("'{typed}' is no number from 1 to 65535."))?;
+            }
+            Step::From => self.control.networks = vec![text::network(typed)?],
             Step::Confirm => {}
         }
         Ok(())
@@ -210,10 +269,11 @@ impl Form {
         Some(match self.kind {
             Kind::Install => Request::Install { version: self.version?, control: self.control },
             Kind::Upgrade => Request::Upgrade { version: self.version? },
-            Kind::Configure => Request::Configure { control: self.control },
+            Kind::Configure => Request::Configure { control: self.control, log: self.log },
             Kind::Remove => Request::Remove {},
             Kind::Reset => Request::Reset {},
             Kind::Logs => Request::Logs { lines: self.lines },
+            Kind::Firewall => Request::FirewallVerify {},
         })
     }
 }
@@ -275,6 +335,41 @@ mod tests {
     }
 
     #[test]
+    fn the_firewall_is_compared_unless_a_port_is_asked_for() {
+        assert_eq!(Form::firewall().answer(""), Next::Run(Request::FirewallVerify {}));
+        let Next::Again(form, why) = Form::firewall().answer("65536") else { panic!() };
+        assert_eq!(why, "'65536' is no number from 1 to 65535.");
+        let form = asked(form.answer("17486"));
+        assert_eq!(
+            form.clone().answer("any"),
+            Next::Run(Request::FirewallExplain { port: 17486, from: None })
+        );
+        let Next::Again(form, why) = form.answer("somewhere") else { panic!() };
+        assert!(why.contains("'somewhere' is neither an address nor a network"), "{why}");
+        let from = "198.51.100.7/32".parse().ok();
+        assert_eq!(form.answer("198.51.100.7"), Next::Run(Request::FirewallExplain { port: 17486, from }));
+    }
+
+    #[test]
+    fn a_syslog_server_is_kept_exchanged_or_switched_off() {
+        let control = ControlPort { listen: vec!["10.0.0.1".parse().unwrap()], networks: Vec::new() };
+        let at_syslog = || {
+            let form = Form::configure(control.clone(), "logs.example:6514/tcp".to_owned());
+            asked(asked(form.answer("")).answer(""))
+        };
+        assert_eq!(at_syslog().lines(), ["Now: logs.example:6514/tcp (Enter keeps it)"]);
+        let change = |typed| match asked(at_syslog().answer(typed)).answer("yes") {
+            Next::Run(Request::Configure { log, .. }) => log,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(change(""), LogChange::Keep);
+        assert_eq!(change("OFF"), LogChange::Off);
+        assert_eq!(change("10.0.0.5:514/udp"), LogChange::Server("10.0.0.5:514/udp".parse().unwrap()));
+        let Next::Again(_, why) = at_syslog().answer("logs.example:514/udp") else { panic!() };
+        assert!(why.contains("write its address"), "{why}");
+    }
+
+    #[test]
     fn nothing_destructive_is_done_without_a_whole_yes() {
         for typed in ["", "y", "YES", "yes please", "no", "1"] {
             assert_eq!(Form::remove().answer(typed), Next::Leave, "{typed:?}");
@@ -296,9 +391,11 @@ mod tests {
         let many: Vec<Version> = (0..50).map(|n| format!("10.10.{n}-10.el9").parse().unwrap()).collect();
         for form in [
             Form::install(many).unwrap(),
-            Form::configure(ControlPort::default()),
+            Form::configure(ControlPort::default(), String::new()),
             Form::logs(),
             Form::reset(),
+            Form::firewall(),
+            asked(Form::firewall().answer("17486")),
         ] {
             assert!(form.prompt().len() < 78, "{}", form.prompt());
         }

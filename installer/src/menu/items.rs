@@ -37,7 +37,7 @@ pub(crate) enum Act {
     Firewall,
     /// Show the log.
     Logs,
-    /// Show and change where 17488 is served.
+    /// Show and change where 17488 is served, and where the log goes.
     Settings,
     /// Go to a newer version.
     Upgrade,
@@ -81,9 +81,14 @@ const ZONE_PROXY: [Item; 10] = [
     item('2', "Install", "a version, and open 17488", Choice::Do(Act::Install)),
     item('3', "Payload", "what the Module Server needs (holds a secret)", Choice::Do(Act::Payload)),
     item('4', "Status", "how the proxy is", Choice::Do(Act::Status)),
-    item('5', "Firewall", "are the live rules as they should be?", Choice::Do(Act::Firewall)),
+    item('5', "Firewall", "are its rules right? to whom is a port open, and why?", Choice::Do(Act::Firewall)),
     item('6', "Logs", "the newest lines", Choice::Do(Act::Logs)),
-    item('7', "Settings", "where 17488 is served, and to whom", Choice::Do(Act::Settings)),
+    item(
+        '7',
+        "Settings",
+        "where 17488 is served, to whom, and where the log goes",
+        Choice::Do(Act::Settings),
+    ),
     item('8', "Upgrade", "to a newer version; sessions stay", Choice::Do(Act::Upgrade)),
     item('9', "Reset", "leave the zone: sessions end", Choice::Do(Act::Reset)),
     item('0', "Remove", "the proxy and all that it left", Choice::Do(Act::Remove)),

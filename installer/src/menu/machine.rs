@@ -48,8 +48,15 @@ pub enum Answer {
         /// What is installed.
         installed: Option<Version>,
     },
-    /// The settings: lines to show, and the values.
-    Settings(Vec<String>, ControlPort),
+    /// The settings.
+    Settings {
+        /// Lines to show.
+        lines: Vec<String>,
+        /// Where 17488 is served.
+        control: ControlPort,
+        /// The syslog server; empty if there is none.
+        syslog: String,
+    },
 }
 
 /// What is to be done.
@@ -184,6 +191,7 @@ impl Machine {
                 Act::Remove => self.ask(Form::remove(), None),
                 Act::Reset => self.ask(Form::reset(), None),
                 Act::Logs => self.ask(Form::logs(), None),
+                Act::Firewall => self.ask(Form::firewall(), None),
                 Act::Instructions => self.show(&text::instructions()),
                 Act::Install | Act::Upgrade => self.run(act, Task::Versions),
                 Act::Packages => self.run(act, Task::Packages),
@@ -191,7 +199,6 @@ impl Machine {
                 Act::Preflight => self.run(act, Task::Ask(Request::Preflight {})),
                 Act::Payload => self.run(act, Task::Ask(Request::ShowPayload {})),
                 Act::Status => self.run(act, Task::Ask(Request::Status {})),
-                Act::Firewall => self.run(act, Task::Ask(Request::FirewallVerify {})),
                 Act::Settings => self.run(act, Task::Ask(Request::Settings {})),
             },
         }
@@ -201,9 +208,9 @@ impl Machine {
         match answer {
             Answer::Lines(lines) => self.show(&lines),
             Answer::Copy(lines) => self.show_page(lines),
-            Answer::Settings(lines, control) => {
+            Answer::Settings { lines, control, syslog } => {
                 let mut actions = vec![Action::Print(wrapped(&lines)), Action::Print(vec![String::new()])];
-                actions.extend(self.ask(Form::configure(control), None));
+                actions.extend(self.ask(Form::configure(control, syslog), None));
                 actions
             }
             Answer::Versions { available, installed } => {
@@ -328,6 +335,7 @@ fn act_of(request: &Request) -> Act {
         Request::Remove {} => Act::Remove,
         Request::Reset {} => Act::Reset,
         Request::Logs { .. } => Act::Logs,
+        Request::FirewallVerify {} | Request::FirewallExplain { .. } => Act::Firewall,
         _ => Act::Settings,
     }
 }

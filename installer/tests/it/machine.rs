@@ -3,7 +3,7 @@
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use zone_installer::menu::machine::{About, Action, Answer, Event, Machine, Task};
-use zone_installer::protocol::{ControlPort, Request};
+use zone_installer::protocol::{ControlPort, LogChange, Request};
 use zone_installer::version::Version;
 
 fn machine() -> Machine {
@@ -132,12 +132,38 @@ fn settings_show_current_and_persistent_values_and_keep_them_on_enter() {
     assert_eq!(menu.handle(line("A-A-7")).last(), Some(&Action::Run(Task::Ask(Request::Settings {}))));
     let control = ControlPort { listen: vec!["10.0.0.1".parse().unwrap()], networks: Vec::new() };
     let shown = vec!["Current".to_owned(), "Persistent".to_owned()];
-    let actions = menu.handle(Event::Answer(Answer::Settings(shown, control.clone())));
+    let syslog = "10.0.0.5:6514/tcp".to_owned();
+    let actions =
+        menu.handle(Event::Answer(Answer::Settings { lines: shown, control: control.clone(), syslog }));
     assert!(printed(&actions).contains("Current") && printed(&actions).contains("Now: 10.0.0.1"));
     menu.handle(line(""));
+    assert!(printed(&menu.handle(line(""))).contains("Now: 10.0.0.5:6514/tcp"));
     menu.handle(line(""));
     let run = menu.handle(line("yes"));
-    assert_eq!(run.last(), Some(&Action::Run(Task::Ask(Request::Configure { control }))));
+    let log = LogChange::Keep;
+    assert_eq!(run.last(), Some(&Action::Run(Task::Ask(Request::Configure { control, log }))));
+}
+
+#[test]
+fn the_firewall_tells_whether_it_is_right_or_to_whom_a_port_is_open() {
+    let mut menu = machine();
+    assert_eq!(prompt(&menu.handle(line("A-A-5"))), "Port [1 to 65535, such as 17486] > ");
+    let compared = menu.handle(line(""));
+    assert_eq!(compared.last(), Some(&Action::Run(Task::Ask(Request::FirewallVerify {}))));
+    menu.handle(Event::Answer(Answer::Lines(vec!["The live rules are as they should be.".to_owned()])));
+    menu.handle(line(""));
+
+    menu.handle(line("A-A-5"));
+    let asked = menu.handle(line("17486"));
+    assert_eq!(prompt(&asked), "From [any, or an address or network such as 198.51.100.7] > ");
+    let run = menu.handle(line("198.51.100.7"));
+    let from = "198.51.100.7/32".parse().ok();
+    let explain = Request::FirewallExplain { port: 17486, from };
+    assert_eq!(run.last(), Some(&Action::Run(Task::Ask(explain))));
+    let rule = "  decided by inet filter input handle 7: ip saddr 198.51.100.0/24 drop";
+    let lines = vec!["dropped: from 198.51.100.7 to 192.0.2.1 by eth0".to_owned(), rule.to_owned()];
+    let shown = printed(&menu.handle(Event::Answer(Answer::Lines(lines))));
+    assert!(shown.contains("dropped: from 198.51.100.7") && shown.contains("handle 7"), "{shown}");
 }
 
 #[test]
@@ -195,7 +221,11 @@ fn event(random: &mut ChaCha8Rng) -> (Event, bool) {
         2 => Event::Answer(versions(random.random_bool(0.5).then_some("0.1.0-1"))),
         3 => {
             let control = ControlPort { listen: vec!["::".parse().unwrap()], networks: Vec::new() };
-            Event::Answer(Answer::Settings(vec!["word ".repeat(60)], control))
+            Event::Answer(Answer::Settings {
+                lines: vec!["word ".repeat(60)],
+                control,
+                syslog: String::new(),
+            })
         }
         4 => {
             Event::Answer(Answer::Lines((0..random.random_range(0..90)).map(|n| "x".repeat(n * 3)).collect()))

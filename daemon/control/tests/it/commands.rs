@@ -110,6 +110,41 @@ fn check_config_prints_ok_or_every_error() {
     assert!(errors.contains("limits.waiting: must be at least 1"), "{errors}");
 }
 
+/// The firewall's file is root's, so that what is missing there is only said; at a start, too, for whoever upgrades.
+#[test]
+fn check_config_says_what_the_firewall_holds_back_of_the_log() {
+    let host = Host::new("[log]\nto = \"syslog\"\n[log.syslog]\nhost = \"10.0.0.5\"\nport = 6514\n");
+    let check = || {
+        let output = host.run(&["check-config"]);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout)
+    };
+    assert_eq!(check(), "ok\n", "no rule of ours holds anything back");
+    let root = host.file().with_file_name("firewall.toml");
+    fs::write(&root, "[control]\nopen = true\n").unwrap();
+    let told = check();
+    assert!(
+        told.starts_with(
+            "ok\nnote: the host's firewall drops what goes to the syslog server 10.0.0.5:6514/tcp"
+        ),
+        "{told}"
+    );
+    assert!(
+        told.contains("add \"10.0.0.5:6514/tcp\" to output.allow in ") && told.lines().count() == 2,
+        "{told}"
+    );
+    let mut daemon = host.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let warned = log.find(|line| {
+        line.as_ref().is_ok_and(|line| line.contains("add \"10.0.0.5:6514/tcp\" to output.allow"))
+    });
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(warned.is_some(), "the log says why it does not get out");
+    fs::write(&root, "[output]\nallow = [\"10.0.0.5:6514/tcp\"]\n").unwrap();
+    assert_eq!(check(), "ok\n");
+}
+
 #[test]
 fn a_reload_waits_for_its_result_and_tells_the_errors() {
     let host = Host::new("");

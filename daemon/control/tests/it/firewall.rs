@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use zone_firewall_protocol::{Answer, Finding, FindingKind, PortRule, Purpose, Request};
+use zone_firewall_protocol::{Answer, Finding, FindingKind, Level, PortRule, Purpose, Request};
 use zone_proxy::config::{Config, FirewallMode};
 use zone_proxy::state::{State, Store};
 
@@ -79,6 +79,7 @@ impl PlayedBroker {
             }
             Request::Verify => Answer::Verified(self.findings.borrow().clone()),
             Request::Plan => Answer::Plan(String::new()),
+            Request::Export { .. } => Answer::Exported(String::new()),
         }
     }
 
@@ -227,6 +228,8 @@ fn what_the_broker_finds_is_a_warning_and_a_blocked_port_is_closed() {
         let (broker, zone) = (PlayedBroker::new(), Zone::new("plant"));
         broker.serve();
         broker.findings.replace(vec![Finding {
+            id: "closed:17487".into(),
+            level: Level::Closed,
             kind: FindingKind::Blocked,
             port: Some(17487),
             what: "table inet filter drops 17487".into(),

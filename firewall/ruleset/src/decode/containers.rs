@@ -154,18 +154,23 @@ fn connlimit(bytes: &[u8]) -> Option<ObjectKind> {
     })
 }
 
-/// The devices of a hook: a single one, or a list (`NFTA_DEVICE_NAME`).
+/// The devices of a hook: a single one, or a list (`NFTA_DEVICE_NAME`, and `NFTA_DEVICE_PREFIX` since Linux 6.16).
 fn devices(single: Option<&[u8]>, several: Option<&[u8]>) -> Result<Vec<Name>, DecodeError> {
-    if let Some(bytes) = several {
-        return NlasIterator::new(bytes)
-            .map(|device| {
-                let device = device?;
-                let length = usize::from(device.length());
-                Ok(Name::new(device.into_inner().get(4..length).unwrap_or_default()))
-            })
-            .collect();
-    }
-    Ok(single.map(Name::new).into_iter().collect())
+    const NAME: u16 = 1;
+    const PREFIX: u16 = 2;
+    let Some(bytes) = several else { return Ok(single.map(Name::new).into_iter().collect()) };
+    NlasIterator::new(bytes)
+        .map(|device| {
+            let device = device?;
+            let (kind, length) = (device.kind(), usize::from(device.length()));
+            let name = Name::new(device.into_inner().get(4..length).unwrap_or_default());
+            match kind {
+                NAME => Ok(name),
+                PREFIX => Ok(Name::new(&[name.as_bytes(), b"*"].concat())),
+                _ => Err(DecodeError::Missing { about: "chain", attribute: "device that is known" }),
+            }
+        })
+        .collect()
 }
 
 /// The comment that nft keeps beside a table or rule: type (0 for a comment), length and text, one after the other

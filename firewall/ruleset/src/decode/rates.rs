@@ -54,3 +54,20 @@ fn rate(period: u64, scale: u64) -> Option<String> {
     let (unit, name) = units.iter().find(|(unit, _)| fits(*unit)).unwrap_or(&units[3]);
     Some(format!("{}/{name}", unit / period))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_in_the_unit_that_iptables_chooses() {
+        const SCALE: u64 = 10_000;
+        let said = |period: u64| rate(period, SCALE);
+        assert_eq!(said(20 * SCALE).as_deref(), Some("3/min"));
+        assert_eq!(said(SCALE / 10).as_deref(), Some("10/sec"));
+        assert_eq!(said(60 * 60 * SCALE).as_deref(), Some("1/hour"));
+        assert_eq!(said(24 * 60 * 60 * SCALE).as_deref(), Some("1/day"));
+        assert_eq!(said(u64::from(u32::MAX)).as_deref(), Some("0/day"), "less than one");
+        assert_eq!(said(0), None);
+    }
+}

@@ -14,5 +14,6 @@ pub(crate) fn slice(register: u32, length: usize) -> Option<RegisterSlice> {
         _ => return None,
     };
     let (offset, length) = (u8::try_from(offset).ok()?, u8::try_from(length).ok()?);
-    (length > 0 && offset + length <= ALL.length).then_some(RegisterSlice { offset, length })
+    let fits = offset.checked_add(length).is_some_and(|end| end <= ALL.length);
+    (length > 0 && fits).then_some(RegisterSlice { offset, length })
 }

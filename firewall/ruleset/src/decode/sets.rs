@@ -37,7 +37,7 @@ pub(crate) fn element(bytes: &[u8], around: &dyn Surroundings) -> Result<Element
     let element = uapi::element::attributes(bytes)?;
     let flags = element.u32(uapi::element::FLAGS).unwrap_or(0);
     let catch_all = flags & CATCH_ALL != 0;
-    let key = element.bytes(uapi::element::KEY).and_then(value);
+    let key = element.bytes(uapi::element::KEY).and_then(value).filter(|key| !key.is_empty());
     let missing = DecodeError::Missing { about: "set element", attribute: "key" };
     let (mut mapped, mut verdict) = (None, None);
     match element.bytes(uapi::element::DATA).and_then(data) {

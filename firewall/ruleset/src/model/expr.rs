@@ -4,7 +4,8 @@
 //! of four. What loads or computes bytes whose number is no multiple of four writes zeros behind them up to the next multiple:
 //! a comparison may look at these, too (`fib saddr oif missing` loads one byte and compares four).
 
-use super::{Family, Name};
+use super::family::Family;
+use super::name::Name;
 
 /// Some bytes of the registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +102,7 @@ pub enum Expr {
     Compare {
         /// What is compared.
         source: RegisterSlice,
-        /// How.
+        /// How they are compared.
         op: Comparison,
         /// With what; as long as `source`.
         value: Box<[u8]>,
@@ -123,7 +124,7 @@ pub enum Expr {
         source: RegisterSlice,
         /// Where the result goes.
         destination: RegisterSlice,
-        /// How.
+        /// What is computed.
         op: Bitwise,
     },
     /// Changes the order of bytes in each number. On a machine that has the network's order nothing changes.
@@ -161,20 +162,20 @@ pub enum Expr {
         /// The map.
         set: Name,
     },
-    /// Counts.
+    /// Counts packets and bytes.
     Counter,
     /// Goes on while a rate is kept, or only above it.
     Limit(Limit),
     /// Goes on until so many bytes have passed, or only from then on.
     Quota {
-        /// Bytes.
+        /// Bytes at which it changes.
         bytes: u64,
         /// Only behind the limit.
         over: bool,
     },
     /// Goes on up to so many connections, or only above.
     ConnLimit {
-        /// Connections.
+        /// How many connections there may be.
         count: u32,
         /// Only above.
         over: bool,
@@ -462,9 +463,9 @@ pub struct Limit {
 /// What a rate counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitUnit {
-    /// Packets.
+    /// It counts packets.
     Packets,
-    /// Bytes.
+    /// It counts bytes.
     Bytes,
 }
 

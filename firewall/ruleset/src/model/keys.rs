@@ -1,8 +1,9 @@
 //! The numbers of properties, and how many bytes each has.
 
-use super::{CtKey, Family, MetaKey};
+use super::expr::{CtKey, MetaKey};
+use super::family::Family;
 
-/// `IFNAMSIZ`, `NF_CT_HELPER_NAME_LEN`, and the longest of all.
+/// Bytes of a name (`IFNAMSIZ`, `NF_CT_HELPER_NAME_LEN`), and of the longest property of all.
 const NAME: u8 = 16;
 
 impl MetaKey {

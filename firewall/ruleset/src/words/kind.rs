@@ -46,7 +46,7 @@ pub(super) enum Kind {
     Hour,
     /// Nanoseconds since 1970.
     Time,
-    /// Milliseconds.
+    /// A time span, in milliseconds.
     Duration,
     /// Bytes that nothing is known about.
     Raw,
@@ -138,9 +138,9 @@ impl Writer<'_> {
 
     /// A name that fills all of its bytes without a NUL stands for all that begin so.
     fn device_name(&self, bytes: &[u8]) -> String {
-        const LONGEST: usize = 16;
+        const MAX_DEVICE_NAME_BYTES: usize = 16;
         let name = Name::new(bytes).to_string();
-        let all = !bytes.contains(&0) && bytes.len() < LONGEST;
+        let all = !bytes.contains(&0) && bytes.len() < MAX_DEVICE_NAME_BYTES;
         self.quoted(&if all { format!("{name}*") } else { name })
     }
 

@@ -31,7 +31,7 @@ pub(super) enum Subject {
     },
     /// What has its words already.
     Words {
-        /// They.
+        /// What nft calls it, or why it has no name.
         text: String,
         /// Of what kind its value is.
         kind: Kind,

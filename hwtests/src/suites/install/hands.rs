@@ -100,7 +100,7 @@ impl Hands {
     /// How the live firewall differs from what it should be.
     pub(super) fn firewall(&mut self, scene: &mut Scene<'_>, admin: &Admin) -> Result<String> {
         match self {
-            Self::Menu(menu) => menu.act(scene, "A-A-5", &[]),
+            Self::Menu(menu) => menu.act(scene, "A-A-5", &[("Port [", "")]),
             Self::Verbs => Ok(admin.verb(scene, "firewall verify", b"")?.text()),
         }
     }

@@ -1,0 +1,3 @@
+//! The host that packets come to is read as it is.
+
+mod host;

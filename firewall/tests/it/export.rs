@@ -1,0 +1,159 @@
+//! The desired rules in other languages: what reads these takes them, and they let in what our own table lets in.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::host::{ADMIN, Host, RELAY, host, missing};
+
+/// Ports and addresses that are tried from outside.
+const PORTS: [u16; 4] = [17486, 17487, 17488, 22];
+const ADDRESSES: [&str; 3] = ["10.9.0.1", "10.9.0.7", "[fd09::1]"];
+/// Root's file and the relay's ports in each case.
+const CASES: [(&str, &str); 4] = [
+    ("[control]\nopen = true\n", "[]"),
+    (
+        "[control]\nopen = true\nlisten = [\"10.9.0.7\", \"fd09::1\"]\nnetworks = [\"10.9.0.2/32\", \"fd08::/64\"]\n",
+        r#"[{"purpose":"endpoint","port":17486,"listen":["0.0.0.0","::"],"networks":["192.0.2.0/24"],"balancers":["fd09::/64"]}]"#,
+    ),
+    (
+        "[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\ninterfaces = [\"other0\"]\n[interfaces]\nendpoint = [\"inside\", \"other0\"]\n",
+        r#"[{"purpose":"endpoint","port":17486,"listen":["10.9.0.1"],"networks":[]},
+            {"purpose":"module-server","port":17487,"listen":["::"],"networks":["::/0"]}]"#,
+    ),
+    (
+        "",
+        r#"[{"purpose":"endpoint","port":17486,"listen":["0.0.0.0"],"networks":["10.9.0.0/30","10.9.0.4/32"]}]"#,
+    ),
+];
+
+fn record(host: &Host, ports: &str) {
+    let record = format!("{{\"version\":1,\"ports\":{ports}}}");
+    std::fs::write(host.path("state/relay-ports.json"), record).expect("the record can be written");
+}
+
+fn exported(host: &Host, format: &str) -> PathBuf {
+    let path = host.path(format);
+    std::fs::write(&path, host.ok(&["export", "--format", format])).expect("the file can be written");
+    path
+}
+
+/// What a host outside reaches, as lines.
+fn reached(outside: &Host) -> Vec<String> {
+    let places: Vec<_> = PORTS
+        .iter()
+        .flat_map(|port| ADDRESSES.iter().map(move |address| format!("{address}:{port}")))
+        .collect();
+    std::thread::scope(|scope| {
+        let tries: Vec<_> = places
+            .iter()
+            .map(|place| scope.spawn(move || outside.reaches(place).then(|| place.clone())))
+            .collect();
+        tries.into_iter().filter_map(|one| one.join().expect("it ends")).collect()
+    })
+}
+
+/// As the only rules, each with real connections.
+#[test]
+fn exported_rules_let_in_exactly_what_our_own_table_lets_in() {
+    let test = "exported rules";
+    let (Some(inside), Some(outside)) = (host(test), host(test)) else { return };
+    inside.with_outside(&outside);
+    inside.sh("ip address add 10.9.0.7/24 dev inside; echo 1 >/proc/sys/net/ipv6/bindv6only");
+    let _listeners: Vec<TcpListener> = PORTS
+        .iter()
+        .flat_map(|port| {
+            ["0.0.0.0", "[::]"].map(|any| inside.listen(format!("{any}:{port}").parse().unwrap()))
+        })
+        .collect();
+    assert_eq!(reached(&outside).len(), PORTS.len() * ADDRESSES.len(), "the link works");
+    let with_iptables = Path::new("/usr/sbin/iptables-nft-restore").exists();
+    if !with_iptables {
+        missing(test, "/usr/sbin/iptables-nft-restore is missing: apt-get install iptables");
+    }
+    let mut different = std::collections::BTreeSet::new();
+    for (config, ports) in CASES {
+        inside.configure(config);
+        record(&inside, ports);
+        inside.ok(&["apply"]);
+        let own = reached(&outside);
+        inside.sh("nft flush ruleset");
+
+        let nft = exported(&inside, "nft");
+        inside.sh(&format!("nft -c -f {0}; nft -f {0}; nft -f {0}", nft.display()));
+        assert_eq!(inside.ruleset().matches("table ").count(), 1, "loaded twice it is there once");
+        assert_eq!(reached(&outside), own, "{config}{ports}{}", inside.ruleset());
+        inside.sh("nft flush ruleset");
+
+        if with_iptables {
+            let (four, six) = (exported(&inside, "iptables"), exported(&inside, "ip6tables"));
+            for (program, file) in [("iptables-nft-restore", four), ("ip6tables-nft-restore", six)] {
+                let file = file.display();
+                inside.sh(&format!(
+                    "{program} --test --noflush {file}; {program} --test {file}; {program} {file}"
+                ));
+            }
+            assert_eq!(reached(&outside), own, "{config}{ports}{}", inside.ruleset());
+            inside.sh("nft flush ruleset");
+        }
+        different.insert(own);
+    }
+    assert_eq!(different.len(), CASES.len(), "the cases differ: {different:#?}");
+}
+
+/// Also where it is asked by the broker, which reads what only root and itself can.
+#[test]
+fn an_admin_who_is_not_root_gets_the_same_export_as_root() {
+    let Some(mut host) = host("export by the broker") else { return };
+    record(&host, CASES[1].1);
+    host.broker();
+    let direct = host.ok(&["export", "--format", "csv", "--address", "10.9.0.1"]);
+    assert!(direct.contains("endpoint,tcp,ipv4,17486,192.0.2.0/24,10.9.0.1,any\n"), "{direct}");
+    let asked = host.send_as(ADMIN, b"{\"export\":{\"format\":\"csv\",\"addresses\":[\"10.9.0.1\"]}}\n");
+    assert_eq!(asked["exported"], direct);
+    let relay = host.send_as(RELAY, b"{\"export\":{\"format\":\"csv\",\"addresses\":[]}}\n");
+    assert!(relay["refused"]["why"].as_str().unwrap().starts_with("zone-relay may not look"), "{relay}");
+    assert!(UnixStream::connect(host.socket()).is_ok(), "it goes on serving");
+}
+
+/// A firewalld of this host, or of a root that the lab has made.
+fn firewalld() -> Option<PathBuf> {
+    let roots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/lab/roots");
+    let made = std::fs::read_dir(roots).into_iter().flatten().flatten().map(|entry| entry.path());
+    [PathBuf::from("/")]
+        .into_iter()
+        .chain(made)
+        .find(|root| root.join("usr/bin/firewall-offline-cmd").exists())
+}
+
+#[test]
+fn firewalld_takes_the_exported_policy_and_finds_no_fault_in_it() {
+    let test = "an exported policy";
+    let Some(host) = host(test) else { return };
+    let Some(root) = firewalld() else {
+        return missing(test, "firewalld is missing: cargo xtask lab firewall makes a root with it");
+    };
+    for (config, ports) in CASES {
+        host.configure(config);
+        record(&host, ports);
+        let policy = exported(&host, "firewalld");
+        // What it writes goes into a layer of its own, which is gone with this mount namespace.
+        let script = "mount -t tmpfs none /mnt && mkdir /mnt/up /mnt/work /mnt/root \
+            && mount -t overlay none -o \"lowerdir=$1,upperdir=/mnt/up,workdir=/mnt/work\" /mnt/root \
+            && cp \"$2\" /mnt/root/policy.xml && mount -t proc none /mnt/root/proc || exit 9; set -e; \
+            in='chroot /mnt/root firewall-offline-cmd'; \
+            $in --new-policy-from-file=/policy.xml --name=zone-proxy-ports; \
+            $in --check-config; $in --info-policy=zone-proxy-ports";
+        let output = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "sh"])
+            .arg(&root)
+            .arg(&policy)
+            .output()
+            .expect("unshare runs");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("egress-zones: HOST"), "{said}");
+        let rules = std::fs::read_to_string(&policy).unwrap().matches("<rule ").count();
+        assert_eq!(said.matches("rule family=").count(), rules, "{said}");
+    }
+}
