@@ -34,8 +34,10 @@ impl Section {
         match (self.settings.last_mut(), text.split_once(':')) {
             (Some((_, values)), _) if continues => values.push(text.to_owned()),
             (_, Some((key, value))) => {
-                let value = value.trim();
-                let values = if value.is_empty() { Vec::new() } else { vec![value.to_owned()] };
+                // The order of what is named in one line means nothing, and differs between saved and live.
+                let mut words: Vec<_> = value.split_whitespace().collect();
+                words.sort_unstable();
+                let values = if words.is_empty() { Vec::new() } else { vec![words.join(" ")] };
                 self.settings.push((key.to_owned(), values));
             }
             _ => {}
@@ -58,12 +60,14 @@ impl Section {
 pub(super) fn comparable(listing: &str) -> BTreeSet<String> {
     let sections = Section::all(listing);
     let foreign = sections.iter().filter(|section| Role::of(&section.name).is_none());
-    foreign
-        .flat_map(|section| {
-            let kept = section.settings.iter().filter(|(key, _)| key != "interfaces");
-            kept.map(|(key, values)| format!("{}: {key}: {}", section.name, values.join("; ")))
-        })
-        .collect()
+    let mut lines = BTreeSet::new();
+    for section in foreign {
+        lines.insert(section.name.clone());
+        for (key, values) in section.settings.iter().filter(|(key, _)| key != "interfaces") {
+            lines.extend(values.iter().map(|value| format!("{}: {key}: {value}", section.name)));
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -94,6 +98,15 @@ mod tests {
         let saved = "public\n  target: default\n  interfaces: \n";
         assert_eq!(comparable(live), comparable(saved));
         assert_ne!(comparable(live), comparable("public\n  target: DROP\n"));
+    }
+
+    #[test]
+    fn the_order_of_sources_and_of_rich_rules_is_no_unsaved_change() {
+        let live = "public\n  sources: 10.0.0.0/8 ipset:bad\n  rich rules: \n\trule a\n\trule b\n";
+        let saved = "public\n  sources: ipset:bad 10.0.0.0/8\n  rich rules: \n\trule b\n\trule a\n";
+        assert_eq!(comparable(live), comparable(saved));
+        assert_ne!(comparable(live), comparable(&saved.replace("\trule b\n", "")));
+        assert_ne!(comparable(live), comparable(&format!("{saved}work\n")));
     }
 
     #[test]
