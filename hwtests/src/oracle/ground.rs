@@ -30,7 +30,7 @@ pub(crate) const OWN_TABLE: &str = "zone_oracle";
 /// How many addresses of each family the host has.
 pub(crate) const ADDRESSES: u8 = 180;
 /// How long packets may take from one end to the other.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many traced packets are sent before their traces are read.
 const TRACED_AT_ONCE: usize = 50;
 
@@ -119,7 +119,7 @@ impl Ground {
         let to = Destination::of(1);
         let source = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
         let syn = Syn { source, source_port: 1, destination: IpAddr::V4(to.v4), port: PORTS[0] };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DELIVERY_TIMEOUT;
         for sent in 1.. {
             self.send_one(&syn::frame(&syn))?;
             let received = self.netfilter.counted(OWN_TABLE, "received")?;
@@ -127,7 +127,7 @@ impl Ground {
                 break;
             }
             if Instant::now() > deadline {
-                return Err(Error::Lost { sent, received, seconds: PATIENCE.as_secs() });
+                return Err(Error::Lost { sent, received, seconds: DELIVERY_TIMEOUT.as_secs() });
             }
             std::thread::yield_now();
         }
@@ -142,7 +142,7 @@ impl Ground {
 
     /// Forgets what is half open, so that the same packet is answered again so soon: a listener that goes takes it along.
     pub(crate) fn forget_openings(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DELIVERY_TIMEOUT;
         self.listeners.clear();
         loop {
             // A program that is just being started has the old ones, too, until it is executed.
@@ -214,14 +214,14 @@ impl Ground {
 
     /// Packets are through when the first hook has counted them, see [`Self::enter`].
     fn wait_for(&mut self, before: u64, sent: u64) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DELIVERY_TIMEOUT;
         loop {
             let received = self.netfilter.counted(OWN_TABLE, "received")? - before;
             if received >= sent {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(Error::Lost { sent, received, seconds: PATIENCE.as_secs() });
+                return Err(Error::Lost { sent, received, seconds: DELIVERY_TIMEOUT.as_secs() });
             }
             std::thread::yield_now();
         }
