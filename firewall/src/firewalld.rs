@@ -9,6 +9,7 @@ mod change;
 mod leftover;
 mod listing;
 mod policy;
+mod policy_change;
 mod tool;
 mod zones;
 
@@ -17,23 +18,23 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
+use zone_ruleset::{ReadError, Reader};
 
 pub(crate) use change::Change;
-use change::{Account, Current, Difference, PolicyChange, Removal};
+use change::{Account, Current, Removal};
 use leftover::Leftover;
 use listing::comparable;
 use policy::{Policy, Role, listed};
+use policy_change::{Difference, PolicyChange};
 use tool::{Book, Mode, Tool};
-use zones::Zones;
+use zones::{Denial, Zones};
 
 use crate::desired::Desired;
 use crate::nft::{self, NftError};
-use crate::run::{RunError, run};
+use crate::run::RunError;
 
 /// The table that firewalld keeps, and the one that stands in for it while firewalld reloads or panics.
 pub(crate) const TABLES: [&str; 2] = ["firewalld", "firewalld_policy_drop"];
-/// What nft says of a table that is not there.
-const NO_TABLE: &str = "No such file or directory";
 /// Where policies are saved.
 const DIRECTORY: &str = "/etc/firewalld/policies";
 
@@ -52,12 +53,6 @@ pub(crate) enum FirewalldError {
     /// The file that a new policy is made from can't be written.
     #[error("a file for firewall-cmd can't be written in the directory for temporary files: {0}")]
     Draft(io::Error),
-    /// It is stopped, and what it will load when it starts can't be edited.
-    #[error(
-        "firewalld is stopped, and what it will load at its next start can't be read or edited, since \
-         firewall-offline-cmd is missing: install it, or start firewalld, then try again ({})", .0.display()
-    )]
-    NoTool(PathBuf),
     /// It is stopped, and a file of ours stays.
     #[error(
         "firewalld is stopped, and {}, which it would load at its next start, can't be removed: {source}; remove it, then try \
@@ -69,11 +64,9 @@ pub(crate) enum FirewalldError {
         /// What the system says about it.
         source: io::Error,
     },
-    /// It is stopped, and what it may have left in the kernel can't be told.
-    #[error(
-        "firewalld is stopped, and whether it has left rules of our policies can't be told: {0}; start firewalld, then try again"
-    )]
-    LeftUnread(String),
+    /// What it has in the kernel of our policies, or has left there, can't be told.
+    #[error("firewalld's rules in the kernel can't be read: {0}")]
+    LeftUnread(#[from] ReadError),
     /// It is stopped, and rules of our policies stay in the kernel.
     #[error("rules that firewalld has left when it stopped can't be removed: {0}")]
     RulesStay(#[from] NftError),
@@ -126,20 +119,14 @@ impl Presence {
 
     /// What makes our policies the desired ones.
     pub(crate) fn change(&self, desired: &Desired) -> Result<Change, FirewalldError> {
-        let current = match self {
-            Self::Running(firewalld) => firewalld.current()?,
+        match self {
+            Self::Running(firewalld) => Ok(Change::new(desired, &firewalld.current()?)),
             // Only root can read what is saved, or edit it.
-            Self::Stopped { policy_files } if geteuid().is_root() => match policy_files.first() {
-                Some(file) => {
-                    let tool = offline(file)?;
-                    let saved = account(&tool, Book::Saved, &default_zone(&tool)?)?;
-                    Current { saved, ..Current::default() }
-                }
-                None => return Ok(Change::default()),
-            },
-            Self::Stopped { .. } | Self::Absent => return Ok(Change::default()),
-        };
-        Ok(Change::new(desired, &current))
+            Self::Stopped { policy_files } if !policy_files.is_empty() && geteuid().is_root() => {
+                stopped(desired, policy_files)
+            }
+            Self::Stopped { .. } | Self::Absent => Ok(Change::default()),
+        }
     }
 
     /// What leaves firewalld as it was before we came.
@@ -157,36 +144,53 @@ impl Presence {
             }
             Self::Stopped { policy_files } => {
                 let files = [policy_files.clone(), copies].concat();
-                Ok(Change::removal(Removal { files, live: leftover()?, ..Removal::default() }))
+                Ok(Change::removal(Removal { files, live: left_in_the_kernel()?, ..Removal::default() }))
             }
         }
     }
 
     /// Carries out a change.
     pub(crate) fn carry_out(&self, change: &Change) -> Result<(), FirewalldError> {
-        if change.removal != Removal::default() {
-            if let Self::Running(firewalld) = self {
-                firewalld.remove(change)?;
-            }
-            return remove_what_is_left(&change.removal);
-        }
         match self {
-            Self::Running(firewalld) => firewalld.carry_out(change),
-            Self::Stopped { policy_files } => match policy_files.first() {
-                Some(file) => save(&offline(file)?, &change.policies),
-                None => Ok(()),
-            },
-            Self::Absent => Ok(()),
+            Self::Running(firewalld) if change.removal == Removal::default() => {
+                firewalld.carry_out(change)?;
+            }
+            Self::Running(firewalld) => firewalld.remove(change)?,
+            Self::Stopped { .. } => {
+                if let Some(tool) = Tool::offline() {
+                    save(&tool, &change.policies)?;
+                }
+            }
+            Self::Absent => {}
         }
+        remove_what_is_left(&change.removal)
     }
+}
+
+/// What the saved policies of a stopped firewalld need.
+fn stopped(desired: &Desired, policy_files: &[PathBuf]) -> Result<Change, FirewalldError> {
+    let Some(tool) = Tool::offline() else {
+        // It is not installed any more.
+        return Ok(Change::removal(Removal { files: policy_files.to_vec(), ..Removal::default() }));
+    };
+    let saved = account(&tool, Book::Saved, &default_zone(&tool)?)?;
+    let mut change = Change::new(desired, &Current { saved, ..Current::default() });
+    if change.makes_anew() {
+        // firewalld (1.3) does not clear what it has left in the kernel when it starts: the old policy would stand beside
+        // the new one.
+        change.removal.live = left_in_the_kernel()?;
+    }
+    Ok(change)
 }
 
 impl Firewalld {
     fn current(&self) -> Result<Current, FirewalldError> {
         let default = default_zone(&self.tool)?;
+        let live = account(&self.tool, Book::Live, &default)?;
         Ok(Current {
             saved: account(&self.tool, Book::Saved, &default)?,
-            live: Some(account(&self.tool, Book::Live, &default)?),
+            forgotten: forgotten(&live)?,
+            live: Some(live),
             panics: self.mode == Mode::Panics,
         })
     }
@@ -218,7 +222,8 @@ impl Firewalld {
         }
         self.refuse_if_unsaved(change)?;
         self.tool.ask(&["--reload"])?;
-        Ok(())
+        // By now the copies of what was deleted are there as well.
+        remove_files(&files("xml.old"))
     }
 
     /// A reload brings the saved configuration: what was changed only for the moment would be lost, such as what a program
@@ -257,9 +262,22 @@ fn first_unsaved(
     Ok(live.difference(&saved).next().cloned())
 }
 
-/// The way to what a stopped firewalld has saved, in this file among others.
-fn offline(file: &Path) -> Result<Tool, FirewalldError> {
-    Tool::offline().ok_or_else(|| FirewalldError::NoTool(file.to_owned()))
+/// The policies that no packet comes to, though a zone has an interface for them: firewalld (1.3) takes a policy out
+/// when its zone loses its last source, whatever else the zone holds.
+fn forgotten(live: &Account) -> Result<BTreeSet<Role>, FirewalldError> {
+    let needed = [(Role::Drop, Denial::Drop), (Role::Reject, Denial::Reject)];
+    let needed: BTreeSet<Role> = needed
+        .into_iter()
+        .filter(|(role, denial)| live.policies.contains_key(role) && live.zones.shuts_an_interface(*denial))
+        .map(|(role, _)| role)
+        .collect();
+    if needed.is_empty() {
+        return Ok(needed);
+    }
+    let reached = left_in_the_kernel()?.reached();
+    // Where not even that is found, firewalld's rules are of another kind than those that are known here.
+    let is_known = reached.contains(&Role::Open);
+    Ok(needed.into_iter().filter(|role| is_known && !reached.contains(role)).collect())
 }
 
 /// The default zone, of which there is one for both accounts.
@@ -271,7 +289,9 @@ fn default_zone(tool: &Tool) -> Result<String, FirewalldError> {
 fn account(tool: &Tool, book: Book, default: &str) -> Result<Account, FirewalldError> {
     let zones = tool.ask_book(book, &["--list-all-zones"])?;
     let policies = tool.ask_book(book, &["--list-all-policies"])?;
-    let others = [comparable(&zones), comparable(&policies)].into_iter().flatten().collect();
+    let is_ours = |name: &str| Role::of(name).is_some();
+    let others =
+        [comparable(&zones, is_ours), comparable(&policies, is_ours)].into_iter().flatten().collect();
     Ok(Account { policies: listed(&policies), zones: Zones::new(default, &zones), others })
 }
 
@@ -317,18 +337,9 @@ fn differ(tool: &Tool, book: Book, policies: &[(Role, &Difference)]) -> Result<(
     Ok(())
 }
 
-/// What a stopped firewalld has left in the kernel.
-fn leftover() -> Result<Leftover, FirewalldError> {
-    let Some(nft) = zone_tool::find("nft") else { return Ok(Leftover::default()) };
-    match run(&nft, &["-j", "list", "table", "inet", TABLES[0]], b"") {
-        Ok(printed) => {
-            let listing = serde_json::from_slice(&printed);
-            Ok(Leftover::of(&listing.map_err(|error| FirewalldError::LeftUnread(error.to_string()))?))
-        }
-        // It has taken its table with it, as it mostly does.
-        Err(RunError::Failed { complaint, .. }) if complaint.contains(NO_TABLE) => Ok(Leftover::default()),
-        Err(error) => Err(FirewalldError::LeftUnread(error.to_string())),
-    }
+/// What is in the kernel of our policies.
+fn left_in_the_kernel() -> Result<Leftover, FirewalldError> {
+    Ok(Leftover::of(&Reader::open()?.ruleset()?))
 }
 
 fn remove_what_is_left(removal: &Removal) -> Result<(), FirewalldError> {
@@ -336,9 +347,11 @@ fn remove_what_is_left(removal: &Removal) -> Result<(), FirewalldError> {
     if !live.is_empty() {
         nft::transact(live)?;
     }
-    // By now the copies of what was removed above are there as well.
-    let copies = files("xml.old");
-    for path in removal.files.iter().chain(&copies) {
+    remove_files(&removal.files)
+}
+
+fn remove_files(paths: &[PathBuf]) -> Result<(), FirewalldError> {
+    for path in paths {
         match std::fs::remove_file(path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(FirewalldError::FileStays { path: path.clone(), source });

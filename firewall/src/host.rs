@@ -83,16 +83,17 @@ impl Preview {
     /// What was done, in few words, and what somebody else's rules still keep shut.
     pub(crate) fn report(&self) -> Vec<String> {
         let lines = [self.plan.brief(), self.firewalld.lines()].concat();
-        lines.into_iter().chain(self.blocked()).collect()
+        lines.into_iter().chain(self.blocked(|_| true)).collect()
     }
 
     /// What would be done, rule by rule, what somebody else's rules keep shut, and what may not be meant.
     pub(crate) fn diff(&self) -> Vec<String> {
-        self.lines().into_iter().chain(self.blocked()).chain(self.notes.iter().cloned()).collect()
+        let blocked = self.blocked(|finding| !self.firewalld.may_open(finding));
+        self.lines().into_iter().chain(blocked).chain(self.notes.iter().cloned()).collect()
     }
 
-    fn blocked(&self) -> Vec<String> {
-        let blocked = self.plan.blocked.iter().cloned().chain(self.firewalld.denied());
+    fn blocked(&self, told: impl Fn(&Finding) -> bool) -> Vec<String> {
+        let blocked = self.plan.blocked.iter().cloned().chain(self.firewalld.denied()).filter(told);
         blocked.map(|finding| format!("{}: {} ({})", finding.level, finding.what, finding.help)).collect()
     }
 }
@@ -174,10 +175,32 @@ pub(crate) fn apply(desired: &Desired) -> Result<Vec<String>, HostError> {
         Ok(change)
     });
     match done {
-        Ok(change) => Ok(Preview { plan, firewalld: change, notes: Vec::new() }.report()),
+        Ok(change) => {
+            let blocked = blocked_now(desired, &presence, &change, &plan);
+            Ok(Preview { plan: Plan { blocked, ..plan }, firewalld: change, notes: Vec::new() }.report())
+        }
         Err(error) => {
             before.restore();
             Err(error.into())
+        }
+    }
+}
+
+/// What others keep shut once firewalld has taken up its part, which is after the rules were looked at.
+fn blocked_now(
+    desired: &Desired,
+    presence: &Presence,
+    change: &firewalld::Change,
+    settled: &Plan,
+) -> Vec<Finding> {
+    if change.is_empty() {
+        return settled.blocked.clone();
+    }
+    match plan(desired, presence) {
+        Ok((plan, _)) => plan.blocked,
+        Err(error) => {
+            tracing::warn!("what others keep shut can't be told: {error}");
+            Vec::new()
         }
     }
 }

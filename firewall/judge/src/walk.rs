@@ -4,7 +4,7 @@ use zone_ruleset::{Chain, Rule, Verdict};
 
 use crate::answer::{Case, Condition, Fate, Place, Reason, StepKind};
 use crate::expr::{Branch, Done, Registers, decided_with, execute};
-use crate::rules::{Rules, TableRules};
+use crate::rules::{ChainRules, Rules, TableRules};
 use crate::spans::Spans;
 use crate::state::{State, join};
 
@@ -37,6 +37,7 @@ pub(crate) struct Walk<'a> {
 struct At<'a> {
     table: &'a TableRules<'a>,
     chain: &'a Chain,
+    rules: &'a ChainRules<'a>,
     /// Something was named on the way to this chain.
     named: bool,
     depth: usize,
@@ -88,7 +89,8 @@ impl<'a> Walk<'a> {
         }
         join(&mut coming);
         let mut passed = Vec::new();
-        let at = At { table, chain, named: false, depth: 0 };
+        let Some(rules) = table.chain(&chain.name) else { return passed };
+        let at = At { table, chain, rules, named: false, depth: 0 };
         let left = self.chain(at, coming, &mut passed);
         for mut state in left {
             if hook.policy_drops {
@@ -109,7 +111,8 @@ impl<'a> Walk<'a> {
     fn chain(&mut self, at: At<'a>, states: Vec<State>, accepted: &mut Vec<State>) -> Vec<State> {
         let mut states = states;
         let mut left = Vec::new();
-        for rule in &at.chain.rules {
+        let port = if at.table.writes { None } else { common_port(&states) };
+        for rule in at.rules.rules_for(port) {
             if states.is_empty() {
                 break;
             }
@@ -188,9 +191,7 @@ impl<'a> Walk<'a> {
         let mut work: Vec<(State, Registers, usize, bool)> = Vec::new();
         let mut ends: Vec<(State, End, bool)> = Vec::new();
         let registers = self.registers.clone();
-        // Those from here on are of this rule, this time.
-        let before = start.conditions.len();
-        Self::spread(at, rule, before, (start, &registers, index, false), branches, &mut work, &mut ends);
+        Self::spread(at, rule, (start, &registers, index, false), branches, &mut work, &mut ends);
         while let Some((mut state, mut registers, index, named)) = work.pop() {
             let mut end = None;
             for (offset, expr) in rule.exprs.iter().enumerate().skip(index) {
@@ -218,7 +219,7 @@ impl<'a> Walk<'a> {
                     }
                     Done::Splits(branches) => {
                         let from = (&state, &registers, offset, named);
-                        Self::spread(at, rule, before, from, branches, &mut work, &mut ends);
+                        Self::spread(at, rule, from, branches, &mut work, &mut ends);
                         end = None;
                         state.region = crate::region::Region::empty();
                         break;
@@ -253,7 +254,6 @@ impl<'a> Walk<'a> {
     fn spread(
         at: At<'a>,
         rule: &Rule,
-        before: usize,
         (state, registers, index, named): (&State, &Registers, usize, bool),
         branches: Vec<Branch>,
         work: &mut Vec<(State, Registers, usize, bool)>,
@@ -264,15 +264,8 @@ impl<'a> Walk<'a> {
             if let Some((what, holds, while_quiet)) = branch.condition {
                 let decided_with = decided_with(&what);
                 let place = place(at.table, at.chain, Some(rule.handle));
-                // Of several things that a rule asks about the same, one that does not hold is enough. What it asked when the packet
-                // came to it before stands by itself.
-                let same = |own: &Condition| own.place == place && own.what == what;
-                match state.conditions.iter_mut().skip(before).find(|own| same(own)) {
-                    Some(own) => own.holds &= holds,
-                    None => {
-                        state.conditions.push(Condition { what, holds, place, decided_with, while_quiet });
-                    }
-                }
+                // Each time that something is asked stands by itself: asked about other bits, or later, it may be answered otherwise.
+                state.conditions.push(Condition { what, holds, place, decided_with, while_quiet });
             }
             let mut registers = registers.clone();
             if let Some((offset, bytes)) = &branch.load {
@@ -345,7 +338,7 @@ impl<'a> Walk<'a> {
         let chain = at.table.chain(target);
         match chain {
             Some(chain) if at.depth < MAX_DEPTH => self.chain(
-                At { table: at.table, chain, named, depth: at.depth + 1 },
+                At { table: at.table, chain: chain.chain, rules: chain, named, depth: at.depth + 1 },
                 vec![state],
                 &mut out.accepted,
             ),
@@ -368,7 +361,7 @@ impl<'a> Walk<'a> {
             fate => fate,
         };
         let by_itself = std::mem::take(&mut self.by_itself);
-        // A rule that was met twice may have asked the same twice.
+        // What was asked and answered in the same way twice is told once.
         let mut conditions: Vec<Condition> = Vec::with_capacity(state.conditions.len());
         for condition in &state.conditions {
             if !conditions.contains(condition) {
@@ -377,7 +370,7 @@ impl<'a> Walk<'a> {
         }
         for product in state.region.products() {
             use crate::region::Dimension;
-            let of = |dimension| product.of(dimension).as_slice().to_vec();
+            let of = |dimension| product.of(dimension).to_ranges();
             self.cases.push(Case {
                 sources: of(Dimension::Source),
                 source_ports: of(Dimension::SourcePort),
@@ -395,6 +388,16 @@ impl<'a> Walk<'a> {
             });
         }
     }
+}
+
+/// The port that packets go to, if it is one.
+fn common_port(states: &[State]) -> Option<u16> {
+    let port = |state: &State| {
+        let bytes = crate::bytes::values(state.packet.port())?;
+        <[u8; 2]>::try_from(bytes).ok().map(u16::from_be_bytes)
+    };
+    let first = states.first().and_then(port)?;
+    states.iter().all(|state| port(state) == Some(first)).then_some(first)
 }
 
 enum Plain {

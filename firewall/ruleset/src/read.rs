@@ -12,9 +12,6 @@ use crate::netlink::{Connection, NetlinkError, message_into};
 use crate::request::{append_name, append_number, header, transaction_header};
 use crate::uapi::{self, message};
 
-/// Another transaction was made meanwhile (errno.h).
-const ERESTART: i32 = 85;
-
 /// Reads the rules of the network namespace that it was opened in.
 #[derive(Debug)]
 pub struct Reader {
@@ -51,11 +48,10 @@ impl Reader {
     /// # Errors
     /// If the kernel refuses, or does not answer.
     pub fn generation(&mut self) -> Result<Generation, ReadError> {
-        let number = self.number().map_err(ReadError::of_first_question)?;
-        Ok(Generation { number, process: None })
+        self.ask_for_generation().map_err(ReadError::of_first_question)
     }
 
-    fn number(&mut self) -> Result<u32, ReadError> {
+    fn ask_for_generation(&mut self) -> Result<Generation, ReadError> {
         let mut number = None;
         self.connection.get(message::GETGEN, &header(0), |kind, payload| {
             if kind == message::NEWGEN {
@@ -63,7 +59,8 @@ impl Reader {
             }
             Ok::<(), ReadError>(())
         })?;
-        Ok(number.ok_or(DecodeError::Missing { about: "generation", attribute: "number" })?)
+        let missing = DecodeError::Missing { about: "generation", attribute: "number" };
+        Ok(Generation { number: number.ok_or(missing)?, process: None })
     }
 
     /// All rules, as they are at one moment: where they are changed meanwhile, they are read again.
@@ -120,18 +117,16 @@ impl Reader {
     ///
     /// The kernel counts a transaction a moment before it is in force: who asks for the number then is told the new one and reads
     /// the old rules, or some of each. So an empty transaction is made, which changes nothing and has no number: the kernel takes it
-    /// when no other one is under way, and only if the last one has the number that it names. A kernel that refuses it for another
-    /// reason can't be asked better.
+    /// when no other one is under way, and only if the last one has the number that it names.
     fn is_settled(&mut self, generation: u32) -> Result<bool, ReadError> {
         let mut begin = transaction_header();
         append_number(&mut begin, uapi::batch::GENID, generation);
         self.connection
             .transact(&[(message::BATCH_BEGIN, begin), (message::BATCH_END, transaction_header())])?;
-        match self.number() {
-            Ok(after) => Ok(after == generation),
-            Err(ReadError::Netlink(NetlinkError::Refused(error))) => {
-                Ok(error.raw_os_error() != Some(ERESTART))
-            }
+        // A refusal of the transaction comes in place of the answer.
+        match self.ask_for_generation() {
+            Ok(after) => Ok(after.number == generation),
+            Err(ReadError::Netlink(NetlinkError::Refused(_))) => Ok(false),
             Err(error) => Err(error),
         }
     }

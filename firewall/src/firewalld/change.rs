@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use zone_firewall_protocol::{Finding, FindingKind, Level};
 
 use super::leftover::Leftover;
-use super::policy::{Policies, Policy, Role, wanted};
+use super::policy::{Policies, Role, wanted};
+use super::policy_change::PolicyChange;
 use super::zones::Zones;
 use crate::desired::Desired;
+
+/// How many rules firewalld is asked to change one by one, which takes it some 50 ms each. For more, a reload is quicker.
+const MAX_SINGLE_CHANGES: usize = 32;
 
 /// One account of firewalld: our policies in it, and its zones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub(super) struct Current {
     pub(super) live: Option<Account>,
     /// Whether it drops every packet.
     pub(super) panics: bool,
+    /// The policies that it says it goes by, and that no packet comes to though a zone has an interface for them.
+    pub(super) forgotten: BTreeSet<Role>,
 }
 
 impl Current {
@@ -55,32 +61,6 @@ pub(crate) struct Change {
     pub(super) stopped: bool,
     /// Whether it drops every packet. That is left as it is.
     pub(super) panics: bool,
-}
-
-/// What has to be done about one policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PolicyChange {
-    /// Which one it is.
-    pub(super) role: Role,
-    /// The policy, if the saved one is to be made anew.
-    pub(super) anew: Option<Policy>,
-    /// Whether there is a saved one that has to go first.
-    pub(super) replaces: bool,
-    /// How what is there differs from what should be, apart from rules.
-    pub(super) why: Vec<String>,
-    /// The saved rules.
-    pub(super) saved: Difference,
-    /// The rules that firewalld goes by.
-    pub(super) live: Difference,
-}
-
-/// Rules to add and rules to delete.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Difference {
-    /// Rules that should be there and are not.
-    pub(super) add: Vec<String>,
-    /// Rules that are there and should not be.
-    pub(super) delete: Vec<String>,
 }
 
 /// What is left of us, and goes.
@@ -111,10 +91,18 @@ impl Change {
         let should_live = current.live.as_ref().map(|live| wanted(desired, &live.zones));
         let changes = Role::ALL.into_iter().map(|role| {
             let live = live.zip(should_live.as_ref()).map(|(is, should)| (is.get(&role), &should[&role]));
-            PolicyChange::new(role, (current.saved.policies.get(&role), &should[&role]), live)
+            let saved = (current.saved.policies.get(&role), &should[&role]);
+            let (mut change, mut reload) = PolicyChange::new(role, saved, live);
+            if current.forgotten.contains(&role) {
+                change.why.push("firewalld has forgotten it: no packet comes to it".to_owned());
+                reload = true;
+            }
+            (change, reload)
         });
-        let (changes, reloads): (Vec<_>, Vec<_>) = changes.unzip();
-        let reload = reloads.contains(&true);
+        let (changes, reloads): (Vec<PolicyChange>, Vec<bool>) = changes.unzip();
+        let singly: usize =
+            changes.iter().map(|change| change.live.add.len() + change.live.delete.len()).sum();
+        let reload = reloads.contains(&true) || singly > MAX_SINGLE_CHANGES;
         let policies = changes.into_iter().filter(|change| !change.is_empty()).collect();
         Self { policies, reload, unsaved: current.unsaved(), ..neither }
     }
@@ -122,6 +110,11 @@ impl Change {
     /// What takes this away.
     pub(super) fn removal(removal: Removal) -> Self {
         Self { removal, ..Self::default() }
+    }
+
+    /// Whether a policy is made anew.
+    pub(super) fn makes_anew(&self) -> bool {
+        self.policies.iter().any(|change| change.anew.is_some())
     }
 
     /// Whether there is nothing to do.
@@ -174,6 +167,12 @@ impl Change {
                 findings.push(finding(kind, format!("{policy} {state} '{rule}'")));
             }
         }
+        let left = self
+            .removal
+            .files
+            .iter()
+            .map(|file| format!("{} is there, for a firewalld that is not installed", file.display()));
+        findings.extend(left.map(|what| finding(FindingKind::Unexpected, what)));
         findings.extend(self.denied());
         findings
     }
@@ -190,58 +189,22 @@ impl Change {
         })
     }
 
+    /// Whether something is shut only because firewalld has not yet taken up what this adds.
+    pub(crate) fn may_open(&self, finding: &Finding) -> bool {
+        let opens = |change: &PolicyChange| {
+            change.role == Role::Open && (change.anew.is_some() || !change.live.add.is_empty())
+        };
+        finding.level == Level::Closed
+            && finding.id.contains(":inet/firewalld/")
+            && (self.reload || self.policies.iter().any(opens))
+    }
+
     fn policy(&self, role: Role) -> String {
-        let state =
-            if self.stopped { "firewalld, which is stopped: saved policy" } else { "firewalld policy" };
-        format!("{state} {}", role.name())
-    }
-}
-
-impl PolicyChange {
-    /// What one policy needs, and whether it needs a reload. Each account comes as what is and what should be.
-    fn new(
-        role: Role,
-        (is, should): (Option<&Policy>, &Policy),
-        live: Option<(Option<&Policy>, &Policy)>,
-    ) -> (Self, bool) {
-        let mut why = is.map(|is| is.head.differences(&should.head)).unwrap_or_default();
-        let anew = (is.is_none() || !why.is_empty()).then(|| should.clone());
-        let mut reload = false;
-        let mut live_rules = Difference::default();
-        if let Some((is_live, should_live)) = live {
-            match is_live {
-                None if anew.is_none() => why.push("it is saved, and firewalld does not go by it".to_owned()),
-                Some(is_live) if anew.is_none() => why.extend(is_live.head.differences(&should_live.head)),
-                _ => {}
-            }
-            reload = anew.is_some() || !why.is_empty();
-            live_rules = Difference::between(&should_live.rules, is_live.map(|live| &live.rules));
-        }
-        let saved = Difference::between(&should.rules, is.map(|is| &is.rules));
-        (Self { role, anew, replaces: is.is_some(), why, saved, live: live_rules }, reload)
-    }
-
-    fn is_empty(&self) -> bool {
-        let none = Difference::default();
-        self.anew.is_none() && self.why.is_empty() && self.saved == none && self.live == none
-    }
-
-    /// The rules of both accounts, each once.
-    fn rules(&self) -> BTreeSet<(char, &String)> {
-        let both = [&self.saved, &self.live];
-        let add = both.iter().flat_map(|difference| difference.add.iter().map(|rule| ('+', rule)));
-        let delete = both.iter().flat_map(|difference| difference.delete.iter().map(|rule| ('-', rule)));
-        add.chain(delete).collect()
-    }
-}
-
-impl Difference {
-    fn between(should: &BTreeSet<String>, is: Option<&BTreeSet<String>>) -> Self {
-        let none = BTreeSet::new();
-        let is = is.unwrap_or(&none);
-        Self {
-            add: should.difference(is).cloned().collect(),
-            delete: is.difference(should).cloned().collect(),
+        let name = role.name();
+        if self.stopped {
+            format!("saved policy {name} of a stopped firewalld")
+        } else {
+            format!("firewalld policy {name}")
         }
     }
 }
@@ -285,7 +248,12 @@ mod tests {
 
     /// Both accounts are alike.
     fn running(policies: &Policies) -> Current {
-        Current { saved: account(policies.clone()), live: Some(account(policies.clone())), panics: false }
+        Current {
+            saved: account(policies.clone()),
+            live: Some(account(policies.clone())),
+            panics: false,
+            forgotten: BTreeSet::new(),
+        }
     }
 
     fn right() -> Policies {
@@ -320,13 +288,31 @@ mod tests {
             change.lines(),
             [
                 "add firewalld policy zone-proxy-drop (drop to HOST, priority 32766)",
-                r#"+ firewalld policy zone-proxy-drop: rule family="ipv4" port port="17488" protocol="tcp" drop"#,
+                r#"+ firewalld policy zone-proxy-drop: rule family="ipv4" port port="17486-17488" protocol="tcp" drop"#,
+                r#"+ firewalld policy zone-proxy-drop: rule family="ipv6" port port="17486-17488" protocol="tcp" drop"#,
                 "add firewalld policy zone-proxy-reject (block to HOST, priority 32766)",
-                r#"+ firewalld policy zone-proxy-reject: rule family="ipv4" port port="17488" protocol="tcp" reject type="icmp-admin-prohibited""#,
+                r#"+ firewalld policy zone-proxy-reject: rule family="ipv4" port port="17486-17488" protocol="tcp" reject type="icmp-admin-prohibited""#,
+                r#"+ firewalld policy zone-proxy-reject: rule family="ipv6" port port="17486-17488" protocol="tcp" reject type="icmp6-adm-prohibited""#,
                 "add firewalld policy zone-proxy (ANY to HOST, priority 32767)",
                 r#"+ firewalld policy zone-proxy: rule family="ipv4" port port="17488" protocol="tcp" accept"#,
             ]
         );
+    }
+
+    #[test]
+    fn what_firewalld_drops_for_want_of_our_policy_is_no_obstacle() {
+        let shut = |table: &str| Finding {
+            id: format!("closed:17488:ipv4:{table}/chain"),
+            level: Level::Closed,
+            kind: FindingKind::Blocked,
+            port: Some(17488),
+            what: String::new(),
+            help: String::new(),
+        };
+        let change = Change::new(&desired(), &running(&Policies::new()));
+        assert!(change.may_open(&shut("inet/firewalld")));
+        assert!(!change.may_open(&shut("inet/office")));
+        assert!(!Change::new(&desired(), &running(&right())).may_open(&shut("inet/firewalld")));
     }
 
     #[test]
@@ -344,8 +330,12 @@ mod tests {
 
     #[test]
     fn a_change_that_is_saved_and_not_loaded_takes_a_reload_and_nothing_else() {
-        let saved_only =
-            Current { saved: account(right()), live: Some(account(of_an_earlier_version())), panics: false };
+        let saved_only = Current {
+            saved: account(right()),
+            live: Some(account(of_an_earlier_version())),
+            panics: false,
+            forgotten: BTreeSet::new(),
+        };
         let change = Change::new(&desired(), &saved_only);
         assert!(change.reload);
         assert!(change.policies.iter().all(|change| change.anew.is_none()));
@@ -358,11 +348,30 @@ mod tests {
     fn rules_that_nobody_asks_for_any_more_go_from_both_accounts_without_a_reload() {
         let change = Change::new(&nothing(), &running(&right()));
         assert!(!change.reload);
-        assert_eq!(change.policies.len(), 3);
-        for change in &change.policies {
-            assert_eq!((change.saved.delete.len(), change.live.delete.len()), (1, 1));
-        }
-        assert_eq!(change.findings().len(), 3);
+        let [open] = change.policies.as_slice() else { panic!("the others stay: {change:?}") };
+        assert_eq!((open.role, open.saved.delete.len(), open.live.delete.len()), (Role::Open, 1, 1));
+        assert_eq!(change.findings().len(), 1);
+    }
+
+    #[test]
+    fn many_rules_are_loaded_at_once_and_few_one_by_one() {
+        let reloads = |sources: usize| {
+            let listed: Vec<_> = (0..sources).map(|source| format!("10.0.0.{source}")).collect();
+            let listing = format!("strict\n  target: DROP\n  sources: {}\n", listed.join(" "));
+            let zones = Zones::new("public", &(ZONES.to_owned() + &listing));
+            let account = |policies| Account { policies, zones: zones.clone(), others: BTreeSet::new() };
+            let current = Current {
+                saved: account(right()),
+                live: Some(account(right())),
+                panics: false,
+                forgotten: BTreeSet::new(),
+            };
+            let change = Change::new(&desired(), &current);
+            assert!(!change.is_empty());
+            change.reload
+        };
+        assert!(!reloads(MAX_SINGLE_CHANGES));
+        assert!(reloads(MAX_SINGLE_CHANGES + 1));
     }
 
     #[test]
@@ -380,14 +389,15 @@ mod tests {
 
     #[test]
     fn of_a_stopped_firewalld_a_policy_that_is_saved_is_held_to_what_is_desired() {
-        let stopped = |policies| Current { saved: account(policies), live: None, panics: false };
+        let stopped = |policies| Current {
+            saved: account(policies),
+            live: None,
+            panics: false,
+            forgotten: BTreeSet::new(),
+        };
         let change = Change::new(&nothing(), &stopped(right()));
         assert!(!change.reload);
-        assert!(
-            change.findings()[0]
-                .what
-                .starts_with("firewalld, which is stopped: saved policy zone-proxy-drop has ")
-        );
+        assert!(change.findings()[0].what.starts_with("saved policy zone-proxy of a stopped firewalld has "));
         assert!(Change::new(&desired(), &stopped(right())).is_empty());
         // It is made when firewalld starts.
         assert!(Change::new(&desired(), &stopped(Policies::new())).is_empty());
@@ -399,6 +409,18 @@ mod tests {
         let line = "public: ports: 8080/tcp".to_owned();
         current.live.as_mut().unwrap().others.insert(line.clone());
         assert_eq!(Change::new(&desired(), &current).unsaved, Some(line));
+    }
+
+    #[test]
+    fn a_policy_that_firewalld_has_forgotten_is_named_and_takes_a_reload() {
+        let forgotten = BTreeSet::from([Role::Drop]);
+        let change = Change::new(&desired(), &Current { forgotten, ..running(&right()) });
+        assert!(change.reload);
+        let what: Vec<_> = change.findings().into_iter().map(|finding| finding.what).collect();
+        assert_eq!(
+            what,
+            ["firewalld policy zone-proxy-drop: firewalld has forgotten it: no packet comes to it"]
+        );
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! What a firewalld that was stopped has left of our policies in the kernel: with `CleanupOnExit=no` all of it.
+//! What is in the kernel of our policies: whether packets come there, and what a firewalld that was stopped has left, which
+//! with `CleanupOnExit=no` is all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nftables::schema::{Chain, FlushObject, NfCmd, NfListObject, NfObject, Rule};
 use nftables::types::NfFamily;
-use serde_json::Value;
+use zone_ruleset::{Expr, Family, Name, Ruleset, Verdict};
 
 use super::policy::Role;
 
@@ -21,33 +22,39 @@ const BEHIND: [&str; 6] = ["", "_pre", "_log", "_deny", "_allow", "_post"];
 pub(super) struct Leftover {
     /// Names of chains, each with its policy.
     chains: BTreeMap<String, Role>,
-    /// Rules of other chains: chain and handle.
-    jumps: Vec<(String, u32)>,
+    /// Rules of other chains that lead there: chain, handle and policy.
+    jumps: Vec<(String, u32, Role)>,
 }
 
 impl Leftover {
-    /// What is left, by what `nft -j list table inet firewalld` prints.
-    pub(super) fn of(listing: &Value) -> Self {
-        let objects = listing.get("nftables").and_then(Value::as_array);
-        let objects: Vec<&Value> = objects.into_iter().flatten().collect();
-        let text =
-            |body: &Value, key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let chains: BTreeMap<String, Role> = objects
+    /// What is left among these rules.
+    pub(super) fn of(rules: &Ruleset) -> Self {
+        let Some(table) = rules.table(Family::Inet, TABLE.as_bytes()) else { return Self::default() };
+        let chains: BTreeMap<String, Role> = table
+            .chains
             .iter()
-            .filter_map(|object| object.get("chain"))
-            .filter_map(|body| {
-                let name = text(body, "name");
-                Some((name.clone(), role_of(&name)?))
+            .filter_map(|chain| {
+                let name = chain.name.as_str()?;
+                Some((name.to_owned(), role_of(name)?))
             })
             .collect();
-        let rules = objects.iter().filter_map(|object| object.get("rule"));
-        let jumps = rules.filter(|body| !chains.contains_key(&text(body, "chain"))).filter_map(|body| {
-            let expr = body.get("expr").and_then(Value::as_array)?;
-            let target = expr.iter().find_map(|statement| statement.get("jump").or(statement.get("goto")))?;
-            let handle = u32::try_from(body.get("handle")?.as_u64()?).ok()?;
-            chains.contains_key(&text(target, "target")).then(|| (text(body, "chain"), handle))
+        let role = |name: &Name| name.as_str().and_then(|name| chains.get(name)).copied();
+        let leads_to = |expr: &Expr| match expr {
+            Expr::Verdict(Verdict::Jump(target) | Verdict::Goto(target)) => role(target),
+            _ => None,
+        };
+        let others = table.chains.iter().filter(|chain| role(&chain.name).is_none());
+        let rules = others.flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)));
+        let jumps = rules.filter_map(|(chain, rule)| {
+            let role = rule.exprs.iter().find_map(leads_to)?;
+            Some((chain.name.as_str()?.to_owned(), u32::try_from(rule.handle).ok()?, role))
         });
         Self { jumps: jumps.collect(), chains }
+    }
+
+    /// The policies that packets come to.
+    pub(super) fn reached(&self) -> BTreeSet<Role> {
+        self.jumps.iter().map(|(_, _, role)| *role).collect()
     }
 
     /// What will be done, one line each.
@@ -70,7 +77,7 @@ impl Leftover {
             name: name.clone().into(),
             ..Chain::default()
         };
-        let jumps = self.jumps.iter().map(|(chain, handle)| {
+        let jumps = self.jumps.iter().map(|(chain, handle, _)| {
             NfCmd::Delete(NfListObject::Rule(Rule {
                 family: NfFamily::INet,
                 table: TABLE.into(),
@@ -94,30 +101,56 @@ fn role_of(chain: &str) -> Option<Role> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use zone_ruleset::{Chain, Rule, Table, TableFlags};
 
-    use super::*;
+    use super::{BTreeSet, Expr, Family, Leftover, Name, Role, Ruleset, TABLE, Verdict};
 
-    fn rule(chain: &str, handle: u64, target: &str) -> Value {
-        json!({ "rule": { "family": "inet", "table": TABLE, "chain": chain, "handle": handle,
-            "expr": [{ "jump": { "target": target } }] } })
+    /// A chain whose rules jump to these, with handles from the given one on.
+    fn chain(name: &str, first: u64, targets: &[&str]) -> Chain {
+        let rule = |(handle, target): (u64, &&str)| Rule {
+            handle,
+            comment: None,
+            exprs: vec![Expr::Verdict(Verdict::Jump(Name::from(*target)))],
+        };
+        Chain {
+            name: Name::from(name),
+            handle: 1,
+            hook: None,
+            anonymous: false,
+            rules: (first..).zip(targets).map(rule).collect(),
+        }
+    }
+
+    fn rules(table: &str, chains: Vec<Chain>) -> Ruleset {
+        let table = Table {
+            family: Family::Inet,
+            name: Name::from(table),
+            handle: 1,
+            flags: TableFlags::default(),
+            comment: None,
+            chains,
+            sets: Vec::new(),
+            objects: Vec::new(),
+            flowtables: Vec::new(),
+        };
+        Ruleset { tables: vec![table], ..Ruleset::default() }
     }
 
     #[test]
     fn the_chains_of_our_policies_go_with_the_rules_that_lead_there() {
-        let chain =
-            |name: &str| json!({ "chain": { "family": "inet", "table": TABLE, "name": name, "handle": 1 } });
-        let left = Leftover::of(&json!({ "nftables": [
-            chain("filter_INPUT_POLICIES_post"),
-            chain("filter_IN_policy_zone-proxy"),
-            chain("filter_IN_policy_zone-proxy_allow"),
-            chain("filter_IN_policy_zone-proxy-drop"),
-            chain("filter_IN_policy_zone-proxy-of-mine"),
-            rule("filter_INPUT_POLICIES_post", 7, "filter_IN_policy_zone-proxy"),
-            rule("filter_INPUT_POLICIES_post", 8, "filter_IN_policy_zone-proxy-of-mine"),
-            rule("filter_INPUT_POLICIES_post", 9, "filter_IN_policy_zone-proxy-drop"),
-            rule("filter_IN_policy_zone-proxy", 10, "filter_IN_policy_zone-proxy_allow"),
-        ]}));
+        let chains = || {
+            let targets = ["zone-proxy", "zone-proxy-of-mine", "zone-proxy-drop"];
+            let targets = targets.map(|policy| format!("filter_IN_policy_{policy}"));
+            let targets: Vec<_> = targets.iter().map(String::as_str).collect();
+            vec![
+                chain("filter_INPUT_POLICIES_post", 7, &targets),
+                chain("filter_IN_policy_zone-proxy", 10, &["filter_IN_policy_zone-proxy_allow"]),
+                chain("filter_IN_policy_zone-proxy_allow", 0, &[]),
+                chain("filter_IN_policy_zone-proxy-drop", 0, &[]),
+                chain("filter_IN_policy_zone-proxy-of-mine", 0, &[]),
+            ]
+        };
+        let left = Leftover::of(&rules(TABLE, chains()));
         assert_eq!(
             left.chains.keys().collect::<Vec<_>>(),
             [
@@ -127,14 +160,16 @@ mod tests {
             ]
         );
         let from = "filter_INPUT_POLICIES_post".to_owned();
-        assert_eq!(left.jumps, [(from.clone(), 7), (from, 9)]);
+        assert_eq!(left.jumps, [(from.clone(), 7, Role::Open), (from, 9, Role::Drop)]);
+        assert_eq!(left.reached(), BTreeSet::from([Role::Drop, Role::Open]));
         assert_eq!(left.transaction().len(), 2 + 3 + 3);
         assert_eq!(left.lines().len(), 2);
+        assert_eq!(Leftover::of(&rules("mine", chains())), Leftover::default());
     }
 
     #[test]
     fn where_nothing_is_left_there_is_nothing_to_do() {
-        assert_eq!(Leftover::of(&Value::Null), Leftover::default());
+        assert_eq!(Leftover::of(&Ruleset::default()), Leftover::default());
         assert!(Leftover::default().transaction().is_empty());
     }
 }

@@ -4,11 +4,16 @@
 //! is, which is to say that it comes last: behind all rules of the zone that a packet belongs to (ports, rich rules, ipsets)
 //! and behind other policies, and just in front of what the zone does with the rest. So all of these may deny.
 //!
-//! What a zone does with the rest is a denial, too, where the zone is `drop` or `block`, or holds a source and drops. The
-//! policies `zone-proxy-drop` and `zone-proxy-reject`, one step in front of ours, say it again for our ports. It
-//! can't be said the other way round, by naming the zones that are open: firewalld (1.3) takes a packet to a named
-//! zone's policy by its interface alone, also when another zone holds its source; and not at all where the interface
-//! is in the default zone because nobody has put it anywhere.
+//! What a zone does with the rest is a denial, too, where the zone is `drop` or `block`, or holds a source and drops. So
+//! policy `zone-proxy` refuses our ports to each source that such a zone holds, and the policies `zone-proxy-drop` and
+//! `zone-proxy-reject`, one step in front of it, to whatever the zones `drop` and `block` hold by interface, or hold from
+//! now on.
+//!
+//! Neither is enough by itself. A rich rule can't name an interface, and knows the sources of the moment only. And
+//! firewalld (1.3) forgets a zone's policies when the zone loses its last interface, whatever else it holds. Naming the
+//! zones that are open won't do: firewalld takes a packet to a named zone's policy by its interface alone, also when
+//! another zone holds its source; and not at all where the interface is in the default zone because nobody has put it
+//! anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -99,7 +104,7 @@ pub(super) fn listed(listing: &str) -> Policies {
 pub(super) fn wanted(desired: &Desired, zones: &Zones) -> Policies {
     let set = |name: &str| BTreeSet::from([name.to_owned()]);
     let ports = ports(desired);
-    let denials = |denial| ports.iter().map(|(family, port)| refuse(*family, "", *port, denial)).collect();
+    let denials = |denial| ports.iter().map(|(family, ports)| refuse(*family, "", ports, denial)).collect();
     let policy = |role: Role, ingress, rules| {
         let (priority, target) = (role.priority().to_owned(), TARGET.to_owned());
         let head = Head { priority, target, ingress, egress: set("HOST"), foreign: BTreeSet::new() };
@@ -111,7 +116,9 @@ pub(super) fn wanted(desired: &Desired, zones: &Zones) -> Policies {
         .flat_map(|rule| Family::ALL.into_iter().flat_map(|family| accept(rule, family)))
         .collect();
     for (source, denial) in zones.denied_sources() {
-        open.extend(ports.iter().filter_map(|(family, port)| refuse_source(&source, *family, *port, denial)));
+        open.extend(
+            ports.iter().filter_map(|(family, ports)| refuse_source(&source, *family, ports, denial)),
+        );
     }
     Policies::from([
         policy(Role::Drop, zones.shut(Denial::Drop), denials(Denial::Drop)),
@@ -185,12 +192,26 @@ impl std::fmt::Display for Head {
     }
 }
 
-/// The ports that are open, with the families in which they are.
-fn ports(desired: &Desired) -> BTreeSet<(Family, u16)> {
-    let all = desired.open.iter().flat_map(|rule| Family::ALL.map(|family| (family, rule)));
-    all.filter(|(family, rule)| !accept(rule, *family).is_empty())
-        .map(|(family, rule)| (family, rule.port))
-        .collect()
+/// The ports that are refused to whom a zone denies: all that may ever be open, so that a port opens in one step. Those
+/// that follow each other are one range.
+fn ports(desired: &Desired) -> BTreeSet<(Family, String)> {
+    let all: BTreeSet<u16> = desired
+        .open
+        .iter()
+        .map(|rule| rule.port)
+        .chain(desired.closed.iter().map(|(_, port)| *port))
+        .collect();
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for port in all {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(port) => *last = port,
+            _ => ranges.push((port, port)),
+        }
+    }
+    let text =
+        |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let of_family = |family| ranges.iter().map(move |(first, last)| (family, text(*first, *last)));
+    Family::ALL.into_iter().flat_map(of_family).collect()
 }
 
 /// The rich rules that open a port in one family.
@@ -216,33 +237,33 @@ fn accept(rule: &PortRule, family: Family) -> Vec<String> {
         .collect()
 }
 
-/// The rich rule that refuses a port in one family, from one source if that is given.
-fn refuse(family: Family, source: &str, port: u16, denial: Denial) -> String {
+/// The rich rule that refuses ports in one family, from one source if that is given.
+fn refuse(family: Family, source: &str, ports: &str, denial: Denial) -> String {
     let action = match (denial, family) {
         (Denial::Drop, _) => "drop",
         (Denial::Reject, Family::V4) => "reject type=\"icmp-admin-prohibited\"",
         (Denial::Reject, Family::V6) => "reject type=\"icmp6-adm-prohibited\"",
     };
     let family = family.as_str();
-    format!("rule family=\"{family}\"{source} port port=\"{port}\" protocol=\"tcp\" {action}")
+    format!("rule family=\"{family}\"{source} port port=\"{ports}\" protocol=\"tcp\" {action}")
 }
 
 /// The same for a source as zones have it: an address, a network, the address of a network card, or an ipset. `None` where it is of
 /// the other family.
-fn refuse_source(source: &str, family: Family, port: u16, denial: Denial) -> Option<String> {
+fn refuse_source(source: &str, family: Family, ports: &str, denial: Denial) -> Option<String> {
     let action = match denial {
         Denial::Drop => "drop",
         Denial::Reject => "reject",
     };
     let of_any_family =
-        |source: &str| format!("rule source {source} port port=\"{port}\" protocol=\"tcp\" {action}");
+        |source: &str| format!("rule source {source} port port=\"{ports}\" protocol=\"tcp\" {action}");
     if let Some(name) = source.strip_prefix("ipset:") {
         return Some(of_any_family(&format!("ipset=\"{name}\"")));
     }
     let address = source.split('/').next().unwrap_or_default();
     match address.parse::<IpAddr>() {
         Ok(address) if Family::of(address) == family => {
-            Some(refuse(family, &format!(" source address=\"{source}\""), port, denial))
+            Some(refuse(family, &format!(" source address=\"{source}\""), ports, denial))
         }
         Ok(_) => None,
         // firewalld prints it in capitals.
@@ -252,6 +273,8 @@ fn refuse_source(source: &str, family: Family, port: u16, denial: Denial) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use zone_firewall_protocol::Purpose;
+
     use super::*;
     use crate::config::Config;
 
@@ -289,11 +312,17 @@ mod tests {
         );
         assert_eq!(
             rules(&policies, Role::Drop),
-            [r#"rule family="ipv4" port port="17488" protocol="tcp" drop"#]
+            [
+                r#"rule family="ipv4" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule family="ipv6" port port="17486-17488" protocol="tcp" drop"#,
+            ]
         );
         assert_eq!(
             rules(&policies, Role::Reject),
-            [r#"rule family="ipv4" port port="17488" protocol="tcp" reject type="icmp-admin-prohibited""#]
+            [
+                r#"rule family="ipv4" port port="17486-17488" protocol="tcp" reject type="icmp-admin-prohibited""#,
+                r#"rule family="ipv6" port port="17486-17488" protocol="tcp" reject type="icmp6-adm-prohibited""#,
+            ]
         );
     }
 
@@ -307,12 +336,37 @@ mod tests {
             rules(&policies, Role::Open),
             [
                 r#"rule family="ipv4" port port="17488" protocol="tcp" accept"#,
-                r#"rule family="ipv4" source address="192.0.2.0/24" port port="17488" protocol="tcp" drop"#,
-                r#"rule source ipset="bad" port port="17488" protocol="tcp" drop"#,
-                r#"rule source mac="AA:BB:CC:DD:EE:FF" port port="17488" protocol="tcp" drop"#,
+                r#"rule family="ipv4" source address="192.0.2.0/24" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule family="ipv6" source address="2001:DB8::66" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule source ipset="bad" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule source mac="AA:BB:CC:DD:EE:FF" port port="17486-17488" protocol="tcp" drop"#,
             ]
         );
         assert!(policies[&Role::Drop].head.ingress.is_empty());
+    }
+
+    #[test]
+    fn ports_that_follow_each_other_are_refused_in_one_rule() {
+        let port = |purpose, port| PortRule {
+            purpose,
+            port,
+            listen: vec!["0.0.0.0".parse().unwrap()],
+            networks: Vec::new(),
+            balancers: Vec::new(),
+        };
+        let relay = [port(Purpose::Endpoint, 17487), port(Purpose::ModuleServer, 20000)];
+        let config = Config::parse("[control]\nopen = true\n", "test").unwrap();
+        let zones = Zones::new("public", "drop\n  target: DROP\n");
+        let policies = wanted(&Desired::new(&config, &relay), &zones);
+        assert_eq!(
+            rules(&policies, Role::Drop),
+            [
+                r#"rule family="ipv4" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule family="ipv4" port port="20000" protocol="tcp" drop"#,
+                r#"rule family="ipv6" port port="17486-17488" protocol="tcp" drop"#,
+                r#"rule family="ipv6" port port="20000" protocol="tcp" drop"#,
+            ]
+        );
     }
 
     #[test]

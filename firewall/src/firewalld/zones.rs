@@ -48,17 +48,27 @@ impl Zones {
     /// The zones that refuse whatever they take, by source or by interface: firewalld's own ones, unless one of them is
     /// the default zone. Then it is to a host what the policy `drop` is to a chain, and our ports open at its end.
     pub(super) fn shut(&self, denial: Denial) -> BTreeSet<String> {
-        let shut = self.denying().filter(|(zone, which)| *which == denial && self.is_shut(zone));
-        shut.map(|(zone, _)| zone.name.clone()).collect()
+        self.shut_sections(denial).map(|zone| zone.name.clone()).collect()
     }
 
-    /// The sources that are refused by a zone of which no more is refused than they: a zone that somebody made, or the
-    /// default zone.
+    /// Whether one of these holds an interface.
+    pub(super) fn shuts_an_interface(&self, denial: Denial) -> bool {
+        self.shut_sections(denial).any(|zone| !zone.words("interfaces").is_empty())
+    }
+
+    fn shut_sections(&self, denial: Denial) -> impl Iterator<Item = &Section> {
+        let shut = self.denying().filter(move |(zone, which)| {
+            *which == denial && SHUT.contains(&zone.name.as_str()) && zone.name != self.default
+        });
+        shut.map(|(zone, _)| zone)
+    }
+
+    /// The sources that zones refuse, whichever zones they are.
     pub(super) fn denied_sources(&self) -> BTreeSet<(String, Denial)> {
-        let by_source = self.denying().filter(|(zone, _)| !self.is_shut(zone));
-        by_source
-            .flat_map(|(zone, denial)| zone.words("sources").into_iter().map(move |source| (source, denial)))
-            .collect()
+        let sources = self
+            .denying()
+            .flat_map(|(zone, denial)| zone.words("sources").into_iter().map(move |source| (source, denial)));
+        sources.collect()
     }
 
     fn denying(&self) -> impl Iterator<Item = (&Section, Denial)> {
@@ -66,10 +76,6 @@ impl Zones {
             let target = zone.lines("target").first()?;
             Some((zone, Denial::of(target)?))
         })
-    }
-
-    fn is_shut(&self, zone: &Section) -> bool {
-        SHUT.contains(&zone.name.as_str()) && zone.name != self.default
     }
 }
 
@@ -93,22 +99,30 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_of_the_hosts_own_that_drops_is_shut_for_the_sources_that_it_names() {
-        let zones = Zones::new("public", ZONES);
-        let denied = BTreeSet::from([("203.0.113.0/24".to_owned(), Denial::Drop)]);
-        assert_eq!(zones.denied_sources(), denied);
+    fn an_interface_counts_in_zone_drop_or_block_only() {
+        assert!(!Zones::new("public", ZONES).shuts_an_interface(Denial::Drop));
+        let zones = Zones::new("public", "drop\n  target: DROP\n  interfaces: eth1\n");
+        assert!(zones.shuts_an_interface(Denial::Drop) && !zones.shuts_an_interface(Denial::Reject));
     }
 
     #[test]
-    fn zone_drop_as_the_default_zone_is_shut_for_its_sources_only() {
+    fn zone_drop_as_the_default_zone_is_not_shut() {
         let zones = Zones::new("drop", ZONES);
         assert_eq!(zones.shut(Denial::Drop), set(&[]));
         assert_eq!(zones.shut(Denial::Reject), set(&["block"]));
-        let denied = ["192.0.2.66", "203.0.113.0/24", "ipset:bad"];
-        assert_eq!(
-            zones.denied_sources(),
-            denied.map(|source| (source.to_owned(), Denial::Drop)).into_iter().collect()
-        );
+    }
+
+    #[test]
+    fn sources_are_denied_that_a_zone_holds_whose_target_denies() {
+        let denied: Vec<_> = Zones::new("public", ZONES).denied_sources().into_iter().collect();
+        let expected = [
+            ("10.1.0.0/16", Denial::Reject),
+            ("192.0.2.66", Denial::Drop),
+            ("203.0.113.0/24", Denial::Drop),
+            ("ipset:bad", Denial::Drop),
+        ];
+        assert_eq!(denied, expected.map(|(source, denial)| (source.to_owned(), denial)));
+        assert_eq!(Zones::new("drop", ZONES).denied_sources().len(), expected.len());
     }
 
     #[test]

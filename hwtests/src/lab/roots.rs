@@ -75,6 +75,23 @@ pub const FIREWALLD: Root = Root {
     disabled: &["firewalld.service", "ssh.service", "ssh.socket", "nftables.service"],
 };
 
+/// A host with ufw, and Python for who listens there.
+pub const UFW: Root = Root {
+    name: "ufw",
+    packages: &[
+        "dbus",
+        "iproute2",
+        "iptables",
+        "nftables",
+        "procps",
+        "python3-minimal",
+        "systemd",
+        "systemd-sysv",
+        "ufw",
+    ],
+    disabled: &["nftables.service"],
+};
+
 /// HAProxy and nginx with its stream module, to be run by hand in a root that does not boot.
 pub const BALANCER: Root = Root {
     name: "balancer",

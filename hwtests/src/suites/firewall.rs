@@ -2,10 +2,14 @@
 //!
 //! At each stage connections come in from the internet and from the inside, by IPv4 and IPv6. 17488 and 17487 listen on
 //! every address, so that it is the firewall alone that keeps the internet from them. The host's own firewall lets ssh in
-//! on 22; a second ssh port shows that nothing else is opened. At the end the rules are those of the beginning.
+//! on 22; a second ssh port shows that nothing else is opened. At the end the rules are those of the beginning. What
+//! admins deny by firewalld and ufw is looked at with the program alone.
 
+mod alone;
+mod firewalld;
 mod foreign;
 mod story;
+mod ufw;
 
 use crate::lab::{Case, Need, Suite};
 use foreign::Foreign;
@@ -27,6 +31,6 @@ pub(crate) fn suite() -> Suite {
     Suite {
         name: "firewall",
         about: "what answers from outside behind each kind of host firewall, and what is left of our rules",
-        cases: cases.collect(),
+        cases: cases.chain(firewalld::cases()).chain([ufw::case()]).collect(),
     }
 }
