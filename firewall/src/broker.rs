@@ -1,11 +1,13 @@
 //! The broker: the one process that may touch the firewall, and does so only within root's ceiling.
 //!
 //! systemd starts it for a connection to its socket and gives it CAP_NET_ADMIN and nothing else. One connection carries
-//! one request; it ends itself when nobody has asked for a while.
+//! one request; it ends itself when nobody has asked for a while, unless there are ports whose rules it watches.
 
 mod answer;
 mod connection_limit;
 mod farewell;
+mod watch;
+mod work;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -13,7 +15,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,13 +29,14 @@ use crate::config;
 use crate::host::Host;
 use connection_limit::ConnectionLimit;
 use farewell::Farewells;
+use watch::Watch;
+pub(crate) use watch::{Change, FollowError, follow};
+use work::Work;
 
 /// The time for a request to arrive, and for an answer to be taken.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time for the rest of what is no request, so that its sender can read why it was refused.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// The time that a request may take before the watchdog is no longer fed. Tools have deadlines far below.
-const STUCK_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often the main loop looks up at least; more often where the watchdog or the idle time asks for it.
 const LOOP_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause after a connection that could not be taken.
@@ -54,21 +56,25 @@ pub(crate) enum BrokerError {
     /// Waiting for connections failed.
     #[error("waiting for connections failed: {0}")]
     Wait(io::Error),
+    /// The watch can't begin.
+    #[error("the rules can't be watched: {0}")]
+    Watch(io::Error),
+    /// The watch has ended, which it does not do by itself.
+    #[error("what watches the rules has died")]
+    WatchEnded,
 }
 
 struct Broker {
-    host: Host,
-    /// Requests are carried out one after the other.
-    work: Mutex<()>,
-    /// Since when one is being carried out.
-    busy_since: Mutex<Option<Instant>>,
+    /// The host, which requests and the watch work on one after the other.
+    work: Arc<Work>,
+    watch: Watch,
     /// The connections that are open.
     connections: Arc<ConnectionLimit>,
     /// For lines about those who may ask for nothing, and about what is no request.
     log: LogBudget,
 }
 
-/// Serves until nobody has asked for `broker.idle` seconds. The socket comes from systemd (`LISTEN_FDS`, sd_listen_fds(3));
+/// Serves until nobody has asked for `broker.idle` seconds and there is nothing to watch. The socket comes from systemd (`LISTEN_FDS`, sd_listen_fds(3));
 /// started by hand it is made at `path`.
 pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
     // Who asks is told as well; ending here would only have systemd start it again for the same connection.
@@ -82,10 +88,10 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
     let idle = Duration::from_secs(settings.idle.into());
     let (listener, made) = listener(path)?;
     listener.set_nonblocking(true).map_err(BrokerError::Wait)?;
+    let work = Arc::new(Work::on(host));
     let broker = Arc::new(Broker {
-        host,
-        work: Mutex::new(()),
-        busy_since: Mutex::new(None),
+        watch: Watch::start(Arc::clone(&work)).map_err(BrokerError::Watch)?,
+        work,
         connections: Arc::default(),
         log: LogBudget::default(),
     });
@@ -116,10 +122,13 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
             last_use = Instant::now();
         }
         farewells.close_old(Instant::now());
-        if !broker.is_stuck() {
+        if !broker.work.is_stuck() {
             manager.alive();
         }
-        if broker.connections.open() > 0 {
+        if broker.watch.has_ended() {
+            return Err(BrokerError::WatchEnded);
+        }
+        if broker.connections.open() > 0 || broker.watch.is_on() {
             last_use = Instant::now();
         } else if last_use.elapsed() >= idle {
             break;
@@ -192,22 +201,6 @@ fn admit(broker: &Arc<Broker>, stream: UnixStream, max: usize) -> Option<UnixStr
         );
     }
     None
-}
-
-/// While there is one, a request is being carried out.
-struct Busy<'a>(&'a Broker);
-
-impl<'a> Busy<'a> {
-    fn with(broker: &'a Broker) -> Self {
-        broker.set_busy_since(Some(Instant::now()));
-        Self(broker)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.set_busy_since(None);
-    }
 }
 
 /// Who connected, as the kernel says.
@@ -354,10 +347,10 @@ fn fitting(answer: &Answer) -> String {
 }
 
 impl Broker {
-    /// Answers a request once no other one is being carried out.
+    /// Answers a request, once nobody else works on the rules where it is about these.
     fn perform(&self, peer: Peer, stream: &UnixStream, request: &Request) -> Answer {
         let accounts = accounts();
-        let _one_at_a_time = self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turn = (*request != Request::Watch).then(|| self.work.turn());
         if has_left(stream) {
             // Whoever gave it up may have asked for something newer since, which this would undo.
             let why = "whoever asked has left before it was carried out";
@@ -369,45 +362,11 @@ impl Broker {
             );
             return Answer::Refused { why: why.to_owned(), help: "ask again".to_owned() };
         }
-        let _busy = Busy::with(self);
-        answer::answer(&self.host, (peer, &accounts), request, &self.log)
-    }
-
-    fn set_busy_since(&self, since: Option<Instant>) {
-        *self.busy_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
-    }
-
-    /// Whether a request takes so long that something must be wrong.
-    fn is_stuck(&self) -> bool {
-        let since = *self.busy_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        since.is_some_and(|since| since.elapsed() > STUCK_TIMEOUT)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_whose_thread_panics_leaves_the_broker_neither_busy_nor_full() {
-        let broker = Arc::new(Broker {
-            host: Host::new(Path::new("/nonexistent"), Path::new("/nonexistent")),
-            work: Mutex::new(()),
-            busy_since: Mutex::new(None),
-            connections: Arc::default(),
-            log: LogBudget::default(),
-        });
-        let peer = Peer { uid: 0, gid: 0, pid: 1 };
-        let permit = broker.connections.admit(peer, &Accounts::default(), 1).expect("there is room");
-        let own = Arc::clone(&broker);
-        let panicked = thread::spawn(move || {
-            let _permit = permit;
-            let _one_at_a_time = own.work.lock();
-            let _busy = Busy::with(&own);
-            panic!("out of luck");
-        });
-        assert!(panicked.join().is_err());
-        assert_eq!(broker.connections.open(), 0);
-        assert!(broker.busy_since.lock().unwrap().is_none());
+        let asked = (peer, &accounts, request);
+        let answer = answer::answer(&self.work.host, &self.watch, asked, &self.log);
+        if matches!((request, &answer), (Request::SetRelayPorts(_), Answer::Done(_))) {
+            self.watch.ports_were_set();
+        }
+        answer
     }
 }

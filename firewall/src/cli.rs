@@ -77,6 +77,12 @@ enum Command {
         #[arg(long, value_name = "ADDRESS")]
         address: Vec<IpAddr>,
     },
+    /// Compare them now and whenever they change, and print each change of what is found, until it is ended; as root
+    Watch {
+        /// As JSON, an object on each line
+        #[arg(long)]
+        json: bool,
+    },
     /// Take every rule of ours away, and forget the relay's ports; as root
     Remove {
         /// As JSON
@@ -119,6 +125,10 @@ enum CliError {
     Ask(#[from] zone_firewall_protocol::client::AskError),
     #[error("{why}; {help}")]
     Refused { why: String, help: String },
+    #[error(transparent)]
+    Follow(#[from] broker::FollowError),
+    #[error("the kernel tells of changes to root only: run 'watch' as root, or 'verify'")]
+    ListenersOnly,
     #[error("'{0}' is for root: run it as root")]
     RootOnly(&'static str),
 }
@@ -155,6 +165,8 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
                 _ => return Err(unexpected_answer()),
             }
         }
+        Command::Watch { .. } if !root => return Err(CliError::ListenersOnly),
+        Command::Watch { json } => broker::follow(&host, |change| print_news(change, *json))?,
         Command::Apply { .. } if !root => return Err(CliError::RootOnly("apply")),
         Command::Remove { .. } if !root => return Err(CliError::RootOnly("remove")),
         Command::Apply { json } => print_changes(&apply(&host)?, *json),
@@ -228,6 +240,24 @@ fn print_changes(lines: &[String], json: bool) {
     for line in changes.into_iter().chain(notes) {
         print(line);
     }
+}
+
+/// Whether somebody still reads.
+fn print_news(change: &broker::Change, json: bool) -> bool {
+    let broker::Change { new, gone, by } = change;
+    let mut lines = Vec::new();
+    if json {
+        lines.push(serde_json::json!({ "new": new, "gone": gone, "by": by }).to_string());
+    } else {
+        let by = if by.is_empty() { String::new() } else { format!(" ({by})") };
+        lines.extend(new.iter().map(|finding| format!("{}: {}{by}", finding.id, finding.what)));
+        lines.extend(gone.iter().map(|id| format!("gone: {id}{by}")));
+        if lines.is_empty() {
+            lines.push("ok: the live rules are as they should be".to_owned());
+        }
+    }
+    let mut out = std::io::stdout();
+    lines.iter().all(|line| writeln!(out, "{line}").is_ok()) && out.flush().is_ok()
 }
 
 /// A reader that has seen enough closes its end, which is no error of ours.

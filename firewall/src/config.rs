@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use zone_firewall_protocol::Destination;
+use zone_firewall_protocol::{Destination, WatchMode};
 
 pub(crate) use interface::InterfaceName;
 
@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// The broker itself.
     pub(crate) broker: Broker,
+    /// What happens when others change rules.
+    pub(crate) watch: Watch,
 }
 
 /// `[control]`: port 17488, which is root's alone to open.
@@ -134,6 +136,37 @@ pub(crate) struct Broker {
 impl Default for Broker {
     fn default() -> Self {
         Self { idle: 60, connections: 8 }
+    }
+}
+
+/// `[watch]`: rules that others have changed, while ports of the relay are open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Watch {
+    /// What is done about it.
+    pub(crate) mode: WatchMode,
+    /// Milliseconds without a change, after which rules are judged.
+    pub(crate) settle_ms: u32,
+    /// Seconds for which changes that do not stop put a judgement off at most.
+    pub(crate) longest_burst: u32,
+    /// Seconds from one judgement to the next, in the long run.
+    pub(crate) interval: u32,
+    /// The most of one processor, in percent, that judgements may use in the long run.
+    pub(crate) processor_percent: u32,
+    /// Repairs within a minute, after which they rest.
+    pub(crate) repairs_per_minute: usize,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            mode: WatchMode::Repair,
+            settle_ms: 200,
+            longest_burst: 5,
+            interval: 1,
+            processor_percent: 10,
+            repairs_per_minute: 5,
+        }
     }
 }
 
@@ -267,7 +300,22 @@ impl Config {
         if self.limits.burst == 0 || self.broker.idle == 0 || self.broker.connections == 0 {
             return Some("limits.burst, broker.idle and broker.connections must be at least 1".to_owned());
         }
-        None
+        self.watch.wrong_value()
+    }
+}
+
+impl Watch {
+    fn wrong_value(&self) -> Option<String> {
+        let bounds = [
+            ("settle_ms", u64::from(self.settle_ms), 1..=10_000),
+            ("longest_burst", self.longest_burst.into(), 1..=600),
+            ("interval", self.interval.into(), 1..=3_600),
+            ("processor_percent", self.processor_percent.into(), 1..=100),
+            ("repairs_per_minute", self.repairs_per_minute as u64, 1..=60),
+        ];
+        let wrong = bounds.into_iter().find(|(_, value, allowed)| !allowed.contains(value))?;
+        let (key, value, allowed) = wrong;
+        Some(format!("watch.{key}: {value} is not within {} to {}", allowed.start(), allowed.end()))
     }
 }
 
@@ -303,6 +351,8 @@ mod tests {
         assert!(error("[control]\nopne = true\n").starts_with("firewall.toml:2: unknown field `opne`"));
         assert!(error("[ceiling]\n\nports = [\"9-1\"]\n").starts_with("firewall.toml:3: '9-1' is neither"));
         assert!(error("[control]\nlisten = []\n").contains("control.listen: at least one"));
+        assert!(error("[watch]\nmode = \"on\"\n").starts_with("firewall.toml:2: unknown variant `on`"));
+        assert!(error("[watch]\ninterval = 0\n").contains("watch.interval: 0 is not within 1 to 3600"));
         let name = error("[output]\n\nallow = [\"logs.example:514/udp\"]\n");
         assert!(name.starts_with("firewall.toml:3: 'logs.example:514/udp' names a host"), "{name}");
         let device = error("[control]\ninterfaces = [\"eth*\"]\n");

@@ -483,21 +483,17 @@ fn holds(before: &Answer, now: &Answer, rules: &Ruleset) -> bool {
         .all(|denied| !accepted.iter().any(|accepted| are_of_the_same_packets(denied, accepted)))
 }
 
+/// Whether two sets of ranges, each in ascending order, have a number in common.
+fn overlap(a: &[Span], b: &[Span]) -> bool {
+    let (few, many) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    few.iter().any(|span| {
+        let next = many.partition_point(|other| other.last < span.first);
+        many.get(next).is_some_and(|other| other.first <= span.last)
+    })
+}
+
 /// Whether a packet may be in both cases.
 fn are_of_the_same_packets(a: &Case, b: &Case) -> bool {
-    let overlap = |a: &[Span], b: &[Span]| {
-        let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
-        while let (Some(one), Some(other)) = (a.peek(), b.peek()) {
-            if one.last < other.first {
-                a.next();
-            } else if other.last < one.first {
-                b.next();
-            } else {
-                return true;
-            }
-        }
-        false
-    };
     let contradicts = a.conditions.iter().any(|one| {
         b.conditions
             .iter()

@@ -1,12 +1,12 @@
 //! Whether the ports that are to be open can be reached, by whom not, and because of which rule: as findings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use zone_firewall_protocol::{Finding, FindingKind, Level};
 use zone_judge::{Answer, Case, Condition, Fate, Host, Place, Span};
-use zone_ruleset::{Expr, Ruleset, Verdict, words};
+use zone_ruleset::{Expr, Name, Ruleset, Verdict, words};
 
 use crate::desired::Family;
 use crate::placement::{Open, rule_at};
@@ -15,6 +15,9 @@ use crate::placement::{Open, rule_at};
 const MAX_NAMED: usize = 3;
 /// Up to this share of its sources, a port that is denied by name is denied to some, and open all the same.
 const SOME: f64 = 0.5;
+
+/// The most rules that deny a port of one family by name and are told one by one.
+const MAX_DENIED: usize = 16;
 
 /// Cases that are told in one finding.
 struct Group<'a> {
@@ -31,11 +34,23 @@ pub(crate) fn findings(open: &[Open<'_>], answers: &[Answer], rules: &Ruleset, h
     let mut findings: Vec<Finding> = Vec::new();
     for (port, answer) in open.iter().zip(answers) {
         let groups = groups(answer);
+        let amounts = amounts(answer);
         // Whatever an unknown condition comes to, nobody gets in: then that is no question any more.
         let gets_in = |case: &Case| is_open(&case.fate);
         let is_shut = !answer.cases.iter().any(gets_in);
+        let mut denied = 0;
         for group in &groups {
-            findings.push(group.finding(port, answer, rules, host, is_shut));
+            let finding = group.finding(port, &amounts, rules, host, is_shut);
+            if finding.is_note() {
+                denied += 1;
+                if denied > MAX_DENIED {
+                    continue;
+                }
+            }
+            findings.push(finding);
+        }
+        if denied > MAX_DENIED {
+            findings.push(more_denied(port, denied - MAX_DENIED));
         }
     }
     let mut seen = BTreeSet::new();
@@ -43,26 +58,68 @@ pub(crate) fn findings(open: &[Open<'_>], answers: &[Answer], rules: &Ruleset, h
     findings
 }
 
+fn more_denied(port: &Open<'_>, more: usize) -> Finding {
+    let number = port.rule.port;
+    Finding {
+        id: format!("{}:{number}:{}:more", Level::Denied, port.family.as_str()),
+        level: Level::Denied,
+        kind: FindingKind::Blocked,
+        port: Some(number),
+        what: format!(
+            "port {number} ({}), {}: {more} more rules deny it to some",
+            port.rule.purpose,
+            name_of(port.family)
+        ),
+        help: "'zone-firewall explain' names them all".to_owned(),
+    }
+}
+
+fn name_of(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+/// How many packets come in by each device, as far as addresses and ports tell.
+fn amounts(answer: &Answer) -> HashMap<Option<&Name>, f64> {
+    let mut amounts = HashMap::new();
+    for case in &answer.cases {
+        *amounts.entry(case.interface.as_ref()).or_default() += amount(case);
+    }
+    amounts
+}
+
+fn amount(case: &Case) -> f64 {
+    size(&case.sources) * size(&case.source_ports) * size(&case.destinations)
+}
+
 fn groups(answer: &Answer) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut by_place: HashMap<Option<&Place>, Vec<usize>> = HashMap::new();
     for case in answer.cases.iter().filter(|case| !is_open(&case.fate)) {
         let place = match (&case.decided_by, &case.left_by) {
             (Some(decided), Some(left)) if decided.handle.is_none() => Some(left),
             (decided, _) => decided.as_ref(),
         };
-        let is_same = |group: &&mut Group<'_>| {
-            group.fate == &case.fate && group.place == place && group.conditions == &case.conditions[..]
+        let at = by_place.entry(place).or_default();
+        let is_same = |index: &&usize| {
+            groups
+                .get(**index)
+                .is_some_and(|group| group.fate == &case.fate && group.conditions == &case.conditions[..])
         };
-        match groups.iter_mut().find(is_same) {
-            Some(group) => group.cases.push(case),
-            None => groups.push(Group {
+        if let Some(index) = at.iter().find(is_same) {
+            groups[*index].cases.push(case);
+        } else {
+            at.push(groups.len());
+            groups.push(Group {
                 fate: &case.fate,
                 place,
                 conditions: &case.conditions,
                 named: case.named,
                 named_by_itself: case.named_by_itself,
                 cases: vec![case],
-            }),
+            });
         }
     }
     groups
@@ -89,7 +146,7 @@ impl Group<'_> {
     fn finding(
         &self,
         port: &Open<'_>,
-        answer: &Answer,
+        amounts: &HashMap<Option<&Name>, f64>,
         rules: &Ruleset,
         host: &Host,
         is_shut: bool,
@@ -97,7 +154,7 @@ impl Group<'_> {
         let depends = self.conditions.iter().find(|condition| condition.while_quiet.is_none());
         let only_when_much_comes =
             self.conditions.iter().any(|condition| condition.while_quiet == Some(false));
-        let share = self.share(answer);
+        let share = self.share(amounts);
         let sent_there = self.named && self.place.is_some_and(|place| only_refuses(place, rules));
         let level = match self.fate {
             Fate::Unknown(_) | Fate::TakenOver { .. } => Level::Unknown,
@@ -107,10 +164,7 @@ impl Group<'_> {
             _ => Level::Closed,
         };
         let number = port.rule.port;
-        let family = match port.family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        };
+        let family = name_of(port.family);
         let what = format!(
             "port {number} ({}), {family}{}{}: {}{}",
             port.rule.purpose,
@@ -140,15 +194,11 @@ impl Group<'_> {
     }
 
     /// Of the packets that come in by the same devices, how many fare so.
-    fn share(&self, answer: &Answer) -> f64 {
-        let interfaces: BTreeSet<_> = self.cases.iter().map(|case| &case.interface).collect();
-        let amount = |cases: &mut dyn Iterator<Item = &&Case>| -> f64 {
-            cases.map(|case| size(&case.sources) * size(&case.source_ports) * size(&case.destinations)).sum()
-        };
-        let own = amount(&mut self.cases.iter());
-        let all: Vec<&Case> =
-            answer.cases.iter().filter(|case| interfaces.contains(&case.interface)).collect();
-        own / amount(&mut all.iter()).max(1.0)
+    fn share(&self, amounts: &HashMap<Option<&Name>, f64>) -> f64 {
+        let interfaces: BTreeSet<_> = self.cases.iter().map(|case| case.interface.as_ref()).collect();
+        let own: f64 = self.cases.iter().map(|case| amount(case)).sum();
+        let all: f64 = interfaces.iter().filter_map(|interface| amounts.get(interface)).sum();
+        own / all.max(1.0)
     }
 
     fn sources(&self, family: Family) -> String {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::{Instant, timeout};
-use zone_firewall_protocol::client::{AskError, ask_on};
-use zone_firewall_protocol::{Answer, Finding, FindingKind, PortRule, Purpose, Request};
+use zone_firewall_protocol::client::{AskError, ask_on, ask_within};
+use zone_firewall_protocol::{Answer, Finding, FindingKind, PortRule, Purpose, Request, WatchReport};
 use zone_protocol::identity::Role;
 use zone_protocol::provisioning::Provisioning;
 
@@ -24,6 +24,10 @@ use crate::socket_file::SocketFile;
 const BROKER_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long findings are good for: `status` may be asked often.
 const FINDINGS_MAX_AGE: Duration = Duration::from_secs(5);
+/// For the broker to say what its watch saw, which it knows already. Metrics wait no longer for it.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long that is good for.
+const WATCH_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// Why the firewall is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +65,8 @@ pub(crate) struct Firewall {
     lock: Mutex<()>,
     last: RefCell<Last>,
     seen: RefCell<Option<Seen>>,
+    /// What the broker's watch saw when it was asked last; `None` in it where it did not say.
+    watched: RefCell<Option<(Instant, Option<WatchReport>)>>,
     failures: Cell<u32>,
     check: Notify,
 }
@@ -73,6 +79,7 @@ impl Firewall {
             lock: Mutex::default(),
             last: RefCell::new(Last::Unasked),
             seen: RefCell::default(),
+            watched: RefCell::default(),
             failures: Cell::default(),
             check: Notify::default(),
         }
@@ -102,7 +109,7 @@ impl Firewall {
                 Ok(())
             }
             Ok(Answer::Refused { why, help }) => Err(FirewallError::Refused { why, help }),
-            Ok(Answer::Plan(_) | Answer::Verified(_) | Answer::Exported(_)) => Err(other_version()),
+            Ok(_) => Err(other_version()),
             Err(error) => Err(error),
         };
         self.last.replace(match &result {
@@ -133,13 +140,45 @@ impl Firewall {
         if !self.is_managed() || self.seen.borrow().as_ref().is_some_and(fresh) {
             return;
         }
+        self.refresh_watch().await;
         let findings = match self.ask(Request::Verify).await {
             Ok(Answer::Verified(findings)) => Ok(findings),
             Ok(Answer::Refused { why, help }) => Err(format!("{why}: {help}")),
-            Ok(Answer::Done(_) | Answer::Plan(_) | Answer::Exported(_)) => Err(other_version().to_string()),
+            Ok(_) => Err(other_version().to_string()),
             Err(error) => Err(error.to_string()),
         };
         self.seen.replace(Some((Instant::now(), findings)));
+    }
+
+    /// What the broker's watch saw, while there are ports that it watches. `None` where it can't be asked, or is of a version that
+    /// does not watch.
+    pub(crate) async fn watch_report(&self) -> Option<WatchReport> {
+        self.refresh_watch().await;
+        self.watched.borrow().as_ref().and_then(|(_, report)| report.clone())
+    }
+
+    /// Asks for it, unless that was done a moment ago. Without ports there is nothing to watch, and asking would start the
+    /// broker for nothing.
+    async fn refresh_watch(&self) {
+        let has_ports = matches!(&*self.last.borrow(), Last::Done(rules) if !rules.is_empty());
+        let Some(socket) = self.broker.clone().filter(|_| has_ports) else {
+            self.watched.take();
+            return;
+        };
+        if self.watched.borrow().as_ref().is_some_and(|(at, _)| at.elapsed() < WATCH_MAX_AGE) {
+            return;
+        }
+        // Those who ask meanwhile get what was known before.
+        let known = self.watched.borrow().as_ref().and_then(|(_, report)| report.clone());
+        self.watched.replace(Some((Instant::now(), known)));
+        let asking = tokio::task::spawn_blocking(move || {
+            ask_within(connect(&socket)?, &Request::Watch, WATCH_TIMEOUT)
+        });
+        let report = match timeout(WATCH_TIMEOUT, asking).await {
+            Ok(Ok(Ok(Answer::Watched(report)))) => Some(report),
+            _ => None,
+        };
+        self.watched.replace(Some((Instant::now(), report)));
     }
 
     /// The word for a port that should be open: see [`zone_protocol::provisioning::PortStatus::firewall`].
@@ -166,6 +205,9 @@ impl Firewall {
                 warnings.push(format!("the firewall's rules are not known: {why}"));
             }
             Some(Err(_)) | None => {}
+        }
+        if let Some((_, Some(WatchReport { trouble: Some(trouble), .. }))) = &*self.watched.borrow() {
+            warnings.push(format!("the firewall's rules are not watched as they should be: {trouble}"));
         }
         warnings
     }

@@ -2,12 +2,15 @@
 
 mod plain_text;
 
+use std::cell::Cell;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use zone_firewall_protocol::WatchReport;
 
 pub(crate) use plain_text::plain_text;
 
@@ -39,6 +42,16 @@ pub struct Change {
     /// `done`, or the step that failed.
     pub result: &'static str,
 }
+
+/// How bad a finding of the firewall is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Level {
+    /// `closed`, `denied`, `unknown` or `drift`.
+    pub level: &'static str,
+}
+
+/// Others keep a port closed; they deny it to some of its sources by name; it can't be told; rules of ours are not as they should be.
+const LEVELS: [&str; 4] = ["closed", "denied", "unknown", "drift"];
 
 /// One relay.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +105,64 @@ pub struct Metrics {
     pub provisioned: Gauge,
     /// When the first of the proxy's certificates runs out, seconds since 1970.
     pub certificate_expiry: Gauge,
+    /// What the firewall's watch found and did.
+    pub firewall: FirewallMetrics,
+}
+
+/// What the firewall broker's watch found and did, as control was told last.
+#[derive(Debug, Default)]
+pub struct FirewallMetrics {
+    /// Whether changes of the rules are noticed.
+    pub watched: Gauge,
+    /// Findings that are not put back, by level.
+    pub findings: Family<Level, Gauge>,
+    /// How often rules were put back.
+    pub repairs: Counter,
+    /// When rules were judged last, seconds since 1970.
+    pub checked: Gauge,
+    /// How many repairs the broker that is running had counted.
+    counted: Cell<u64>,
+}
+
+impl FirewallMetrics {
+    /// Takes over what the watch says; without a word from it the rules are not watched, and the rest stays.
+    pub fn take(&self, report: Option<&WatchReport>) {
+        self.watched.set(i64::from(report.is_some_and(|report| report.watching)));
+        let Some(report) = report else { return };
+        for level in LEVELS {
+            let count = report.findings.get(level).copied().unwrap_or(0);
+            self.findings.get_or_create(&Level { level }).set(count.try_into().unwrap_or(i64::MAX));
+        }
+        // A broker that was started again counts from zero.
+        let counted = self.counted.replace(report.repairs);
+        self.repairs.inc_by(report.repairs.checked_sub(counted).unwrap_or(report.repairs));
+        if let Some(at) = report.judged_at {
+            self.checked.set(at.try_into().unwrap_or(i64::MAX));
+        }
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "firewall_watched",
+            "Whether the broker notices when others change the firewall's rules",
+            self.watched.clone(),
+        );
+        registry.register(
+            "firewall_findings",
+            "What is not as it should be in the firewall and is not put back, by level",
+            self.findings.clone(),
+        );
+        registry.register(
+            "firewall_repairs",
+            "How often the firewall's rules were put back after others had changed them",
+            self.repairs.clone(),
+        );
+        registry.register(
+            "firewall_checked_timestamp_seconds",
+            "When the firewall's rules were judged last, which is when they changed last, seconds since 1970",
+            self.checked.clone(),
+        );
+    }
 }
 
 impl Metrics {
@@ -113,6 +184,7 @@ impl Metrics {
             carried: Family::default(),
             provisioned: Gauge::default(),
             certificate_expiry: Gauge::default(),
+            firewall: FirewallMetrics::default(),
         };
         let registry = &mut metrics.registry;
         let connections = metrics.connections.clone();
@@ -156,6 +228,7 @@ impl Metrics {
             "When the first of the proxy's certificates runs out, seconds since 1970",
             metrics.certificate_expiry.clone(),
         );
+        metrics.firewall.register(registry);
         metrics
     }
 
@@ -190,6 +263,30 @@ fn without_end(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zone_firewall_protocol::WatchMode;
+
+    #[test]
+    fn repairs_go_on_counting_when_the_broker_begins_anew_and_a_silent_one_is_not_watching() {
+        let metrics = FirewallMetrics::default();
+        let report = |repairs| WatchReport {
+            mode: WatchMode::Repair,
+            watching: true,
+            judged_at: Some(1_700_000_000),
+            findings: [("denied".to_owned(), 2)].into(),
+            judgements: 9,
+            repairs,
+            trouble: None,
+        };
+        for (repairs, counted) in [(3, 3), (3, 3), (5, 5), (1, 6), (2, 7)] {
+            metrics.take(Some(&report(repairs)));
+            assert_eq!(metrics.repairs.get(), counted);
+        }
+        assert_eq!((metrics.watched.get(), metrics.checked.get()), (1, 1_700_000_000));
+        let findings = |level| metrics.findings.get_or_create(&Level { level }).get();
+        assert_eq!((findings("denied"), findings("closed")), (2, 0));
+        metrics.take(None);
+        assert_eq!((metrics.watched.get(), metrics.repairs.get()), (0, 7));
+    }
 
     #[test]
     fn two_texts_become_one_with_one_end() {

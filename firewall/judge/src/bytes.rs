@@ -320,7 +320,7 @@ mod tests {
                         Match::Never => false,
                         Match::If { spans, unknown: None } => spans
                             .iter()
-                            .all(|(_, set)| set.as_slice().iter().any(|s| s.contains(number.into()))),
+                            .all(|(_, set)| set.to_ranges().iter().any(|s| s.contains(number.into()))),
                         Match::If { .. } => panic!("{found:?}"),
                     };
                     assert_eq!(says, holds, "{mask:?} {xor:?} {from:?} {to:?} {number}");
@@ -337,7 +337,7 @@ mod tests {
         ];
         let spans = of(&equal(&port, &[3, 0x80], false));
         for number in 0..=u16::MAX {
-            let is_in = spans.as_slice().iter().any(|span| span.contains(number.into()));
+            let is_in = spans.to_ranges().iter().any(|span| span.contains(number.into()));
             assert_eq!(is_in, number & 0x0f81 == 0x0380, "{number}");
         }
     }

@@ -527,7 +527,7 @@ fn ask_routes(fib: &Fib, packet: &Packet, region: &Region, rules: &Rules<'_>) ->
                 let product = crate::region::Product::all(packet.v6).narrowed(dimension, &spans);
                 (region.within(&product), region.without(&product))
             }
-            Err(Some(number)) if spans.as_slice().iter().any(|span| span.contains(number)) => {
+            Err(Some(number)) if spans.to_ranges().iter().any(|span| span.contains(number)) => {
                 (region.clone(), Region::empty())
             }
             Err(_) => (Region::empty(), region.clone()),

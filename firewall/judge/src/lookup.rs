@@ -237,7 +237,10 @@ impl Index {
             }
             let Match::If { spans, unknown } = matches else { continue };
             if let [(dimension, numbers)] = &spans[..] {
-                singles.entry((entry.group, unknown, *dimension)).or_default().extend(numbers.as_slice());
+                singles
+                    .entry((entry.group, unknown, *dimension))
+                    .or_default()
+                    .extend(numbers.to_ranges().iter());
             } else {
                 let product = spans.iter().fold(Product::all(v6), |product, (dimension, numbers)| {
                     product.narrowed(*dimension, numbers)

@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn contains(region: &Region, source: u128, port: u128) -> usize {
-        let has = |spans: &Spans, number| spans.as_slice().iter().any(|span: &Span| span.contains(number));
+        let has = |spans: &Spans, number| spans.to_ranges().iter().any(|span: &Span| span.contains(number));
         region
             .products()
             .iter()

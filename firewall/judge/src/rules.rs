@@ -4,7 +4,9 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use zone_ruleset::{Chain, Name, ObjectKind, Ruleset, Set, Table};
+use zone_ruleset::{
+    Chain, Comparison, Expr, Name, ObjectKind, PayloadBase, Rule, Ruleset, Set, Table, XtMatch,
+};
 
 use crate::host::Host;
 use crate::lookup::Index;
@@ -20,8 +22,59 @@ pub(crate) struct Rules<'a> {
 /// A table, with what was looked up in it so far.
 pub(crate) struct TableRules<'a> {
     pub(crate) table: &'a Table,
-    chains: HashMap<&'a [u8], &'a Chain>,
+    /// Some rule of it writes into packets, which may send them to another port.
+    pub(crate) writes: bool,
+    chains: HashMap<&'a [u8], ChainRules<'a>>,
     sets: HashMap<&'a [u8], (&'a Set, OnceCell<Index>)>,
+}
+
+/// A chain, and what its rules take for certain.
+pub(crate) struct ChainRules<'a> {
+    pub(crate) chain: &'a Chain,
+    ports: OnceCell<Vec<Option<u16>>>,
+}
+
+impl<'a> ChainRules<'a> {
+    fn new(chain: &'a Chain) -> Self {
+        Self { chain, ports: OnceCell::new() }
+    }
+
+    /// The rules that may do something with a packet to a port: of thousands of rules, most are for others.
+    pub(crate) fn rules_for(&self, port: Option<u16>) -> impl Iterator<Item = &'a Rule> {
+        let ports = self.ports.get_or_init(|| self.chain.rules.iter().map(only_port).collect());
+        let for_it = move |own: &Option<u16>| own.is_none() || port.is_none() || *own == port;
+        self.chain.rules.iter().zip(ports).filter(move |(_, own)| for_it(own)).map(|(rule, _)| rule)
+    }
+}
+
+/// The port without which a rule does nothing, if it asks for one before it does anything.
+fn only_port(rule: &Rule) -> Option<u16> {
+    let mut loaded = None;
+    for expr in &rule.exprs {
+        match expr {
+            Expr::Payload { destination, base: PayloadBase::Transport, offset: 2 }
+                if destination.length == 2 =>
+            {
+                loaded = Some(destination.offset);
+            }
+            Expr::Payload { destination, .. }
+            | Expr::Meta { destination, .. }
+            | Expr::Ct { destination, .. }
+            | Expr::Bitwise { destination, .. } => {
+                loaded = loaded.filter(|own| *own != destination.offset);
+            }
+            Expr::Compare { source, op: Comparison::Equal, value } if loaded == Some(source.offset) => {
+                return <[u8; 2]>::try_from(&**value).ok().map(u16::from_be_bytes);
+            }
+            Expr::XtMatch {
+                what: XtMatch::Tcp { destination: (first, last), destination_negated: false, .. },
+                ..
+            } if first == last => return Some(*first),
+            Expr::Compare { .. } | Expr::Range { .. } | Expr::Counter | Expr::XtMatch { .. } => {}
+            _ => return None,
+        }
+    }
+    None
 }
 
 impl<'a> Rules<'a> {
@@ -39,14 +92,24 @@ impl<'a> TableRules<'a> {
     fn new(table: &'a Table) -> Self {
         Self {
             table,
-            chains: table.chains.iter().map(|chain| (chain.name.as_bytes(), chain)).collect(),
+            writes: table
+                .chains
+                .iter()
+                .flat_map(|chain| &chain.rules)
+                .flat_map(|rule| &rule.exprs)
+                .any(|expr| matches!(expr, Expr::PayloadWrite { .. })),
+            chains: table
+                .chains
+                .iter()
+                .map(|chain| (chain.name.as_bytes(), ChainRules::new(chain)))
+                .collect(),
             sets: table.sets.iter().map(|set| (set.name.as_bytes(), (set, OnceCell::new()))).collect(),
         }
     }
 
     /// One of its chains.
-    pub(crate) fn chain(&self, name: &Name) -> Option<&'a Chain> {
-        self.chains.get(name.as_bytes()).copied()
+    pub(crate) fn chain(&self, name: &Name) -> Option<&ChainRules<'a>> {
+        self.chains.get(name.as_bytes())
     }
 
     /// One of its sets, as it is looked up.

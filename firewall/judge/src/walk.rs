@@ -4,7 +4,7 @@ use zone_ruleset::{Chain, Rule, Verdict};
 
 use crate::answer::{Case, Condition, Fate, Place, Reason, StepKind};
 use crate::expr::{Branch, Done, Registers, decided_with, execute};
-use crate::rules::{Rules, TableRules};
+use crate::rules::{ChainRules, Rules, TableRules};
 use crate::spans::Spans;
 use crate::state::{State, join};
 
@@ -37,6 +37,7 @@ pub(crate) struct Walk<'a> {
 struct At<'a> {
     table: &'a TableRules<'a>,
     chain: &'a Chain,
+    rules: &'a ChainRules<'a>,
     /// Something was named on the way to this chain.
     named: bool,
     depth: usize,
@@ -88,7 +89,8 @@ impl<'a> Walk<'a> {
         }
         join(&mut coming);
         let mut passed = Vec::new();
-        let at = At { table, chain, named: false, depth: 0 };
+        let Some(rules) = table.chain(&chain.name) else { return passed };
+        let at = At { table, chain, rules, named: false, depth: 0 };
         let left = self.chain(at, coming, &mut passed);
         for mut state in left {
             if hook.policy_drops {
@@ -109,7 +111,8 @@ impl<'a> Walk<'a> {
     fn chain(&mut self, at: At<'a>, states: Vec<State>, accepted: &mut Vec<State>) -> Vec<State> {
         let mut states = states;
         let mut left = Vec::new();
-        for rule in &at.chain.rules {
+        let port = if at.table.writes { None } else { common_port(&states) };
+        for rule in at.rules.rules_for(port) {
             if states.is_empty() {
                 break;
             }
@@ -345,7 +348,7 @@ impl<'a> Walk<'a> {
         let chain = at.table.chain(target);
         match chain {
             Some(chain) if at.depth < MAX_DEPTH => self.chain(
-                At { table: at.table, chain, named, depth: at.depth + 1 },
+                At { table: at.table, chain: chain.chain, rules: chain, named, depth: at.depth + 1 },
                 vec![state],
                 &mut out.accepted,
             ),
@@ -377,7 +380,7 @@ impl<'a> Walk<'a> {
         }
         for product in state.region.products() {
             use crate::region::Dimension;
-            let of = |dimension| product.of(dimension).as_slice().to_vec();
+            let of = |dimension| product.of(dimension).to_ranges().to_vec();
             self.cases.push(Case {
                 sources: of(Dimension::Source),
                 source_ports: of(Dimension::SourcePort),
@@ -395,6 +398,16 @@ impl<'a> Walk<'a> {
             });
         }
     }
+}
+
+/// The port that packets go to, if it is one.
+fn common_port(states: &[State]) -> Option<u16> {
+    let port = |state: &State| {
+        let bytes = crate::bytes::values(state.packet.port())?;
+        <[u8; 2]>::try_from(bytes).ok().map(u16::from_be_bytes)
+    };
+    let first = states.first().and_then(port)?;
+    states.iter().all(|state| port(state) == Some(first)).then_some(first)
 }
 
 enum Plain {

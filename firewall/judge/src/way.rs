@@ -260,7 +260,7 @@ fn routed(walk: &mut Walk<'_>, rules: &Rules<'_>, states: Vec<State>) -> Vec<Sta
         match values(state.packet.destination()) {
             Some(address) => {
                 let number = address.iter().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
-                if local.as_slice().iter().any(|span| span.contains(number))
+                if local.to_ranges().iter().any(|span| span.contains(number))
                     || is_loopback(number, state.packet.v6)
                 {
                     here.push(state);

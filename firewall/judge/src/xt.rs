@@ -194,7 +194,9 @@ fn port(bytes: &[Byte], ranges: &[(u16, u16)], negated: bool, v6: bool) -> Asked
                 return Asked::new(Match::ALWAYS, negated, names);
             }
             Match::If { spans: found, unknown: None } => {
-                spans.extend(found.iter().flat_map(|(_, s)| s.as_slice()));
+                for (_, numbers) in &found {
+                    spans.extend(numbers.to_ranges().iter());
+                }
             }
             other @ Match::If { .. } => return Asked::new(other, negated, names),
         }

@@ -37,9 +37,14 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Answer, AskError> {
 }
 
 /// Asks the broker at the other end of a connection, and waits for the answer, at most 20 s for each read and write. Blocks.
-pub fn ask_on(mut stream: UnixStream, request: &Request) -> Result<Answer, AskError> {
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(AskError::Broken)?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(AskError::Broken)?;
+pub fn ask_on(stream: UnixStream, request: &Request) -> Result<Answer, AskError> {
+    ask_within(stream, request, ANSWER_TIMEOUT)
+}
+
+/// The same as [`ask_on`] with another time for each read and write, which must not be zero.
+pub fn ask_within(mut stream: UnixStream, request: &Request, timeout: Duration) -> Result<Answer, AskError> {
+    stream.set_read_timeout(Some(timeout)).map_err(AskError::Broken)?;
+    stream.set_write_timeout(Some(timeout)).map_err(AskError::Broken)?;
     let line = serde_json::to_string(request).map_err(|_| AskError::NotAnAnswer)? + "\n";
     let sent = stream.write_all(line.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
     let mut answer = String::new();

@@ -16,5 +16,6 @@ pub use explain::{
 };
 pub use message::{
     Answer, ExportFormat, Finding, FindingKind, Level, MAX_LINE_BYTES, PortRule, Purpose, Request, SOCKET,
+    WatchMode, WatchReport,
 };
 pub use parse::{RequestError, parse_request};

@@ -1,5 +1,6 @@
 //! Requests and answers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -33,6 +34,8 @@ pub enum Request {
         /// What wildcards stand for that ports listen on; empty leaves them as they are.
         addresses: Vec<IpAddr>,
     },
+    /// What the watch saw last; answered at once, whatever else is being done. Also for zone-admin.
+    Watch,
 }
 
 /// A language that the desired rules can be had in.
@@ -131,6 +134,8 @@ pub enum Answer {
     Explained(Explanation),
     /// The desired rules, as they were asked for.
     Exported(String),
+    /// What the watch saw last.
+    Watched(WatchReport),
     /// It was not done, and nothing was changed.
     Refused {
         /// One line for a person.
@@ -138,6 +143,40 @@ pub enum Answer {
         /// What to do about it.
         help: String,
     },
+}
+
+/// What is done where rules are no longer as they should be, though nobody asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchMode {
+    /// They are put back, and a line of the log says so.
+    Repair,
+    /// A line of the log says so.
+    Report,
+    /// Nobody looks.
+    Off,
+}
+
+/// What the watch saw last. It looks when rules change, not from time to time, so that an old time of
+/// judgement means that nothing has changed since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchReport {
+    /// What root's file says.
+    pub mode: WatchMode,
+    /// Whether changes of the rules are noticed at present. They are not where no ports of the relay are to be open.
+    pub watching: bool,
+    /// When the rules were judged last, in seconds since 1970; `None` since the broker started.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub judged_at: Option<u64>,
+    /// What was found then and is not put back: how many findings of each level.
+    pub findings: BTreeMap<String, u64>,
+    /// How often rules were judged since the broker started.
+    pub judgements: u64,
+    /// How often rules were put back since the broker started.
+    pub repairs: u64,
+    /// Why the watch does not do what it should, in one line.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
 }
 
 /// A difference between live and desired rules, or what keeps a port from being reached.

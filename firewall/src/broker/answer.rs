@@ -5,6 +5,7 @@ use std::time::Instant;
 use zone_firewall_protocol::{Answer, PortRule, Request};
 use zone_log_budget::LogBudget;
 
+use super::watch::Watch;
 use crate::access::{Access, Accounts, CONTROL_USER, Peer, READER, RELAY_USER};
 use crate::config::Config;
 use crate::desired::{Refusal, within_ceiling};
@@ -14,17 +15,19 @@ use crate::host::{self, Host, HostError};
 use crate::listening;
 
 /// Answers a request, and writes its line of the audit: one for each request of those who may ask, and as many as `log` allows
-/// for all others.
+/// for all others. The watch is asked whenever control is asked for its metrics, which is no line if it is allowed.
 pub(super) fn answer(
     host: &Host,
-    (peer, accounts): (Peer, &Accounts),
-    request: &Request,
+    watch: &Watch,
+    (peer, accounts, request): (Peer, &Accounts, &Request),
     log: &LogBudget,
 ) -> Answer {
     let actor = accounts.name(peer.uid);
     let access = match request {
         Request::SetRelayPorts(_) => Access::Write,
-        Request::Plan | Request::Verify | Request::Explain(_) | Request::Export { .. } => Access::Read,
+        Request::Plan | Request::Verify | Request::Explain(_) | Request::Export { .. } | Request::Watch => {
+            Access::Read
+        }
     };
     if !accounts.may(peer, access) {
         let answer = forbidden(&actor, access);
@@ -55,9 +58,12 @@ pub(super) fn answer(
         Request::Export { format, addresses } => host.desired().map_err(Failure::from).and_then(|desired| {
             export(&desired, *format, addresses).map(Answer::Exported).map_err(Failure::from)
         }),
+        Request::Watch => Ok(Answer::Watched(watch.report())),
     };
     let answer = done.unwrap_or_else(Failure::answer);
-    audit(peer, &actor, request, &before, &answer, 0);
+    if *request != Request::Watch {
+        audit(peer, &actor, request, &before, &answer, 0);
+    }
     answer
 }
 
@@ -160,11 +166,12 @@ fn audit(peer: Peer, actor: &str, request: &Request, before: &str, answer: &Answ
         Request::Verify => ("verify", String::new()),
         Request::Explain(question) => ("explain", format!("port {}", question.port)),
         Request::Export { format, .. } => ("export", format.to_string()),
+        Request::Watch => ("watch", String::new()),
     };
     let outcome = match answer {
         Answer::Done(lines) if lines.is_empty() => "done: nothing to change".to_owned(),
         Answer::Done(lines) => format!("done: {}", lines.join("; ")),
-        Answer::Plan(_) | Answer::Exported(_) => "told".to_owned(),
+        Answer::Plan(_) | Answer::Exported(_) | Answer::Watched(_) => "told".to_owned(),
         Answer::Verified(findings) => format!("told: {} findings", findings.len()),
         Answer::Explained(explanation) => format!("told: {} cases", explanation.cases.len()),
         Answer::Refused { why, .. } => format!("refused: {why}"),

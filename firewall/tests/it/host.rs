@@ -210,6 +210,22 @@ impl Host {
         std::fs::read_to_string(self.path("broker.log")).unwrap_or_default()
     }
 
+    /// What the broker, and the tools that it has run, used of the processor until now.
+    pub(crate) fn broker_processor_time(&self) -> Duration {
+        let pid = self.children.last().expect("the broker was started last").id();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+        let own = threads.flatten().filter_map(|thread| {
+            let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse().map(Duration::from_nanos).ok()
+        });
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there");
+        // Fields 16 and 17, counted from behind the name (proc_pid_stat(5)): hundredths of a second.
+        let (_, fields) = stat.rsplit_once(") ").expect("a name");
+        let tools: u64 =
+            fields.split(' ').skip(13).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
+        own.sum::<Duration>() + Duration::from_millis(10 * tools)
+    }
+
     /// Waits until the last thing that was started has ended.
     pub(crate) fn wait_for_the_end(&mut self) -> Option<i32> {
         let mut child = self.children.pop().expect("something was started");

@@ -7,4 +7,5 @@ mod host;
 mod output;
 mod reach;
 mod rules;
+mod watch;
 mod words;

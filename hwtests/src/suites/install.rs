@@ -6,6 +6,7 @@ mod hands;
 mod processes;
 mod story;
 mod topology;
+mod watch;
 mod wrong;
 
 use crate::lab::{Case, Need, Suite};
@@ -45,6 +46,15 @@ pub(crate) fn suite() -> Suite {
         .shows(&["R-1", "R-4"])
         .needs(&deb),
     ];
+    cases.push(
+        Case::new(
+            "what others change in the firewall is put back within a second, from the boot on",
+            topology(),
+            watch::play,
+        )
+        .shows(&["R-16"])
+        .needs(&deb),
+    );
     cases.extend(broker::cases().into_iter().map(|case| case.needs(&deb)));
     cases.extend(captured::cases().into_iter().map(|case| case.needs(&deb)));
     cases.extend(wrong::cases().into_iter().map(|case| case.needs(&deb)));

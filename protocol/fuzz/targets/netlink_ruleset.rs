@@ -1,16 +1,18 @@
 //! Rulesets from the kernel's messages: what is accepted has no register beyond the last, no value of another length than what it is
-//! compared with, and no lookup in a set that is not there; and what was said first does not depend on what comes behind it.
+//! compared with, and no lookup in a set that is not there; and what was said first does not depend on what comes behind it. Each rule
+//! has its words in one line.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use zone_ruleset::{Bitwise, Expr, RegisterSlice, Ruleset, Table, decode};
+use zone_ruleset::{Bitwise, Expr, RegisterSlice, Rule, Ruleset, Table, decode, words};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(ruleset) = decode(data) else { return };
     for table in &ruleset.tables {
         for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
             rule.exprs.iter().for_each(|expr| holds_together(expr, table));
+            is_one_line(rule, table);
         }
         for element in table.sets.iter().flat_map(|set| &set.elements) {
             assert_eq!(element.key.is_empty() && !element.catch_all, false, "{element:?}");
@@ -58,6 +60,13 @@ fn holds_together(expr: &Expr, table: &Table) {
         }
         Expr::Unknown { destination: Some(destination), .. } => in_bounds(*destination),
         _ => {}
+    }
+}
+
+/// Whatever a rule consists of, its words end no line.
+fn is_one_line(rule: &Rule, table: &Table) {
+    for text in [words::rule(rule, table), words::comparable(rule, table)] {
+        assert!(!text.contains(char::is_control), "{text:?}");
     }
 }
 

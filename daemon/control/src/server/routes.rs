@@ -270,6 +270,7 @@ impl Route {
             Self::Metrics => {
                 // Asked first, so that what each relay carries is counted.
                 daemon.supervisor.statuses().await;
+                daemon.metrics.firewall.take(daemon.firewall.watch_report().await.as_ref());
                 let relay = daemon.supervisor.metrics_text().await;
                 let text = daemon.metrics.text(relay.as_deref());
                 if accepts_openmetrics(head) {

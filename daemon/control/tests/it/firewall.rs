@@ -9,7 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use zone_firewall_protocol::{Answer, Finding, FindingKind, Level, PortRule, Purpose, Request};
+use zone_firewall_protocol::{
+    Answer, Finding, FindingKind, Level, PortRule, Purpose, Request, WatchMode, WatchReport,
+};
 use zone_proxy::config::{Config, FirewallMode};
 use zone_proxy::state::{State, Store};
 
@@ -28,6 +30,7 @@ struct PlayedBroker {
     listened: RefCell<Vec<bool>>,
     refuses: RefCell<bool>,
     findings: RefCell<Vec<Finding>>,
+    watched: RefCell<Option<WatchReport>>,
     _folder: tempfile::TempDir,
 }
 
@@ -41,6 +44,7 @@ impl PlayedBroker {
             listened: RefCell::default(),
             refuses: RefCell::new(false),
             findings: RefCell::default(),
+            watched: RefCell::default(),
             _folder: folder,
         })
     }
@@ -80,6 +84,13 @@ impl PlayedBroker {
             Request::Verify => Answer::Verified(self.findings.borrow().clone()),
             Request::Plan => Answer::Plan(String::new()),
             Request::Export { .. } => Answer::Exported(String::new()),
+            Request::Watch => match self.watched.borrow().clone() {
+                Some(report) => Answer::Watched(report),
+                // As one that does not know the question.
+                None => {
+                    Answer::Refused { why: "what was sent is no request".into(), help: "send one".into() }
+                }
+            },
         }
     }
 
@@ -266,5 +277,52 @@ fn networks_of_balancers_are_let_in_beside_the_allowed_ones_and_a_change_of_them
         assert!(rules[0].networks.is_empty(), "any network stays any network");
         assert!(rules[1].balancers.is_empty());
         assert!(tokio::time::timeout(Duration::from_millis(50), broker.was_asked(4)).await.is_err());
+    });
+}
+
+#[test]
+fn what_the_watch_of_the_broker_saw_is_in_the_metrics_and_its_trouble_is_a_warning() {
+    run(async {
+        let (broker, zone) = (PlayedBroker::new(), Zone::new("plant"));
+        broker.serve();
+        let proxy = proxy_with(&broker).await;
+        broker.was_asked(1).await;
+        let (_, party) = proxy.provision(&zone).await;
+        let mut member = proxy.member(&zone, &party).await;
+
+        // A broker of an earlier version has no watch.
+        member.get("/metrics").await;
+        assert!(proxy.counted("zone_proxy_firewall_watched 0"));
+        assert!(proxy.daemon.report().await.warnings.iter().all(|warning| !warning.contains("watched")));
+
+        broker.watched.replace(Some(WatchReport {
+            mode: WatchMode::Repair,
+            watching: true,
+            judged_at: Some(1_764_435_600),
+            findings: [("closed".to_owned(), 2)].into(),
+            judgements: 12,
+            repairs: 5,
+            trouble: Some("others undid every repair".into()),
+        }));
+        let samples = [
+            "zone_proxy_firewall_watched 1",
+            "zone_proxy_firewall_findings{level=\"closed\"} 2",
+            "zone_proxy_firewall_findings{level=\"denied\"} 0",
+            "zone_proxy_firewall_repairs_total 5",
+            "zone_proxy_firewall_checked_timestamp_seconds 1764435600",
+        ];
+        let told = async {
+            loop {
+                member.get("/metrics").await;
+                if samples.iter().all(|sample| proxy.counted(sample)) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(EVENT_TIMEOUT, told).await.expect("the metrics tell what the watch saw");
+        let report = proxy.daemon.report().await;
+        let warned = report.warnings.iter().any(|warning| warning.contains("others undid every repair"));
+        assert!(warned, "{report:?}");
     });
 }

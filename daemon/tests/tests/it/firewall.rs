@@ -92,17 +92,39 @@ fn the_relay_ports_are_let_through_from_the_provisioning_to_the_end_of_membershi
     let rules = || succeed(Command::new("nft").args(["list", "chain", "inet", "filter", "input"]), b"");
     assert!(rules().contains("17486"), "{}", rules());
 
-    succeed(Command::new("nft").args(["flush", "chain", "inet", "filter", "input"]), b"");
-    zone_tests::until("what somebody took away is a warning", || {
-        let shown = succeed(&mut scene.host.cli(&["status"]), b"");
-        shown.contains("warning") && shown.contains("firewall closed")
+    let repairs = || scene.host.metric(&zone, "zone_proxy_firewall_repairs_total");
+    let before = repairs();
+    let anew =
+        "flush chain inet filter input; add rule inet filter input ct state established,related accept";
+    succeed(Command::new("nft").arg(anew), b"");
+    zone_tests::until("what somebody took away is put back", || {
+        ["17486", "17487", "17488"].iter().all(|port| rules().contains(port))
     });
-    succeed(Command::new("nft").args(["delete", "table", "inet", "filter"]), b"");
-    succeed(Command::new("nft").arg(FOREIGN), b"");
+    zone_tests::until("it is counted", || repairs() > before);
+    assert!(scene.reaches(17486) && scene.reaches(17487));
+    assert_eq!(scene.host.metric(&zone, "zone_proxy_firewall_watched"), 1);
 
     succeed(&mut zone.cli(&["unprovision", "p1"]), b"");
     assert!(!scene.reaches(17486) && !scene.reaches(17487));
     assert!(!rules().contains("17486"), "{}", rules());
+}
+
+#[test]
+fn where_root_wants_drift_reported_what_somebody_took_away_is_a_warning_and_a_metric() {
+    let test = "where_root_wants_drift_reported_what_somebody_took_away_is_a_warning_and_a_metric";
+    let Some(scene) = Scene::new(test, "[watch]\nmode = \"report\"\n") else { return };
+    let zone = Zone::with(&scene.host);
+    assert!(scene.reaches(17486));
+    let drift = || scene.host.metric(&zone, "zone_proxy_firewall_findings{level=\"drift\"}");
+    assert_eq!(drift(), 0);
+    let delete = "nft delete rule inet filter input handle $(nft -a list chain inet filter input | sed -n 's/.*dport 17486.*handle //p')";
+    succeed(Command::new("sh").args(["-c", delete]), b"");
+    zone_tests::until("it is counted", || drift() > 0);
+    zone_tests::until("it is a warning", || {
+        let shown = succeed(&mut scene.host.cli(&["status"]), b"");
+        shown.contains("warning") && shown.contains("firewall closed")
+    });
+    assert!(!scene.reaches(17486), "it is not put back");
 }
 
 #[test]
