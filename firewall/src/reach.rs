@@ -1,5 +1,7 @@
 //! Whether the ports that are to be open can be reached, by whom not, and because of which rule: as findings.
 
+mod reverse_path;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -39,7 +41,7 @@ pub(crate) fn findings(open: &[Open<'_>], answers: &[Answer], rules: &Ruleset, h
         let gets_in = |case: &Case| is_open(&case.fate);
         let is_shut = !answer.cases.iter().any(gets_in);
         let mut denied = 0;
-        for group in &groups {
+        for group in groups.iter().filter(|group| !group.comes_another_way(rules)) {
             let finding = group.finding(port, &amounts, rules, host, is_shut);
             if finding.is_note() {
                 denied += 1;
@@ -151,7 +153,9 @@ impl Group<'_> {
         host: &Host,
         is_shut: bool,
     ) -> Finding {
-        let depends = self.conditions.iter().find(|condition| condition.while_quiet.is_none());
+        let depends = self.conditions.iter().find(|condition| {
+            condition.while_quiet.is_none() && reverse_path::comes_another_way(condition, rules).is_none()
+        });
         let only_when_much_comes =
             self.conditions.iter().any(|condition| condition.while_quiet == Some(false));
         let share = self.share(amounts);
@@ -186,6 +190,13 @@ impl Group<'_> {
             what,
             help: self.help(level).to_owned(),
         }
+    }
+
+    /// Whether it is about packets alone that come in by another device than the one that leads back to their source.
+    fn comes_another_way(&self, rules: &Ruleset) -> bool {
+        self.conditions
+            .iter()
+            .any(|condition| reverse_path::comes_another_way(condition, rules) == Some(true))
     }
 
     /// Whether it depends on how long packets are, as it does on what their senders put into them.
