@@ -11,6 +11,7 @@ use zone_judge::{Answer, Case, Condition, Fate, Host, Place, Span};
 use zone_ruleset::{Expr, Name, Ruleset, Verdict, words};
 
 use crate::desired::Family;
+use crate::firewalld;
 use crate::placement::{Open, rule_at};
 
 /// The most networks that a finding names.
@@ -285,6 +286,9 @@ impl Group<'_> {
     }
 
     fn help(&self, level: Level) -> &'static str {
+        if self.place.is_some_and(|place| firewalld::says_what_a_zone_says(&place.table, &place.chain)) {
+            return "a zone of firewalld that denies holds these: take them out of it if they may connect";
+        }
         match (level, self.fate) {
             (Level::Denied, _) => "it is left as it is; remove that rule if these may connect",
             (Level::Unknown, _) => {
