@@ -9,6 +9,7 @@ mod change;
 mod leftover;
 mod listing;
 mod policy;
+mod policy_change;
 mod tool;
 mod zones;
 
@@ -20,10 +21,11 @@ use rustix::process::geteuid;
 use zone_ruleset::{ReadError, Reader};
 
 pub(crate) use change::Change;
-use change::{Account, Current, Difference, PolicyChange, Removal};
+use change::{Account, Current, Removal};
 use leftover::Leftover;
 use listing::comparable;
 use policy::{Policy, Role, listed};
+use policy_change::{Difference, PolicyChange};
 use tool::{Book, Mode, Tool};
 use zones::{Denial, Zones};
 
@@ -142,7 +144,7 @@ impl Presence {
             }
             Self::Stopped { policy_files } => {
                 let files = [policy_files.clone(), copies].concat();
-                Ok(Change::removal(Removal { files, live: leftover()?, ..Removal::default() }))
+                Ok(Change::removal(Removal { files, live: left_in_the_kernel()?, ..Removal::default() }))
             }
         }
     }
@@ -176,7 +178,7 @@ fn stopped(desired: &Desired, policy_files: &[PathBuf]) -> Result<Change, Firewa
     if change.makes_anew() {
         // firewalld (1.3) does not clear what it has left in the kernel when it starts: the old policy would stand beside
         // the new one.
-        change.removal.live = leftover()?;
+        change.removal.live = left_in_the_kernel()?;
     }
     Ok(change)
 }
@@ -272,7 +274,7 @@ fn forgotten(live: &Account) -> Result<BTreeSet<Role>, FirewalldError> {
     if needed.is_empty() {
         return Ok(needed);
     }
-    let reached = leftover()?.reached();
+    let reached = left_in_the_kernel()?.reached();
     // Where not even that is found, firewalld's rules are of another kind than those that are known here.
     let is_known = reached.contains(&Role::Open);
     Ok(needed.into_iter().filter(|role| is_known && !reached.contains(role)).collect())
@@ -287,7 +289,9 @@ fn default_zone(tool: &Tool) -> Result<String, FirewalldError> {
 fn account(tool: &Tool, book: Book, default: &str) -> Result<Account, FirewalldError> {
     let zones = tool.ask_book(book, &["--list-all-zones"])?;
     let policies = tool.ask_book(book, &["--list-all-policies"])?;
-    let others = [comparable(&zones), comparable(&policies)].into_iter().flatten().collect();
+    let is_ours = |name: &str| Role::of(name).is_some();
+    let others =
+        [comparable(&zones, is_ours), comparable(&policies, is_ours)].into_iter().flatten().collect();
     Ok(Account { policies: listed(&policies), zones: Zones::new(default, &zones), others })
 }
 
@@ -334,7 +338,7 @@ fn differ(tool: &Tool, book: Book, policies: &[(Role, &Difference)]) -> Result<(
 }
 
 /// What is in the kernel of our policies.
-fn leftover() -> Result<Leftover, FirewalldError> {
+fn left_in_the_kernel() -> Result<Leftover, FirewalldError> {
     Ok(Leftover::of(&Reader::open()?.ruleset()?))
 }
 

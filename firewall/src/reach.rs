@@ -266,7 +266,7 @@ impl Group<'_> {
             .collect();
         let mut told = told;
         if self.of_some_lengths() {
-            let spans = self.cases.iter().flat_map(|case| &case.lengths);
+            let spans = self.cases.iter().flat_map(|case| case.lengths.iter());
             let spans: BTreeSet<_> = spans.map(|span| format!("{}-{}", span.first, span.last)).collect();
             told.push(format!("they have {} bytes", spans.into_iter().collect::<Vec<_>>().join(" or ")));
         }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::{Instant, timeout};
 use zone_firewall_protocol::client::{AskError, ask_on, ask_within};
-use zone_firewall_protocol::{Answer, Finding, FindingKind, PortRule, Purpose, Request, WatchReport};
+use zone_firewall_protocol::{Answer, Finding, FindingKind, Level, PortRule, Purpose, Request, WatchReport};
 use zone_protocol::identity::Role;
 use zone_protocol::provisioning::Provisioning;
 
@@ -198,8 +198,8 @@ impl Firewall {
         }
         match self.seen.borrow().as_ref().map(|(_, findings)| findings) {
             Some(Ok(findings)) => {
-                warnings
-                    .extend(findings.iter().map(|found| format!("firewall: {}: {}", found.what, found.help)));
+                let wrong = findings.iter().filter(|found| !found.is_note());
+                warnings.extend(wrong.map(|found| format!("firewall: {}: {}", found.what, found.help)));
             }
             Some(Err(why)) if warnings.is_empty() => {
                 warnings.push(format!("the firewall's rules are not known: {why}"));
@@ -297,17 +297,24 @@ fn verdict(
             Last::Done(_) => {}
         }
     }
-    let keeps_shut = |found: &Finding| {
+    let about_rules = |found: &&Finding| {
         let shuts = matches!(found.kind, FindingKind::Missing | FindingKind::Altered | FindingKind::Blocked);
-        shuts && found.port == Some(port)
+        shuts && found.port == Some(port) && !found.is_note()
     };
     match findings {
-        Some(Ok(findings)) if findings.iter().any(keeps_shut) => "closed".to_owned(),
+        Some(Ok(findings)) => {
+            // What is certain counts before what is not.
+            let found = findings.iter().filter(about_rules).min_by_key(|found| found.level == Level::Unknown);
+            match found {
+                Some(found) if found.level == Level::Unknown => format!("unknown: {}", found.what),
+                Some(_) => "closed".to_owned(),
+                None => "open".to_owned(),
+            }
+        }
         Some(Err(why)) => format!("unknown: {why}"),
         // The broker has just read the rules back.
         None if matches!(last, Last::Done(_)) => "open".to_owned(),
         None => "unknown: the rules were not looked at yet".to_owned(),
-        Some(Ok(_)) => "open".to_owned(),
     }
 }
 
@@ -320,14 +327,9 @@ mod tests {
     }
 
     fn finding(kind: FindingKind, port: u16) -> Finding {
-        Finding {
-            id: String::new(),
-            level: zone_firewall_protocol::Level::Closed,
-            kind,
-            port: Some(port),
-            what: "a rule".into(),
-            help: "do something".into(),
-        }
+        let level = if kind == FindingKind::Blocked { Level::Closed } else { Level::Drift };
+        let (what, help) = ("a rule".into(), "do something".into());
+        Finding { id: format!("{level}:{port}"), level, kind, port: Some(port), what, help }
     }
 
     #[test]
@@ -348,6 +350,9 @@ mod tests {
             |last: &Last, seen: Option<&Result<_, String>>| verdict(last, seen, Purpose::Endpoint, 17486);
         assert_eq!(of(&done, Some(&blocked)), "closed");
         assert_eq!(verdict(&done, Some(&blocked), Purpose::ModuleServer, 17487), "open");
+        let with = |level| Ok(vec![Finding { level, ..finding(FindingKind::Blocked, 17486) }]);
+        assert_eq!(of(&done, Some(&with(Level::Unknown))), "unknown: a rule");
+        assert_eq!(of(&done, Some(&with(Level::Denied))), "open", "some sources are denied on purpose");
         let other = Ok(vec![finding(FindingKind::NotListening, 17486)]);
         assert_eq!(of(&done, Some(&other)), "open", "that nobody listens is no matter of rules");
         assert_eq!(of(&done, None), "open");

@@ -1,5 +1,7 @@
 //! What was found out.
 
+use std::sync::Arc;
+
 use zone_ruleset::{Family, HookPoint, Name};
 
 use crate::question::Span;
@@ -16,13 +18,13 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
     /// Where they come from.
-    pub sources: Vec<Span>,
+    pub sources: Arc<[Span]>,
     /// The ports that they come from.
-    pub source_ports: Vec<Span>,
+    pub source_ports: Arc<[Span]>,
     /// The addresses that they go to.
-    pub destinations: Vec<Span>,
+    pub destinations: Arc<[Span]>,
     /// How many bytes they have, network header included.
-    pub lengths: Vec<Span>,
+    pub lengths: Arc<[Span]>,
     /// Whether these are all the lengths that were asked about.
     pub of_any_length: bool,
     /// The device that they come in by; `None` where the host has none.

@@ -504,7 +504,7 @@ fn ask_routes(fib: &Fib, packet: &Packet, region: &Region, rules: &Rules<'_>) ->
         let own: Vec<std::net::IpAddr> = if fib.flags & FIB_INPUT != 0 {
             packet.own_addresses().collect()
         } else {
-            rules.local_addresses().collect()
+            rules.local_addresses(packet.v6)
         };
         let spans = Spans::of(
             own.iter().filter(|a| a.is_ipv6() == packet.v6).map(crate::question::Span::of_address).collect(),

@@ -8,7 +8,7 @@ use zone_ruleset::{
     Chain, Comparison, Expr, Name, ObjectKind, PayloadBase, Rule, Ruleset, Set, Table, XtMatch,
 };
 
-use crate::host::Host;
+use crate::host::{Host, Interface};
 use crate::lookup::Index;
 
 /// A ruleset of a host.
@@ -82,9 +82,18 @@ impl<'a> Rules<'a> {
         Self { ruleset, host, tables: ruleset.tables.iter().map(TableRules::new).collect() }
     }
 
-    /// All addresses of the host.
-    pub(crate) fn local_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.host.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied())
+    /// The addresses of the host of one family. None while only the loopback device has some: then it is not known yet what is
+    /// for this host.
+    pub(crate) fn local_addresses(&self, v6: bool) -> Vec<IpAddr> {
+        let of = |interface: &Interface| {
+            interface.addresses.iter().copied().filter(|a| a.is_ipv6() == v6).collect()
+        };
+        let is_outside = |interface: &&Interface| !interface.is_loopback();
+        let outside: Vec<Vec<IpAddr>> = self.host.interfaces.iter().filter(is_outside).map(of).collect();
+        if outside.iter().all(Vec::is_empty) {
+            return Vec::new();
+        }
+        self.host.interfaces.iter().flat_map(|interface| -> Vec<IpAddr> { of(interface) }).collect()
     }
 }
 

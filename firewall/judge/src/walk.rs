@@ -191,9 +191,7 @@ impl<'a> Walk<'a> {
         let mut work: Vec<(State, Registers, usize, bool)> = Vec::new();
         let mut ends: Vec<(State, End, bool)> = Vec::new();
         let registers = self.registers.clone();
-        // Those from here on are of this rule, this time.
-        let before = start.conditions.len();
-        Self::spread(at, rule, before, (start, &registers, index, false), branches, &mut work, &mut ends);
+        Self::spread(at, rule, (start, &registers, index, false), branches, &mut work, &mut ends);
         while let Some((mut state, mut registers, index, named)) = work.pop() {
             let mut end = None;
             for (offset, expr) in rule.exprs.iter().enumerate().skip(index) {
@@ -221,7 +219,7 @@ impl<'a> Walk<'a> {
                     }
                     Done::Splits(branches) => {
                         let from = (&state, &registers, offset, named);
-                        Self::spread(at, rule, before, from, branches, &mut work, &mut ends);
+                        Self::spread(at, rule, from, branches, &mut work, &mut ends);
                         end = None;
                         state.region = crate::region::Region::empty();
                         break;
@@ -256,7 +254,6 @@ impl<'a> Walk<'a> {
     fn spread(
         at: At<'a>,
         rule: &Rule,
-        before: usize,
         (state, registers, index, named): (&State, &Registers, usize, bool),
         branches: Vec<Branch>,
         work: &mut Vec<(State, Registers, usize, bool)>,
@@ -267,15 +264,8 @@ impl<'a> Walk<'a> {
             if let Some((what, holds, while_quiet)) = branch.condition {
                 let decided_with = decided_with(&what);
                 let place = place(at.table, at.chain, Some(rule.handle));
-                // Of several things that a rule asks about the same, one that does not hold is enough. What it asked when the packet
-                // came to it before stands by itself.
-                let same = |own: &Condition| own.place == place && own.what == what;
-                match state.conditions.iter_mut().skip(before).find(|own| same(own)) {
-                    Some(own) => own.holds &= holds,
-                    None => {
-                        state.conditions.push(Condition { what, holds, place, decided_with, while_quiet });
-                    }
-                }
+                // Each time that something is asked stands by itself: asked about other bits, or later, it may be answered otherwise.
+                state.conditions.push(Condition { what, holds, place, decided_with, while_quiet });
             }
             let mut registers = registers.clone();
             if let Some((offset, bytes)) = &branch.load {
@@ -371,7 +361,7 @@ impl<'a> Walk<'a> {
             fate => fate,
         };
         let by_itself = std::mem::take(&mut self.by_itself);
-        // A rule that was met twice may have asked the same twice.
+        // What was asked and answered in the same way twice is told once.
         let mut conditions: Vec<Condition> = Vec::with_capacity(state.conditions.len());
         for condition in &state.conditions {
             if !conditions.contains(condition) {
@@ -380,7 +370,7 @@ impl<'a> Walk<'a> {
         }
         for product in state.region.products() {
             use crate::region::Dimension;
-            let of = |dimension| product.of(dimension).to_ranges().to_vec();
+            let of = |dimension| product.of(dimension).to_ranges();
             self.cases.push(Case {
                 sources: of(Dimension::Source),
                 source_ports: of(Dimension::SourcePort),

@@ -249,7 +249,7 @@ fn nat_function(rules: &Rules<'_>, point: HookPoint, family: Family) -> (i32, us
 
 /// Of packets that were sent elsewhere, those that go on to another host don't come to this one's input.
 fn routed(walk: &mut Walk<'_>, rules: &Rules<'_>, states: Vec<State>) -> Vec<State> {
-    let own: Vec<_> = rules.local_addresses().collect();
+    let own = rules.local_addresses(states.first().is_some_and(|state| state.packet.v6));
     let local: Spans = Spans::of(own.iter().map(Span::of_address).collect());
     let outside = rules.host.interfaces.iter().filter(|interface| !interface.is_loopback());
     let mut here = Vec::new();

@@ -226,7 +226,7 @@ fn kind_of_address(
     let unknown =
         || Asked { negated, ..Asked::unknown("the kind of an address (addrtype)".to_owned(), None) };
     let own: Vec<std::net::IpAddr> =
-        if on_interface { packet.own_addresses().collect() } else { rules.local_addresses().collect() };
+        if on_interface { packet.own_addresses().collect() } else { rules.local_addresses(packet.v6) };
     let spans = Spans::of(own.iter().filter(|a| a.is_ipv6() == packet.v6).map(Span::of_address).collect());
     let is_destination = bytes == packet.destination();
     if is_destination && spans.is_empty() {

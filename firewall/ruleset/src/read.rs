@@ -48,14 +48,17 @@ impl Reader {
     /// # Errors
     /// If the kernel refuses, or does not answer.
     pub fn generation(&mut self) -> Result<Generation, ReadError> {
+        self.ask_for_generation().map_err(ReadError::of_first_question)
+    }
+
+    fn ask_for_generation(&mut self) -> Result<Generation, ReadError> {
         let mut number = None;
-        let asked = self.connection.get(message::GETGEN, &header(0), |kind, payload| {
+        self.connection.get(message::GETGEN, &header(0), |kind, payload| {
             if kind == message::NEWGEN {
                 number = Some(Generation::read(payload)?.number);
             }
             Ok::<(), ReadError>(())
-        });
-        asked.map_err(ReadError::of_first_question)?;
+        })?;
         let missing = DecodeError::Missing { about: "generation", attribute: "number" };
         Ok(Generation { number: number.ok_or(missing)?, process: None })
     }
@@ -120,7 +123,8 @@ impl Reader {
         append_number(&mut begin, uapi::batch::GENID, generation);
         self.connection
             .transact(&[(message::BATCH_BEGIN, begin), (message::BATCH_END, transaction_header())])?;
-        match self.generation() {
+        // A refusal of the transaction comes in place of the answer.
+        match self.ask_for_generation() {
             Ok(after) => Ok(after.number == generation),
             Err(ReadError::Netlink(NetlinkError::Refused(_))) => Ok(false),
             Err(error) => Err(error),

@@ -13,6 +13,7 @@ mod field;
 mod kind;
 mod load;
 mod nat;
+mod protocols;
 mod set;
 mod statement;
 mod subject;

@@ -213,7 +213,9 @@ impl Watcher {
                     let judged = self.judge(repair);
                     self.look_at_settings();
                     actions.extend(self.schedule.on(judged, Instant::now()));
-                    self.tell_of_rest();
+                    if matches!(judged, Event::Judged { outcome: Outcome::Drifted, .. }) {
+                        self.tell_of_rest();
+                    }
                 }
                 Action::SayRest(length) => self.journal.rests(length, self.config.repairs_per_minute),
             }

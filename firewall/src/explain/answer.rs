@@ -119,8 +119,14 @@ fn one_condition_for_each_rule(case: &mut Case) {
     case.conditions = conditions;
 }
 
+/// Above so many cases each stands alone, since most will not be told anyway.
+const MAX_MERGED: usize = 4096;
+
 /// Cases that differ in nothing but where they come from, or in nothing but the device and the address of ours, are one.
 fn merged(cases: Vec<Case>) -> Vec<Vec<Case>> {
+    if cases.len() > MAX_MERGED {
+        return cases.into_iter().map(|case| vec![case]).collect();
+    }
     let mut by_source: Vec<Case> = Vec::new();
     for case in cases {
         let alike = |other: &&mut Case| {
@@ -129,9 +135,10 @@ fn merged(cases: Vec<Case>) -> Vec<Vec<Case>> {
         };
         match by_source.iter_mut().find(alike) {
             Some(first) => {
-                first.sources.extend(case.sources);
-                first.sources.sort_unstable();
-                first.sources.dedup();
+                let mut sources = [&*first.sources, &*case.sources].concat();
+                sources.sort_unstable();
+                sources.dedup();
+                first.sources = sources.into();
             }
             None => by_source.push(case),
         }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::policy::Role;
-
 /// A zone or policy, with its settings in the order in which they are printed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Section {
@@ -55,11 +53,11 @@ impl Section {
     }
 }
 
-/// The settings of all zones or policies, each with the name of what it belongs to. What a reload keeps anyway (which
-/// interface is in which zone) is left out, and so are our own policies.
-pub(super) fn comparable(listing: &str) -> BTreeSet<String> {
+/// The settings of all zones or policies but ours, each with the name of what it belongs to. What a reload keeps anyway (which
+/// interface is in which zone) is left out.
+pub(super) fn comparable(listing: &str, is_ours: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let sections = Section::all(listing);
-    let foreign = sections.iter().filter(|section| Role::of(&section.name).is_none());
+    let foreign = sections.iter().filter(|section| !is_ours(&section.name));
     let mut lines = BTreeSet::new();
     for section in foreign {
         lines.insert(section.name.clone());
@@ -73,6 +71,10 @@ pub(super) fn comparable(listing: &str) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn others(listing: &str) -> BTreeSet<String> {
+        comparable(listing, |name| name == "zone-proxy")
+    }
 
     const LISTING: &str = "public (default, active)\n  target: default\n  interfaces: eth0\n  sources: \n  forward-ports: \n\
         \tport=80:proto=tcp:toport=8080:toaddr=\n  rich rules: \n\trule family=\"ipv4\" drop\n\trule family=\"ipv6\" drop\n\nwork\n  target: DROP\n";
@@ -96,17 +98,17 @@ mod tests {
     fn interfaces_and_our_own_policies_are_no_unsaved_changes() {
         let live = "public (active)\n  target: default\n  interfaces: eth0\n\nzone-proxy\n  ports: 1/tcp\n";
         let saved = "public\n  target: default\n  interfaces: \n";
-        assert_eq!(comparable(live), comparable(saved));
-        assert_ne!(comparable(live), comparable("public\n  target: DROP\n"));
+        assert_eq!(others(live), others(saved));
+        assert_ne!(others(live), others("public\n  target: DROP\n"));
     }
 
     #[test]
     fn the_order_of_sources_and_of_rich_rules_is_no_unsaved_change() {
         let live = "public\n  sources: 10.0.0.0/8 ipset:bad\n  rich rules: \n\trule a\n\trule b\n";
         let saved = "public\n  sources: ipset:bad 10.0.0.0/8\n  rich rules: \n\trule b\n\trule a\n";
-        assert_eq!(comparable(live), comparable(saved));
-        assert_ne!(comparable(live), comparable(&saved.replace("\trule b\n", "")));
-        assert_ne!(comparable(live), comparable(&format!("{saved}work\n")));
+        assert_eq!(others(live), others(saved));
+        assert_ne!(others(live), others(&saved.replace("\trule b\n", "")));
+        assert_ne!(others(live), others(&format!("{saved}work\n")));
     }
 
     #[test]

@@ -278,7 +278,7 @@ fn killed_at_any_step_it_leaves_old_or_new_rules_and_the_next_request_settles_th
     let closed = host.ruleset();
     host.listen_as(RELAY, "0.0.0.0", 17486);
     // One that outlives its strace soon ends by itself.
-    host.configure("[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\n[broker]\nidle = 2\n");
+    host.configure("[control]\nopen = true\nlisten = [\"0.0.0.0\", \"::\"]\n[broker]\nidle = 2\n[watch]\nmode = \"off\"\n");
     host.broker();
     host.ask(&json!([port(17486)]));
     let open = host.ruleset();

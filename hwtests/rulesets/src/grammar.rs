@@ -15,8 +15,7 @@ use crate::model::{Base, Chain, Family, Part, Rule, Ruleset, Set, Table};
 use protocols::Protocols;
 use values::Values;
 
-/// The ports that packets go to.
-pub const PORTS: [u16; 3] = [17486, 17487, 17488];
+pub use values::PORTS;
 
 /// How many chains may be nested below a base chain, anonymous ones not counted: the kernel follows 15 jumps.
 const DEEPEST: usize = 14;

@@ -27,6 +27,9 @@ pub(crate) enum Error {
     /// The rules could not be read.
     #[error(transparent)]
     Read(#[from] zone_ruleset::ReadError),
+    /// The host's devices could not be read.
+    #[error(transparent)]
+    Host(#[from] zone_judge::HostError),
     /// Packets were sent that never came to the first hook.
     #[error("{sent} packets were sent and {received} came in within {seconds} s")]
     Lost {

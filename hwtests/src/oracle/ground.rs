@@ -19,7 +19,6 @@ use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, bind, socket};
 use nix::unistd::Pid;
 use rustix::net::SendFlags;
-use zone_judge::{Host, Interface};
 use zone_random_rulesets::{Destination, PORTS};
 
 use crate::error::{Context, Error, Result};
@@ -31,7 +30,7 @@ pub(crate) const OWN_TABLE: &str = "zone_oracle";
 /// How many addresses of each family the host has.
 pub(crate) const ADDRESSES: u8 = 180;
 /// How long packets may take from one end to the other.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many traced packets are sent before their traces are read.
 const TRACED_AT_ONCE: usize = 50;
 
@@ -120,7 +119,7 @@ impl Ground {
         let to = Destination::of(1);
         let source = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
         let syn = Syn { source, source_port: 1, destination: IpAddr::V4(to.v4), port: PORTS[0] };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DELIVERY_TIMEOUT;
         for sent in 1.. {
             self.send_one(&syn::frame(&syn))?;
             let received = self.netfilter.counted(OWN_TABLE, "received")?;
@@ -128,7 +127,7 @@ impl Ground {
                 break;
             }
             if Instant::now() > deadline {
-                return Err(Error::Lost { sent, received, seconds: PATIENCE.as_secs() });
+                return Err(Error::Lost { sent, received, seconds: DELIVERY_TIMEOUT.as_secs() });
             }
             std::thread::yield_now();
         }
@@ -143,7 +142,7 @@ impl Ground {
 
     /// Forgets what is half open, so that the same packet is answered again so soon: a listener that goes takes it along.
     pub(crate) fn forget_openings(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DELIVERY_TIMEOUT;
         self.listeners.clear();
         loop {
             // A program that is just being started has the old ones, too, until it is executed.
@@ -215,14 +214,14 @@ impl Ground {
 
     /// Packets are through when the first hook has counted them, see [`Self::enter`].
     fn wait_for(&mut self, before: u64, sent: u64) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DELIVERY_TIMEOUT;
         loop {
             let received = self.netfilter.counted(OWN_TABLE, "received")? - before;
             if received >= sent {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(Error::Lost { sent, received, seconds: PATIENCE.as_secs() });
+                return Err(Error::Lost { sent, received, seconds: DELIVERY_TIMEOUT.as_secs() });
             }
             std::thread::yield_now();
         }
@@ -234,27 +233,6 @@ fn listen() -> Result<Vec<TcpListener>> {
         TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).during(|| format!("can't listen on {port}"))
     };
     PORTS.iter().map(one).collect()
-}
-
-/// The host as the judge is to know it.
-pub(crate) fn host() -> Result<Host> {
-    let index =
-        |name: &str| nix::net::if_::if_nametoindex(name).during(|| format!("can't find device {name}"));
-    let device = |name: &str, kind, addresses| -> Result<Interface> {
-        Ok(Interface {
-            index: index(name)?,
-            name: name.into(),
-            group: 0,
-            kind,
-            virtual_kind: (kind == 1).then(|| "veth".to_owned()),
-            master: None,
-            addresses,
-        })
-    };
-    let own = (1..=ADDRESSES).map(Destination::of);
-    let own = own.flat_map(|to| [IpAddr::V4(to.v4), IpAddr::V6(to.v6)]).collect();
-    let loopback = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    Ok(Host { interfaces: vec![device("lo", 772, loopback)?, device("eth0", 1, own)?] })
 }
 
 /// The addresses of the host's device and everything else that its side of the wire needs.

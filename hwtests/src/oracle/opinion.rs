@@ -7,7 +7,7 @@ use zone_judge::{Answer, Case, Fate, Host, Judge, Place, Question, Span};
 use zone_ruleset::{HookedFunction, Name, Reader, Ruleset};
 
 use crate::error::Result;
-use crate::ground::{self, Arrival, Look, OWN_TABLE, Seen};
+use crate::ground::{Arrival, Look, OWN_TABLE, Seen};
 use crate::syn::{self, Syn};
 
 /// What becomes of a packet.
@@ -82,7 +82,7 @@ impl Standing {
             HookedFunction::Chain { table, .. } => *table != own,
             _ => true,
         });
-        Ok(Self { rules, host: ground::host()? })
+        Ok(Self { rules, host: Host::read()? })
     }
 }
 
@@ -146,9 +146,6 @@ impl<'a> Opinions<'a> {
                     reasons.insert(kind(&reason.what));
                 }
             }
-        }
-        if *kernel == Outcome::SamePort && possible.contains(&Outcome::Arrives) {
-            reasons.insert("the address after a redirect".to_owned());
         }
         if reasons.is_empty() {
             if !possible.contains(kernel) {

@@ -3,8 +3,8 @@
 //! What it says is held against what packets do. A packet counts as denied by somebody else's rule if the kernel stopped it before
 //! anything was applied, and one of two says that this was meant: the judge, as the deciding rule or one on the way to it names a
 //! source, a port, a device or a condition, and nothing undecided is in it; or, without the judge, the kernel's trace, as it
-//! ends at a rule whose text, as nft prints it, asks for a source, a source's port or a port. Such a packet must go on being
-//! stopped.
+//! ends at a rule whose text, as nft prints it, asks for a source, a source's port or a port (unless chance or time has a part in
+//! it). Such a packet must go on being stopped.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -197,7 +197,7 @@ impl<'a> Trial<'a> {
             let steps = before.traces.get(&(syn.source, syn.source_port));
             let last = steps.and_then(|steps| steps.iter().rfind(|step| step.table != OWN_TABLE.as_bytes()));
             let by_trace = last.and_then(rule_of).is_some_and(|rule| naming.contains(&rule));
-            by_trace || is_denied(&mut opinions, syn)
+            is_denied(&mut opinions, syn) || (by_trace && is_certain(&mut opinions, syn))
         };
         let denied: Vec<_> =
             syns.iter().filter(|syn| !through(&before, syn, look) && is_meant(syn)).collect();
@@ -362,6 +362,11 @@ fn naming_rules(list: &str) -> HashSet<NamedRule> {
         }
     }
     out
+}
+
+/// Whether nothing that is left to chance or time has a part in what becomes of it.
+fn is_certain(opinions: &mut Opinions<'_>, syn: &Syn) -> bool {
+    opinions.cases(syn).iter().all(|case| case.conditions.is_empty())
 }
 
 /// What `verify` found, but for what is not of rules.

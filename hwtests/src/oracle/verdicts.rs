@@ -24,6 +24,8 @@ use crate::trace;
 
 /// Rulesets of a unit.
 const UNIT: u64 = 180;
+/// After so many rulesets it is said how far it is.
+const NEWS: u64 = 10_000;
 /// After so many failures the rest of them would say nothing new.
 const ENOUGH_FAILURES: u64 = 20;
 
@@ -64,7 +66,14 @@ pub(crate) fn run(wishes: &Wishes) -> Result<Tally> {
                         let done = worker.unit(first..(first + UNIT).min(wishes.rulesets), &mut tally);
                         failures.fetch_add(tally.disagreements, Ordering::Relaxed);
                         if let Ok(mut total) = total.lock() {
+                            let before = total.rulesets;
                             total.add(tally);
+                            if before / NEWS != total.rulesets / NEWS {
+                                eprintln!(
+                                    "{} rulesets, {} disagreements",
+                                    total.rulesets, total.disagreements
+                                );
+                            }
                         }
                         done?;
                     }

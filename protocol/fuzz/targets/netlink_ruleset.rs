@@ -1,23 +1,29 @@
 //! Rulesets from the kernel's messages: what is accepted has no register beyond the last, no value of another length than what it is
-//! compared with, and no lookup in a set that is not there; and what was said first does not depend on what comes behind it. Each rule
-//! has its words in one line.
+//! compared with, and no lookup in a set that is not there; its words are one line; the judge
+//! comes to an end with it, and to the same one each time; and what was said first does not depend on what comes behind it.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use zone_ruleset::{Bitwise, Expr, RegisterSlice, Rule, Ruleset, Table, decode, words};
+use zone_judge::{Host, Interface, Question, judge};
+use zone_ruleset::{Bitwise, Expr, RegisterSlice, Ruleset, Table, decode, words};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(ruleset) = decode(data) else { return };
     for table in &ruleset.tables {
         for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
             rule.exprs.iter().for_each(|expr| holds_together(expr, table));
-            is_one_line(rule, table);
+            let line = words::rule(rule, table);
+            assert!(!line.chars().any(char::is_control), "{line:?}");
         }
         for element in table.sets.iter().flat_map(|set| &set.elements) {
-            assert_eq!(element.key.is_empty() && !element.catch_all, false, "{element:?}");
+            assert!(element.catch_all || !element.key.is_empty(), "{element:?}");
             element.exprs.iter().for_each(|expr| holds_together(expr, table));
         }
+    }
+    for v6 in [false, true] {
+        let question = Question::any(v6, 22);
+        assert_eq!(judge(&ruleset, &host(), &question), judge(&ruleset, &host(), &question));
     }
     let mut end = 0;
     while let Some(length) = data.get(end..end + 4) {
@@ -27,6 +33,25 @@ fuzz_target!(|data: &[u8]| {
         assert!(is_beginning(&begun, &ruleset), "{begun:?} {ruleset:?}");
     }
 });
+
+/// A host with a device that packets come in by.
+fn host() -> Host {
+    let device = |index, name: &str, kind, addresses: &[&str]| Interface {
+        index,
+        name: name.into(),
+        group: 0,
+        kind,
+        virtual_kind: None,
+        master: None,
+        addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+    };
+    Host {
+        interfaces: vec![
+            device(1, "lo", 772, &["127.0.0.1", "::1"]),
+            device(2, "eth0", 1, &["192.0.2.1", "2001:db8::1"]),
+        ],
+    }
+}
 
 fn holds_together(expr: &Expr, table: &Table) {
     match expr {
@@ -60,13 +85,6 @@ fn holds_together(expr: &Expr, table: &Table) {
         }
         Expr::Unknown { destination: Some(destination), .. } => in_bounds(*destination),
         _ => {}
-    }
-}
-
-/// Whatever a rule consists of, its words end no line.
-fn is_one_line(rule: &Rule, table: &Table) {
-    for text in [words::rule(rule, table), words::comparable(rule, table)] {
-        assert!(!text.contains(char::is_control), "{text:?}");
     }
 }
 

@@ -83,6 +83,13 @@ fn a_condition_on_a_protocol_is_left_out_where_a_field_says_it() {
 }
 
 #[test]
+fn fields_that_are_compared_at_once_say_as_much_as_one_by_one() {
+    let both = [load(PayloadBase::Network, 8, 2), is(Comparison::Equal, &[64, 6])];
+    let dport = [load(PayloadBase::Transport, 2, 2), is(Comparison::Equal, &[0, 22])];
+    assert_eq!(in_words([&ipv4()[..], &both, &dport].concat()), "ip ttl 64 ip protocol tcp tcp dport 22");
+}
+
+#[test]
 fn networks_are_known_by_their_mask_or_by_what_is_loaded() {
     let masked = [
         load(PayloadBase::Network, 12, 4),

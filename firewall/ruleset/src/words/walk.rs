@@ -1,17 +1,15 @@
-//! A rule, expression by expression: what the registers hold, what is known of the packet's headers, and the words so far.
-//!
-//! nft adds conditions on the protocol in front of those on its fields, and leaves them out when it lists the rule; so is it
-//! here. Each of them is a *dependency* until a field of that protocol is asked for.
+//! A rule, expression by expression: what the registers hold, and the words so far.
 
 use super::condition::{self, Named};
-use super::field::{self, Field, Headers};
-use super::kind::{Kind, Order, Style, Writer, duration, number};
+use super::field::{self, Field};
+use super::kind::{Kind, Order, Style, Writer, duration};
+use super::protocols::{Layer, Protocols};
 use super::subject::{self, Held, Registers, Subject};
 use super::text::{name as shown, printable, quoted, verdict};
 use super::{load, nat, set, statement, xt};
 use crate::model::{
-    Bitwise, ByteOrder, Comparison, Dynset, Expr, Family, MetaKey, Name, PayloadBase, RegisterSlice, Reject,
-    Rule, Table, Verdict,
+    Bitwise, ByteOrder, Comparison, Dynset, Expr, Family, Name, PayloadBase, RegisterSlice, Reject, Rule,
+    Table, Verdict,
 };
 
 /// How many rules of an anonymous chain are written out.
@@ -42,22 +40,6 @@ struct Item {
     implied: bool,
 }
 
-/// What a condition on a protocol decides.
-#[derive(Clone, Copy)]
-enum Layer {
-    Link,
-    Network,
-    Transport,
-}
-
-/// A condition on a protocol that a field of this protocol would make superfluous.
-#[derive(Clone, Copy)]
-struct Dependency {
-    item: usize,
-    /// It asks a field of the network's header, and so says of which family the packet is.
-    of_header: bool,
-}
-
 /// `x >= first`, which may be the lower end of a range.
 struct LowerEnd {
     item: usize,
@@ -70,25 +52,19 @@ struct Walk<'a> {
     writer: Writer<'a>,
     depth: usize,
     registers: Registers,
-    headers: Headers,
-    dependencies: [Option<Dependency>; 3],
+    protocols: Protocols,
     lower: Option<LowerEnd>,
     items: Vec<Item>,
 }
 
 impl<'a> Walk<'a> {
     fn new(table: &'a Table, writer: Writer<'a>, depth: usize) -> Self {
-        let network = match table.family {
-            Family::Ip | Family::Ip6 | Family::Arp => Some(table.family),
-            Family::Inet | Family::Bridge | Family::Netdev => None,
-        };
         Self {
             table,
             writer,
             depth,
             registers: Registers::default(),
-            headers: Headers { network, transport: None },
-            dependencies: [None; 3],
+            protocols: Protocols::new(table.family),
             lower: None,
             items: Vec::new(),
         }
@@ -164,7 +140,7 @@ impl<'a> Walk<'a> {
                     (Reject::Icmp(_), _) => self.implies(Layer::Network),
                     _ => {}
                 }
-                self.say(statement::reject(*how, self.table.family, self.headers.network));
+                self.say(statement::reject(*how, self.table.family, self.protocols.headers.network));
             }
             Expr::Nat(wanted) => self.say(nat::nat(wanted, self.table.family, &self.addresses())),
             Expr::Redirect { port } => self.say(nat::redirect(*port, &self.addresses())),
@@ -182,7 +158,7 @@ impl<'a> Walk<'a> {
             Expr::Synproxy => self.say("synproxy".to_owned()),
             Expr::XtMatch { name, what, .. } => {
                 let headers = xt::HeaderNames {
-                    network: if self.headers.network == Some(Family::Ip6) { "ip6" } else { "ip" },
+                    network: if self.protocols.headers.network == Some(Family::Ip6) { "ip6" } else { "ip" },
                     transport: self.transport_name(),
                 };
                 let name = printable(name);
@@ -259,7 +235,7 @@ impl<'a> Walk<'a> {
 
     /// The name of what is asked. Asking a field of a protocol says that the packet is of it.
     fn named(&mut self, held: &Held) -> Named {
-        let named = condition::named(held, self.headers, self.writer);
+        let named = condition::named(held, self.protocols.headers, self.writer);
         for field in &named.fields {
             self.asks(field);
         }
@@ -297,16 +273,16 @@ impl<'a> Walk<'a> {
         // nft loads fields that stand beside each other at once.
         let equality = matches!(op, Comparison::Equal | Comparison::NotEqual);
         if let (Subject::Header { base, offset, .. }, true) = (&held.subject, equality)
-            && let Some(fields) = condition::split(*base, *offset, value, self.headers)
+            && let Some(fields) = condition::split(*base, *offset, value, self.protocols.headers)
         {
             for (field, value) in fields {
                 self.asks(&field);
-                let value = self.writer.value(field.kind, field::ORDER, &value);
+                let words = self.writer.value(field.kind, field::ORDER, &value);
                 let op_words = condition::explicit(field.kind, op, self.writer.style);
-                self.say(format!("{} {op_words}{value}", field.words()));
-            }
-            if op == Comparison::Equal {
-                self.learns(held, value);
+                if op == Comparison::Equal {
+                    self.protocols.learn_field(*base, &field, &value, self.items.len());
+                }
+                self.say(format!("{} {op_words}{words}", field.words()));
             }
             return;
         }
@@ -329,81 +305,29 @@ impl<'a> Walk<'a> {
             let first = self.writer.value(named.kind, named.order, value);
             self.lower = Some(LowerEnd { item: self.items.len(), named: named.text, first });
         }
-        self.say(text);
         if op == Comparison::Equal {
-            self.learns(held, value);
+            let implied = self.protocols.learn(held, value, self.items.len());
+            self.leave_out(implied);
         }
+        self.say(text);
     }
 
-    /// What is known of the headers behind a condition that holds.
-    fn learns(&mut self, held: &Held, value: &[u8]) {
-        let value = number(value, held.order);
-        let item = self.items.len().saturating_sub(1);
-        let depend = |of_header| Some(Dependency { item, of_header });
-        match &held.subject {
-            Subject::Meta(MetaKey::NfProto | MetaKey::Protocol) => {
-                self.headers.network = network(value).or(self.headers.network);
-                self.dependencies[Layer::Network as usize] = depend(false);
-            }
-            Subject::Meta(MetaKey::L4Proto) => {
-                self.headers.transport = value.and_then(|value| u8::try_from(value).ok());
-                // There is one ICMP for each family.
-                match (self.headers.transport, self.headers.network) {
-                    (Some(1), Some(Family::Ip)) | (Some(58), Some(Family::Ip6)) => {
-                        self.implies(Layer::Network);
-                    }
-                    _ => {}
-                }
-                self.dependencies[Layer::Transport as usize] = depend(false);
-            }
-            Subject::Meta(MetaKey::IifType) if value == Some(1) => {
-                self.dependencies[Layer::Link as usize] = depend(false);
-            }
-            Subject::Header { base, offset, length } => {
-                let bits = (offset.saturating_mul(8), length.saturating_mul(8));
-                match (base, self.headers.network, bits) {
-                    (PayloadBase::Link, _, (96 | 128, 16)) => {
-                        self.headers.network = network(value).or(self.headers.network);
-                        self.dependencies[Layer::Network as usize] = depend(false);
-                    }
-                    (PayloadBase::Network, Some(Family::Ip), (72, 8))
-                    | (PayloadBase::Network, Some(Family::Ip6), (48, 8)) => {
-                        self.headers.transport = value.and_then(|value| u8::try_from(value).ok());
-                        self.dependencies[Layer::Transport as usize] = depend(true);
-                    }
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Asking a field makes the condition on its protocol superfluous.
-    fn asks(&mut self, field: &Field) {
-        match field.header {
-            "ether" => self.implies(Layer::Link),
-            // The tag is there by the frame's type.
-            "vlan" => {
-                self.implies(Layer::Link);
-                self.implies(Layer::Network);
-            }
-            "ip" | "ip6" | "arp" => self.implies(Layer::Network),
-            "th" | "" => {}
-            _ => {
-                let several = matches!(self.table.family, Family::Inet | Family::Bridge | Family::Netdev);
-                let dependency = self.dependencies[Layer::Transport as usize];
-                if !dependency.is_some_and(|dependency| dependency.of_header && several) {
-                    self.implies(Layer::Transport);
-                }
-            }
+    /// Words that say nothing beside what else the rule says.
+    fn leave_out(&mut self, item: Option<usize>) {
+        if let Some(item) = item.and_then(|item| self.items.get_mut(item)) {
+            item.implied = true;
         }
     }
 
     fn implies(&mut self, layer: Layer) {
-        if let Some(dependency) = self.dependencies[layer as usize].take()
-            && let Some(item) = self.items.get_mut(dependency.item)
-        {
-            item.implied = true;
+        let implied = self.protocols.implied(layer);
+        self.leave_out(implied);
+    }
+
+    /// Asking a field makes the condition on its protocol superfluous.
+    fn asks(&mut self, field: &Field) {
+        for item in self.protocols.ask(field) {
+            self.leave_out(item);
         }
     }
 
@@ -528,21 +452,12 @@ impl<'a> Walk<'a> {
     }
 
     fn transport_name(&self) -> &'static str {
-        let field = field::field_at(PayloadBase::Transport, self.headers, 0);
+        let field = field::field_at(PayloadBase::Transport, self.protocols.headers, 0);
         field.map_or("th", |field| if field.name == "sport" { field.header } else { "th" })
     }
 
     fn addresses(&self) -> nat::Addresses<'_> {
-        nat::Addresses { registers: &self.registers, headers: self.headers, writer: self.writer }
-    }
-}
-
-fn network(value: Option<u128>) -> Option<Family> {
-    match value? {
-        2 | 0x0800 => Some(Family::Ip),
-        10 | 0x86dd => Some(Family::Ip6),
-        0x0806 => Some(Family::Arp),
-        _ => None,
+        nat::Addresses { registers: &self.registers, headers: self.protocols.headers, writer: self.writer }
     }
 }
 

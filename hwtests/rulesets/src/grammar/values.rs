@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::PORTS;
-
+/// The ports that packets go to.
+pub const PORTS: [u16; 3] = [17486, 17487, 17488];
 /// Networks of sources, none within another one.
 const CELLS_V4: [(u32, u8); 14] = [
     (0xc633_6400, 26), // 198.51.100.0
