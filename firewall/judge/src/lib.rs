@@ -66,6 +66,11 @@ impl<'a> Judge<'a> {
         let asked = spans(&mut question.destinations.iter());
         let all = Spans::all(if question.v6 { 128 } else { 32 });
         let host = self.rules.host;
+        // A device that has no address yet, or is not there, will have one of this host's.
+        let everywhere = spans(
+            &mut host.interfaces.iter().filter(|one| !one.is_loopback()).flat_map(|one| &one.addresses),
+        );
+        let all = if everywhere.is_empty() { all } else { everywhere };
         if let Some(name) = &question.interface {
             let interface = host.interface(name);
             let own = interface.map(|interface| spans(&mut interface.addresses.iter()));

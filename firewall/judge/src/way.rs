@@ -251,9 +251,12 @@ fn nat_function(rules: &Rules<'_>, point: HookPoint, family: Family) -> (i32, us
 fn routed(walk: &mut Walk<'_>, rules: &Rules<'_>, states: Vec<State>) -> Vec<State> {
     let own = rules.local_addresses(states.first().is_some_and(|state| state.packet.v6));
     let local: Spans = Spans::of(own.iter().map(Span::of_address).collect());
+    let outside = rules.host.interfaces.iter().filter(|interface| !interface.is_loopback());
     let mut here = Vec::new();
+    // Where the host has no address but those of its loopback device, whatever comes is taken for its own.
+    let has_none = outside.flat_map(|interface| &interface.addresses).next().is_none();
     for state in states {
-        if own.is_empty() {
+        if has_none {
             here.push(state);
             continue;
         }
