@@ -77,10 +77,10 @@ impl NftError {
     }
 }
 
-/// Our own table as nft lists it, to be put back.
-pub(crate) fn list_own_table() -> Result<Value, NftError> {
-    let table = ["-j", "list", "table", crate::table::FAMILY, crate::table::TABLE];
-    let printed = run(&program()?, &table, b"").map_err(|error| NftError::of(error, false))?;
+/// A table as nft lists it, to be put back.
+pub(crate) fn list_table(family: &str, name: &str) -> Result<Value, NftError> {
+    let printed = run(&program()?, &["-j", "list", "table", family, name], b"")
+        .map_err(|error| NftError::of(error, false))?;
     serde_json::from_slice(&printed).map_err(NftError::Unreadable)
 }
 

@@ -164,8 +164,8 @@ impl Group<'_> {
         let level = match self.fate {
             Fate::Unknown(_) | Fate::TakenOver { .. } => Level::Unknown,
             _ if only_when_much_comes && !is_shut => Level::Denied,
-            _ if (depends.is_some() || self.of_some_lengths()) && !is_shut => Level::Unknown,
             _ if (self.named_by_itself || sent_there) && share <= SOME => Level::Denied,
+            _ if (depends.is_some() || self.of_some_lengths()) && !is_shut => Level::Unknown,
             _ => Level::Closed,
         };
         let number = port.rule.port;

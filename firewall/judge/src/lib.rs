@@ -11,6 +11,7 @@ mod bytes;
 mod expr;
 mod host;
 mod lookup;
+mod outcome;
 mod packet;
 mod question;
 mod region;
