@@ -463,7 +463,7 @@ fn object(kind: Option<&zone_ruleset::ObjectKind>, region: &Region, v6: bool) ->
             Done::Ends(Fate::TakenOver { by: name.clone() })
         }
         Some(ObjectKind::Other(name)) => ask(format!("object {name}"), None),
-        None => ask("an object that was not read".to_owned(), None),
+        None => ask("an object that was not read, or one of several".to_owned(), None),
     }
 }
 

@@ -74,9 +74,11 @@ impl<'a> Judge<'a> {
         if let Some(name) = &question.interface {
             let interface = host.interface(name);
             let own = interface.map(|interface| spans(&mut interface.addresses.iter()));
+            let local = self.rules.local_addresses(question.v6);
             let destinations = match own {
                 _ if !question.destinations.is_empty() => asked,
                 Some(own) if !own.is_empty() => own,
+                _ if !local.is_empty() => spans(&mut local.iter()),
                 _ => all,
             };
             return vec![(interface, destinations)];

@@ -273,6 +273,13 @@ fn routed(walk: &mut Walk<'_>, rules: &Rules<'_>, states: Vec<State>) -> Vec<Sta
                 }
             }
             None if state.packet.rewritten => here.push(state),
+            // The host has no address that could be asked for yet, as before its network is up: whichever it will have is meant.
+            None if !own
+                .iter()
+                .any(|address| address.is_ipv6() == state.packet.v6 && !address.is_loopback()) =>
+            {
+                here.push(state);
+            }
             None => {
                 let product = Product::all(state.packet.v6).narrowed(Dimension::Destination, &local);
                 let elsewhere = state.region.without(&product);
