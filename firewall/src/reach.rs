@@ -84,13 +84,31 @@ fn name_of(family: Family) -> &'static str {
     }
 }
 
-/// How many packets come in by each device, as far as addresses and ports tell.
+/// How many packets come in by each device, as far as addresses and ports tell. Cases that differ in their conditions are of the
+/// same packets.
 fn amounts(answer: &Answer) -> HashMap<Option<&Name>, f64> {
-    let mut amounts = HashMap::new();
+    let mut spans: HashMap<Option<&Name>, [Vec<Span>; 3]> = HashMap::new();
     for case in &answer.cases {
-        *amounts.entry(case.interface.as_ref()).or_default() += amount(case);
+        let [sources, ports, destinations] = spans.entry(case.interface.as_ref()).or_default();
+        sources.extend(case.sources.iter());
+        ports.extend(case.source_ports.iter());
+        destinations.extend(case.destinations.iter());
     }
-    amounts
+    let whole = |spans: [Vec<Span>; 3]| spans.into_iter().map(joined_size).product();
+    spans.into_iter().map(|(interface, spans)| (interface, whole(spans))).collect()
+}
+
+/// How many numbers are in ranges, each counted once.
+fn joined_size(mut spans: Vec<Span>) -> f64 {
+    spans.sort_unstable();
+    let mut joined: Vec<Span> = Vec::new();
+    for span in spans {
+        match joined.last_mut() {
+            Some(last) if span.first <= last.last => last.last = last.last.max(span.last),
+            _ => joined.push(span),
+        }
+    }
+    size(&joined)
 }
 
 fn amount(case: &Case) -> f64 {
