@@ -135,16 +135,17 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
         }
     }
     manager.stopping();
-    if made {
+    if made.is_some() && made == identity(path) {
         // The next one that is started by hand removes it otherwise.
         let _ = std::fs::remove_file(path);
     }
     Ok(())
 }
 
-fn listener(path: &Path) -> Result<(UnixListener, bool), BrokerError> {
+/// The socket, and which file it is where it was made here.
+fn listener(path: &Path) -> Result<(UnixListener, Option<(u64, u64)>), BrokerError> {
     if let Some((_, handed)) = zone_sys::listen_fds().into_iter().next() {
-        return Ok((UnixListener::from(handed), false));
+        return Ok((UnixListener::from(handed), None));
     }
     let failed = |source| BrokerError::Socket { path: path.to_owned(), source };
     match std::fs::remove_file(path) {
@@ -154,7 +155,13 @@ fn listener(path: &Path) -> Result<(UnixListener, bool), BrokerError> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     // Everybody may connect: who may ask is decided by SO_PEERCRED, so that a stranger gets an answer and a line of audit.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
-    Ok((listener, true))
+    Ok((listener, identity(path)))
+}
+
+/// Tells a file from one that another broker has put in its place.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).ok().map(|about| (about.dev(), about.ino()))
 }
 
 /// Whether somebody connects within the time.

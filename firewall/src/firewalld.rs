@@ -23,6 +23,7 @@ use zone_ruleset::{ReadError, Reader};
 pub(crate) use change::Change;
 use change::{Account, Current, Removal};
 use leftover::Leftover;
+pub(crate) use leftover::says_what_a_zone_says;
 use listing::comparable;
 use policy::{Policy, Role, listed};
 use policy_change::{Difference, PolicyChange};

@@ -268,7 +268,11 @@ struct Before {
 impl Before {
     fn now() -> Result<Self, HostError> {
         let rules = Reader::open()?.ruleset()?;
-        let table = if rules.tables.iter().any(table::is_own) { Some(nft::list_own_table()?) } else { None };
+        let table = if rules.tables.iter().any(table::is_own) {
+            Some(nft::list_table(table::FAMILY, table::TABLE)?)
+        } else {
+            None
+        };
         let own = Plan::removal(&rules).delete.into_iter().map(|rule| (rule.chain, rule.handle));
         Ok(Self { table, rules: own.collect() })
     }

@@ -25,6 +25,7 @@ mod plan;
 mod reach;
 mod record;
 mod run;
+mod slave_name;
 mod statement;
 mod table;
 mod tagged;

@@ -3,15 +3,11 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use nftables::expr::MetaKey;
 use nftables::schema::{NfObject, Nftables};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::run::{RunError, run};
-
-/// The name of the device of a VRF that a packet came in by (`sdifname`), which the crate has no key for: nothing of ours
-/// asks for the kind of a device, so that rules are built with that key, and [`with_slave_names`] writes the right one.
-pub(crate) const SLAVE_NAME: MetaKey = MetaKey::Iifkind;
+use crate::slave_name::with_slave_names;
 
 /// The ruleset can't be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -77,10 +73,10 @@ impl NftError {
     }
 }
 
-/// Our own table as nft lists it, to be put back.
-pub(crate) fn list_own_table() -> Result<Value, NftError> {
-    let table = ["-j", "list", "table", crate::table::FAMILY, crate::table::TABLE];
-    let printed = run(&program()?, &table, b"").map_err(|error| NftError::of(error, false))?;
+/// A table as nft lists it, to be put back.
+pub(crate) fn list_table(family: &str, name: &str) -> Result<Value, NftError> {
+    let printed = run(&program()?, &["-j", "list", "table", family, name], b"")
+        .map_err(|error| NftError::of(error, false))?;
     serde_json::from_slice(&printed).map_err(NftError::Unreadable)
 }
 
@@ -95,26 +91,6 @@ pub(crate) fn transact_raw(document: &Value) -> Result<(), NftError> {
     run(&program()?, &["-j", "-f", "-"], document.to_string().as_bytes())
         .map_err(|error| NftError::of(error, true))?;
     Ok(())
-}
-
-/// Objects of ours as nft has them: with the key that [`SLAVE_NAME`] stands for.
-pub(crate) fn with_slave_names(mut value: Value) -> Value {
-    match &mut value {
-        Value::Object(fields) => {
-            for (name, field) in fields.iter_mut() {
-                let placeholder = name == "meta" && field["key"] == json!(SLAVE_NAME);
-                *field =
-                    if placeholder { json!({ "key": "sdifname" }) } else { with_slave_names(field.take()) };
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                *item = with_slave_names(item.take());
-            }
-        }
-        _ => {}
-    }
-    value
 }
 
 /// nft is looked for each time, so that a broker that lacks it says so to whoever asks.

@@ -82,12 +82,14 @@ pub(crate) struct Open<'a> {
 }
 
 impl<'a> Open<'a> {
-    /// All that are desired.
-    pub(crate) fn all(desired: &'a Desired) -> Vec<Self> {
+    /// All that are desired. Nothing comes in by a device that the host lacks, so that nothing is asked about it; it is noted beside
+    /// the plan, and asked about once it is there.
+    pub(crate) fn all(desired: &'a Desired, host: &Host) -> Vec<Self> {
         let ports = desired.open.iter().flat_map(|rule| Family::ALL.map(|family| (rule, family)));
         let open = ports.filter_map(|(rule, family)| {
             let (destinations, sources) = (listens(rule, family)?, sources(rule, family)?);
-            let interfaces = tagged::devices(desired.interfaces(rule));
+            let mut interfaces = tagged::devices(desired.interfaces(rule));
+            interfaces.retain(|name| name.as_deref().is_none_or(|name| host.interface(name).is_some()));
             let question = |interface: &Option<String>| Question {
                 sources: sources.clone(),
                 destinations: destinations.clone(),

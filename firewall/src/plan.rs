@@ -94,7 +94,7 @@ impl Plan {
         keeps: placement::Keeps<'_>,
     ) -> Self {
         let mut plan = Self { table: table_change(desired, &rules), ..Self::default() };
-        let open = Open::all(desired);
+        let open = Open::all(desired, host);
         // Our own table lets in what is desired. What is asked is what all others do with it.
         rules.tables.retain(|table| !table::is_own(table));
         let there = there(&rules);

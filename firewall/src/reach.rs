@@ -1,5 +1,7 @@
 //! Whether the ports that are to be open can be reached, by whom not, and because of which rule: as findings.
 
+mod reverse_path;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,6 +11,7 @@ use zone_judge::{Answer, Case, Condition, Fate, Host, Place, Span};
 use zone_ruleset::{Expr, Name, Ruleset, Verdict, words};
 
 use crate::desired::Family;
+use crate::firewalld;
 use crate::placement::{Open, rule_at};
 
 /// The most networks that a finding names.
@@ -39,7 +42,7 @@ pub(crate) fn findings(open: &[Open<'_>], answers: &[Answer], rules: &Ruleset, h
         let gets_in = |case: &Case| is_open(&case.fate);
         let is_shut = !answer.cases.iter().any(gets_in);
         let mut denied = 0;
-        for group in &groups {
+        for group in groups.iter().filter(|group| !group.comes_another_way(rules)) {
             let finding = group.finding(port, &amounts, rules, host, is_shut);
             if finding.is_note() {
                 denied += 1;
@@ -151,7 +154,9 @@ impl Group<'_> {
         host: &Host,
         is_shut: bool,
     ) -> Finding {
-        let depends = self.conditions.iter().find(|condition| condition.while_quiet.is_none());
+        let depends = self.conditions.iter().find(|condition| {
+            condition.while_quiet.is_none() && reverse_path::comes_another_way(condition, rules).is_none()
+        });
         let only_when_much_comes =
             self.conditions.iter().any(|condition| condition.while_quiet == Some(false));
         let share = self.share(amounts);
@@ -159,8 +164,8 @@ impl Group<'_> {
         let level = match self.fate {
             Fate::Unknown(_) | Fate::TakenOver { .. } => Level::Unknown,
             _ if only_when_much_comes && !is_shut => Level::Denied,
-            _ if (depends.is_some() || self.of_some_lengths()) && !is_shut => Level::Unknown,
             _ if (self.named_by_itself || sent_there) && share <= SOME => Level::Denied,
+            _ if (depends.is_some() || self.of_some_lengths()) && !is_shut => Level::Unknown,
             _ => Level::Closed,
         };
         let number = port.rule.port;
@@ -186,6 +191,13 @@ impl Group<'_> {
             what,
             help: self.help(level).to_owned(),
         }
+    }
+
+    /// Whether it is about packets alone that come in by another device than the one that leads back to their source.
+    fn comes_another_way(&self, rules: &Ruleset) -> bool {
+        self.conditions
+            .iter()
+            .any(|condition| reverse_path::comes_another_way(condition, rules) == Some(true))
     }
 
     /// Whether it depends on how long packets are, as it does on what their senders put into them.
@@ -274,6 +286,9 @@ impl Group<'_> {
     }
 
     fn help(&self, level: Level) -> &'static str {
+        if self.place.is_some_and(|place| firewalld::says_what_a_zone_says(&place.table, &place.chain)) {
+            return "a zone of firewalld that denies holds these: take them out of it if they may connect";
+        }
         match (level, self.fate) {
             (Level::Denied, _) => "it is left as it is; remove that rule if these may connect",
             (Level::Unknown, _) => {

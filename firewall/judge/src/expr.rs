@@ -7,8 +7,9 @@ use zone_ruleset::{
 use crate::answer::Fate;
 use crate::bytes::{Byte, Match, between, equal, known, values};
 use crate::lookup::{Found, Says};
-use crate::packet::{INTERFACE, Packet, Read};
-use crate::region::{Dimension, Region};
+use crate::outcome::{Asked, Branch, Done};
+use crate::packet::{INTERFACE, Packet, Read, redirect, whole_address};
+use crate::region::Region;
 use crate::rules::{Rules, TableRules};
 use crate::spans::Spans;
 use crate::xt;
@@ -48,109 +49,6 @@ impl Registers {
         for (to, byte) in self.0.iter_mut().skip(from).zip(bytes) {
             *to = *byte;
         }
-    }
-}
-
-/// What comes of an expression.
-#[derive(Debug, Clone)]
-pub(crate) enum Done {
-    /// The next expression.
-    Next,
-    /// The rule does not match.
-    Break,
-    /// This is the rule's verdict.
-    Verdict(Verdict),
-    /// The packet's way ends.
-    Ends(Fate),
-    /// Different things for different packets.
-    Splits(Vec<Branch>),
-}
-
-/// Some of the packets.
-#[derive(Debug, Clone)]
-pub(crate) struct Branch {
-    /// Which.
-    pub(crate) region: Region,
-    /// What it rests on that isn't known, and whether that holds; and for a rate, whether it is so while little comes.
-    pub(crate) condition: Option<(String, bool, Option<bool>)>,
-    /// What comes of it; never [`Done::Splits`].
-    pub(crate) done: Done,
-    /// What is loaded.
-    pub(crate) load: Option<(u8, Vec<Byte>)>,
-    /// Whether the packets were chosen by a port, an address, a device or a condition.
-    pub(crate) names: bool,
-}
-
-/// One thing that is asked, with `!` or without.
-pub(crate) struct Asked {
-    /// When it holds.
-    pub(crate) when: Match,
-    /// It must not hold.
-    pub(crate) negated: bool,
-    /// It is about a port, an address or a device.
-    pub(crate) names: bool,
-    /// For a rate: whether it holds while little comes.
-    pub(crate) while_quiet: Option<bool>,
-    /// What is asked, where it is more than what the bytes are.
-    pub(crate) what: Option<String>,
-}
-
-impl Asked {
-    pub(crate) fn new(when: Match, negated: bool, names: bool) -> Self {
-        Self { when, negated, names, while_quiet: None, what: None }
-    }
-
-    /// Something of which nobody knows whether it holds.
-    pub(crate) fn unknown(what: String, while_quiet: Option<bool>) -> Self {
-        Self {
-            when: Match::unknown("a condition"),
-            negated: false,
-            names: true,
-            while_quiet,
-            what: Some(what),
-        }
-    }
-
-    /// Which packets go on, and which rules don't match.
-    pub(crate) fn done(self, region: &Region, v6: bool) -> Done {
-        let (yes, no) = if self.negated { (Done::Break, Done::Next) } else { (Done::Next, Done::Break) };
-        let all = |done: Done, names| match done {
-            Done::Next if names => {
-                let branch = Branch { region: region.clone(), condition: None, done, load: None, names };
-                Done::Splits(vec![branch])
-            }
-            done => done,
-        };
-        let Match::If { spans, unknown } = self.when else { return all(no, self.names) };
-        let product = spans.iter().fold(crate::region::Product::all(v6), |product, (dimension, numbers)| {
-            product.narrowed(*dimension, numbers)
-        });
-        let (inside, outside) = if spans.is_empty() {
-            (region.clone(), Region::empty())
-        } else {
-            (region.within(&product), region.without(&product))
-        };
-        if inside.is_empty() {
-            return all(no, self.names);
-        }
-        if outside.is_empty() && unknown.is_none() {
-            return all(yes, self.names);
-        }
-        let branch = |region, condition, done, names| Branch { region, condition, done, load: None, names };
-        let what = self.what.unwrap_or_else(|| unknown.unwrap_or_default().to_owned());
-        let mut branches = Vec::new();
-        if unknown.is_some() {
-            let quiet = self.while_quiet;
-            branches.push(branch(inside.clone(), Some((what.clone(), true, quiet)), yes, true));
-            let otherwise = Some((what, false, quiet.map(|quiet| !quiet)));
-            branches.push(branch(inside, otherwise, no.clone(), self.names));
-        } else {
-            branches.push(branch(inside, None, yes, self.names));
-        }
-        if !outside.is_empty() {
-            branches.push(branch(outside, None, no, self.names));
-        }
-        Done::Splits(branches)
     }
 }
 
@@ -346,6 +244,14 @@ fn compare(bytes: &[Byte], op: Comparison, value: &[u8], v6: bool) -> Asked {
     let (lowest, highest) = (vec![0; value.len()], vec![0xff; value.len()]);
     let names = bytes.iter().any(|byte| byte.names);
     let ask = |when, negated| Asked::new(when, negated, names);
+    // Whichever device it is, what is asked about does not come in by the loopback device.
+    if is_loopback(bytes, value) && values(bytes).is_none() {
+        return match op {
+            Comparison::Equal => ask(Match::Never, false),
+            Comparison::NotEqual => Asked::new(Match::Never, true, false),
+            _ => ask(Match::unknown(INTERFACE), false),
+        };
+    }
     match op {
         Comparison::Equal => ask(equal(bytes, value, v6), false),
         Comparison::NotEqual => {
@@ -463,7 +369,7 @@ fn object(kind: Option<&zone_ruleset::ObjectKind>, region: &Region, v6: bool) ->
             Done::Ends(Fate::TakenOver { by: name.clone() })
         }
         Some(ObjectKind::Other(name)) => ask(format!("object {name}"), None),
-        None => ask("an object that was not read".to_owned(), None),
+        None => ask("an object that was not read, or one of several".to_owned(), None),
     }
 }
 
@@ -480,18 +386,6 @@ fn translate(nat: &Nat, packet: &mut Packet, registers: &Registers) -> Done {
         packet.rewrite_destination(address.as_deref(), port.as_deref());
     }
     Done::Verdict(Verdict::Accept)
-}
-
-/// Sends a packet to this host: to the first address of the device that it came in by.
-pub(crate) fn redirect(packet: &mut Packet, port: Option<&[Byte]>) {
-    let addresses: Vec<_> = packet.own_addresses().collect();
-    let address = match addresses.first() {
-        Some(std::net::IpAddr::V4(address)) => known(address.octets()).to_vec(),
-        Some(std::net::IpAddr::V6(address)) => known(address.octets()).to_vec(),
-        None => packet.destination().to_vec(),
-    };
-    let address: Vec<_> = address.into_iter().map(Byte::naming).collect();
-    packet.rewrite_destination(Some(&address), port);
 }
 
 fn ask_routes(fib: &Fib, packet: &Packet, region: &Region, rules: &Rules<'_>) -> Done {
@@ -550,22 +444,6 @@ fn ask_routes(fib: &Fib, packet: &Packet, region: &Region, rules: &Rules<'_>) ->
         names: false,
     };
     Done::Splits(vec![branch])
-}
-
-/// The dimension that an address is, or its number if it is known.
-pub(crate) fn whole_address(bytes: &[Byte], v6: bool) -> Result<Dimension, Option<u128>> {
-    if let Some(known) = values(bytes) {
-        return Err(Some(known.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))));
-    }
-    for dimension in [Dimension::Source, Dimension::Destination] {
-        let what = bytes.first().map_or("", |byte| byte.what);
-        let whole = (0..u8::try_from(dimension.bits(v6) / 8).unwrap_or(0))
-            .map(|index| Byte::open(dimension, index, what));
-        if whole.eq(bytes.iter().copied()) {
-            return Ok(dimension);
-        }
-    }
-    Err(None)
 }
 
 /// A rate as nft(8) writes it.

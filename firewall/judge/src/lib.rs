@@ -11,6 +11,7 @@ mod bytes;
 mod expr;
 mod host;
 mod lookup;
+mod outcome;
 mod packet;
 mod question;
 mod region;
@@ -66,12 +67,19 @@ impl<'a> Judge<'a> {
         let asked = spans(&mut question.destinations.iter());
         let all = Spans::all(if question.v6 { 128 } else { 32 });
         let host = self.rules.host;
+        // A device that has no address yet, or is not there, will have one of this host's.
+        let everywhere = spans(
+            &mut host.interfaces.iter().filter(|one| !one.is_loopback()).flat_map(|one| &one.addresses),
+        );
+        let all = if everywhere.is_empty() { all } else { everywhere };
         if let Some(name) = &question.interface {
             let interface = host.interface(name);
             let own = interface.map(|interface| spans(&mut interface.addresses.iter()));
+            let local = self.rules.local_addresses(question.v6);
             let destinations = match own {
                 _ if !question.destinations.is_empty() => asked,
                 Some(own) if !own.is_empty() => own,
+                _ if !local.is_empty() => spans(&mut local.iter()),
                 _ => all,
             };
             return vec![(interface, destinations)];

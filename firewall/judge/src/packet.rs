@@ -518,3 +518,31 @@ impl Packet {
         }
     }
 }
+
+/// Sends a packet to this host: to the first address of the device that it came in by.
+pub(crate) fn redirect(packet: &mut Packet, port: Option<&[Byte]>) {
+    let addresses: Vec<_> = packet.own_addresses().collect();
+    let address = match addresses.first() {
+        Some(std::net::IpAddr::V4(address)) => known(address.octets()).to_vec(),
+        Some(std::net::IpAddr::V6(address)) => known(address.octets()).to_vec(),
+        None => packet.destination().to_vec(),
+    };
+    let address: Vec<_> = address.into_iter().map(Byte::naming).collect();
+    packet.rewrite_destination(Some(&address), port);
+}
+
+/// The dimension that an address is, or its number if it is known.
+pub(crate) fn whole_address(bytes: &[Byte], v6: bool) -> Result<Dimension, Option<u128>> {
+    if let Some(known) = values(bytes) {
+        return Err(Some(known.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))));
+    }
+    for dimension in [Dimension::Source, Dimension::Destination] {
+        let what = bytes.first().map_or("", |byte| byte.what);
+        let whole = (0..u8::try_from(dimension.bits(v6) / 8).unwrap_or(0))
+            .map(|index| Byte::open(dimension, index, what));
+        if whole.eq(bytes.iter().copied()) {
+            return Ok(dimension);
+        }
+    }
+    Err(None)
+}

@@ -42,7 +42,7 @@ impl Dimension {
 pub(crate) struct Product([Spans; 4]);
 
 impl Product {
-    /// Everything.
+    /// All numbers of all dimensions.
     pub(crate) fn all(v6: bool) -> Self {
         Self(DIMENSIONS.map(|dimension| Spans::all(dimension.bits(v6))))
     }

@@ -127,8 +127,11 @@ impl<'a> TableRules<'a> {
         Some(index.get_or_init(|| Index::new(set)))
     }
 
-    /// One of its stateful objects.
+    /// One of its stateful objects. Objects of different kinds may have one name, and a rule names no more than that: then it is
+    /// none.
     pub(crate) fn object(&self, name: &[u8]) -> Option<&'a ObjectKind> {
-        self.table.objects.iter().find(|object| object.name.as_bytes() == name).map(|object| &object.kind)
+        let mut named = self.table.objects.iter().filter(|object| object.name.as_bytes() == name);
+        let object = named.next()?;
+        named.next().is_none().then_some(&object.kind)
     }
 }

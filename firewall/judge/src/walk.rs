@@ -3,7 +3,8 @@
 use zone_ruleset::{Chain, Rule, Verdict};
 
 use crate::answer::{Case, Condition, Fate, Place, Reason, StepKind};
-use crate::expr::{Branch, Done, Registers, decided_with, execute};
+use crate::expr::{Registers, decided_with, execute};
+use crate::outcome::{Branch, Done};
 use crate::rules::{ChainRules, Rules, TableRules};
 use crate::spans::Spans;
 use crate::state::{State, join};

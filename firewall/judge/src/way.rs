@@ -251,9 +251,12 @@ fn nat_function(rules: &Rules<'_>, point: HookPoint, family: Family) -> (i32, us
 fn routed(walk: &mut Walk<'_>, rules: &Rules<'_>, states: Vec<State>) -> Vec<State> {
     let own = rules.local_addresses(states.first().is_some_and(|state| state.packet.v6));
     let local: Spans = Spans::of(own.iter().map(Span::of_address).collect());
+    let outside = rules.host.interfaces.iter().filter(|interface| !interface.is_loopback());
     let mut here = Vec::new();
+    // Where the host has no address but those of its loopback device, whatever comes is taken for its own.
+    let has_none = outside.flat_map(|interface| &interface.addresses).next().is_none();
     for state in states {
-        if own.is_empty() {
+        if has_none {
             here.push(state);
             continue;
         }
@@ -270,6 +273,13 @@ fn routed(walk: &mut Walk<'_>, rules: &Rules<'_>, states: Vec<State>) -> Vec<Sta
                 }
             }
             None if state.packet.rewritten => here.push(state),
+            // The host has no address that could be asked for yet, as before its network is up: whichever it will have is meant.
+            None if !own
+                .iter()
+                .any(|address| address.is_ipv6() == state.packet.v6 && !address.is_loopback()) =>
+            {
+                here.push(state);
+            }
             None => {
                 let product = Product::all(state.packet.v6).narrowed(Dimension::Destination, &local);
                 let elsewhere = state.region.without(&product);

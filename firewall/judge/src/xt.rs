@@ -4,8 +4,8 @@ use zone_ruleset::{Ports, Verdict, XtMatch, XtTarget};
 
 use crate::answer::Fate;
 use crate::bytes::{Byte, Match, between, equal, known};
-use crate::expr::{Asked, Branch, Done, redirect, whole_address};
-use crate::packet::{Packet, Tracking};
+use crate::outcome::{Asked, Branch, Done};
+use crate::packet::{Packet, Tracking, redirect, whole_address};
 use crate::question::Span;
 use crate::region::{Dimension, Region};
 use crate::rules::Rules;

@@ -3,9 +3,9 @@
 //! `nft -j` has more shapes for the same rules than the kernel has expressions, differs by version, hides anonymous chains
 //! and the arguments of iptables' extensions, and breaks on names of odd bytes. What is executed is the same everywhere.
 //!
-//! `model` is what a ruleset consists of; `read` asks the kernel for one, by `netlink` and with the help of `hooks` and `legacy`; `decode` puts it
-//! together from the kernel's messages; `subscribe` tells of changes. `attributes`,
-//! `request`, `generation` and `uapi` are what messages consist of. `words` are a rule in the language of nft.
+//! `model` is what a ruleset consists of; `read` asks the kernel for one, by `netlink` and with the help of `hooks` and `legacy`;
+//! `decode` puts it together from the kernel's messages; `subscribe` tells of changes. `attributes`, `request`, `generation` and
+//! `uapi` are what messages consist of. `words` are a rule in the language of nft.
 
 pub mod attributes;
 mod decode;
@@ -23,7 +23,6 @@ pub mod words;
 
 pub use attributes::DecodeError;
 pub use decode::{Limits, decode};
-
 pub use error::ReadError;
 pub use generation::Generation;
 pub use model::{

@@ -12,6 +12,9 @@ use crate::netlink::{Connection, NetlinkError, message_into};
 use crate::request::{append_name, append_number, header, transaction_header};
 use crate::uapi::{self, message};
 
+/// Another transaction was made meanwhile (errno.h).
+const ERESTART: i32 = 85;
+
 /// Reads the rules of the network namespace that it was opened in.
 #[derive(Debug)]
 pub struct Reader {
@@ -117,7 +120,8 @@ impl Reader {
     ///
     /// The kernel counts a transaction a moment before it is in force: who asks for the number then is told the new one and reads
     /// the old rules, or some of each. So an empty transaction is made, which changes nothing and has no number: the kernel takes it
-    /// when no other one is under way, and only if the last one has the number that it names.
+    /// when no other one is under way, and only if the last one has the number that it names. A kernel that refuses it for another
+    /// reason can't be asked better.
     fn is_settled(&mut self, generation: u32) -> Result<bool, ReadError> {
         let mut begin = transaction_header();
         append_number(&mut begin, uapi::batch::GENID, generation);
@@ -126,7 +130,9 @@ impl Reader {
         // A refusal of the transaction comes in place of the answer.
         match self.ask_for_generation() {
             Ok(after) => Ok(after.number == generation),
-            Err(ReadError::Netlink(NetlinkError::Refused(_))) => Ok(false),
+            Err(ReadError::Netlink(NetlinkError::Refused(error))) => {
+                Ok(error.raw_os_error() != Some(ERESTART))
+            }
             Err(error) => Err(error),
         }
     }

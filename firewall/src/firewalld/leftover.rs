@@ -92,6 +92,12 @@ impl Leftover {
     }
 }
 
+/// Whether a rule of this chain is ours and says once more what a zone says.
+pub(crate) fn says_what_a_zone_says(table: &Name, chain: &Name) -> bool {
+    let deny = |chain: &str| role_of(chain).is_some() && chain.ends_with("_deny");
+    table.as_bytes() == TABLE.as_bytes() && chain.as_str().is_some_and(deny)
+}
+
 fn role_of(chain: &str) -> Option<Role> {
     let name = BEFORE.iter().find_map(|before| chain.strip_prefix(before))?;
     Role::ALL
@@ -103,7 +109,9 @@ fn role_of(chain: &str) -> Option<Role> {
 mod tests {
     use zone_ruleset::{Chain, Rule, Table, TableFlags};
 
-    use super::{BTreeSet, Expr, Family, Leftover, Name, Role, Ruleset, TABLE, Verdict};
+    use super::{
+        BTreeSet, Expr, Family, Leftover, Name, Role, Ruleset, TABLE, Verdict, says_what_a_zone_says,
+    };
 
     /// A chain whose rules jump to these, with handles from the given one on.
     fn chain(name: &str, first: u64, targets: &[&str]) -> Chain {
@@ -165,6 +173,15 @@ mod tests {
         assert_eq!(left.transaction().len(), 2 + 3 + 3);
         assert_eq!(left.lines().len(), 2);
         assert_eq!(Leftover::of(&rules("mine", chains())), Leftover::default());
+    }
+
+    #[test]
+    fn what_our_policies_deny_is_what_a_zone_denies() {
+        let says = |table: &str, chain: &str| says_what_a_zone_says(&Name::from(table), &Name::from(chain));
+        assert!(says(TABLE, "filter_IN_policy_zone-proxy-drop_deny"));
+        assert!(says(TABLE, "filter_IN_policy_zone-proxy_deny"));
+        assert!(!says(TABLE, "filter_IN_public_deny"));
+        assert!(!says("office", "filter_IN_policy_zone-proxy_deny"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use zone_ruleset::{Family, ObjectKind, Ruleset, Table, words};
 
 use super::{TABLE, objects};
 use crate::desired::Desired;
-use crate::nft::with_slave_names;
+use crate::slave_name::with_slave_names;
 use crate::statement::{canonical, render};
 
 /// Whether a table is ours.

@@ -11,7 +11,7 @@ use zone_firewall_protocol::Transport;
 
 use crate::config::{InterfaceName, Limits};
 use crate::desired::Family;
-use crate::nft::SLAVE_NAME;
+use crate::slave_name::SLAVE_NAME;
 
 /// Seconds after which a source that opens no connections is forgotten. The bucket is full again long before.
 const SOURCE_TIMEOUT_SECONDS: u32 = 60;

@@ -180,13 +180,19 @@ impl Host {
         said.out
     }
 
-    /// The kinds and words of all findings of `verify` but those of ports that nobody listens on.
-    pub(crate) fn findings(&self) -> Vec<String> {
+    /// All findings of `verify`.
+    pub(crate) fn all_findings(&self) -> Vec<Value> {
         let said = self.run(&["verify", "--json"]);
-        let found: Value =
+        let mut found: Value =
             serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{}{}", said.out, said.err));
-        let found = found["findings"].as_array().expect("a list").iter();
-        let told = found.filter(|finding| finding["kind"] != "not-listening");
+        found["findings"].as_array_mut().map(std::mem::take).expect("a list")
+    }
+
+    /// The kinds and words of all findings of `verify` but those of ports that nobody listens on, and of what somebody has denied
+    /// to some by name.
+    pub(crate) fn findings(&self) -> Vec<String> {
+        let found = self.all_findings().into_iter();
+        let told = found.filter(|finding| finding["kind"] != "not-listening" && finding["level"] != "denied");
         told.map(|finding| {
             format!("{}: {}", finding["kind"].as_str().unwrap(), finding["what"].as_str().unwrap())
         })

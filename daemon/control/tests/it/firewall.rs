@@ -83,7 +83,9 @@ impl PlayedBroker {
             }
             Request::Verify => Answer::Verified(self.findings.borrow().clone()),
             Request::Plan => Answer::Plan(String::new()),
-            Request::Export { .. } => Answer::Exported(String::new()),
+            Request::Export { .. } | Request::Explain(_) => {
+                Answer::Refused { why: "control does not ask that".into(), help: "ask otherwise".into() }
+            }
             Request::Watch => match self.watched.borrow().clone() {
                 Some(report) => Answer::Watched(report),
                 // As one that does not know the question.
