@@ -12,6 +12,16 @@ pub(crate) fn limit(revision: u32, info: &[u8]) -> Option<String> {
     Some(format!("limit: avg {} burst {}", rate(info.u32(0)?.into(), SCALE)?, info.u32(4)?))
 }
 
+/// `recent`, where it holds from so many packets of a source on (xt_recent.h).
+pub(crate) fn recent(revision: u32, info: &[u8]) -> Option<String> {
+    const CHECK: u8 = 1 << 0;
+    const UPDATE: u8 = 1 << 2;
+    let info = Fields::of(info, if revision == 0 { 212 } else { 228 })?;
+    let (seconds, hits, asked, negated) = (info.u32(0)?, info.u32(4)?, info.u8(8)?, info.u8(9)?);
+    let counts = asked & (CHECK | UPDATE) != 0 && hits > 1 && negated == 0;
+    counts.then(|| format!("recent: {hits} or above in {seconds} s"))
+}
+
 /// `struct xt_hashlimit_mtinfo1` to `3`.
 pub(crate) fn hashlimit(revision: u32, info: &[u8]) -> Option<String> {
     const INVERT: u32 = 1 << 4;

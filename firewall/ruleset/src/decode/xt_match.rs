@@ -55,6 +55,7 @@ fn understood(name: &str, revision: u32, info: &[u8], family: Family) -> Option<
         ("limit", _) => {
             Some(XtMatch::Limit { text: rates::limit(revision, info).unwrap_or_else(|| name.to_owned()) })
         }
+        ("recent", 0 | 1) => rates::recent(revision, info).map(|text| XtMatch::Limit { text }),
         ("hashlimit", _) => {
             Some(XtMatch::Limit { text: rates::hashlimit(revision, info).unwrap_or_else(|| name.to_owned()) })
         }
