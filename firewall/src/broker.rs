@@ -5,7 +5,7 @@
 
 mod answer;
 mod connection_limit;
-mod farewell;
+mod lingering;
 mod watch;
 mod work;
 
@@ -28,7 +28,7 @@ use crate::access::{Accounts, Peer};
 use crate::config;
 use crate::host::Host;
 use connection_limit::ConnectionLimit;
-use farewell::Farewells;
+use lingering::Lingering;
 use watch::Watch;
 pub(crate) use watch::{Change, FollowError, follow};
 use work::Work;
@@ -104,13 +104,13 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
     let interval =
         manager.watchdog().map_or(LOOP_INTERVAL, |interval| interval / 3).min(LOOP_INTERVAL).min(idle);
     let mut last_use = Instant::now();
-    let mut farewells = Farewells::default();
+    let mut lingering = Lingering::default();
     loop {
         if wait(&listener, interval)? {
             match listener.accept() {
                 Ok((stream, _)) => {
                     if let Some(refused) = admit(&broker, stream, settings.connections) {
-                        farewells.keep(refused, Instant::now());
+                        lingering.keep(refused, Instant::now());
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -121,7 +121,7 @@ pub(crate) fn serve(host: Host, path: &Path) -> Result<(), BrokerError> {
             }
             last_use = Instant::now();
         }
-        farewells.close_old(Instant::now());
+        lingering.close_old(Instant::now());
         if !broker.work.is_stuck() {
             manager.alive();
         }

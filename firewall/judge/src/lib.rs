@@ -9,6 +9,7 @@
 mod answer;
 mod bytes;
 mod expr;
+mod hooks;
 mod host;
 mod lookup;
 mod outcome;
@@ -19,7 +20,7 @@ mod rules;
 mod spans;
 mod state;
 mod walk;
-mod way;
+
 mod xt;
 
 pub use answer::{Answer, Case, Condition, Fate, Place, Reason, Step, StepKind};
@@ -52,7 +53,7 @@ impl<'a> Judge<'a> {
     pub fn ask(&self, question: &Question) -> Answer {
         let mut cases = Vec::new();
         for (interface, destinations) in self.ways_in(question) {
-            cases.append(&mut way::cases(&self.rules, question, interface, &destinations));
+            cases.append(&mut hooks::cases(&self.rules, question, interface, &destinations));
         }
         Answer { cases }
     }

@@ -23,7 +23,7 @@ use zone_firewall_protocol::{WatchMode, WatchReport};
 use super::work::Work;
 use crate::config;
 use crate::host::Host;
-use changes::{Bell, Sources, sleep};
+use changes::{Sources, Wakeup, sleep};
 use journal::Journal;
 use judgement::{Judgement, Repair, by_level, is_drift, judge};
 use schedule::{Action, Event, Outcome, Schedule, Settings};
@@ -46,7 +46,7 @@ struct Shared {
     is_on: AtomicBool,
     /// Whether a request has set the ports since the watch looked.
     ports_set: AtomicBool,
-    bell: Bell,
+    wakeup: Wakeup,
 }
 
 impl Watch {
@@ -66,7 +66,7 @@ impl Watch {
             report: Mutex::new(report),
             is_on: AtomicBool::new(settings.mode != WatchMode::Off),
             ports_set: AtomicBool::new(false),
-            bell: Bell::new()?,
+            wakeup: Wakeup::new()?,
         });
         let watcher = Watcher {
             shared: Arc::clone(&shared),
@@ -99,7 +99,7 @@ impl Watch {
     /// Tells it that a request has set the ports: the record is another, and rules are as they should be.
     pub(super) fn ports_were_set(&self) {
         self.shared.ports_set.store(true, Ordering::Relaxed);
-        self.shared.bell.ring();
+        self.shared.wakeup.call();
     }
 }
 
@@ -149,7 +149,7 @@ impl Watcher {
     /// Sleeps until something is to be done. While changes settle nobody looks for more, so that a flood of them costs a
     /// few wake-ups a second, however many they are.
     fn wait(&self) {
-        let mut fds = vec![self.shared.bell.as_fd()];
+        let mut fds = vec![self.shared.wakeup.as_fd()];
         if let Some(sources) = self.sources.as_ref().filter(|_| !self.schedule.is_settling()) {
             fds.extend(sources.fds());
         }
@@ -158,7 +158,7 @@ impl Watcher {
 
     /// Takes what there is to be known, and does what follows from it.
     fn listen(&mut self) {
-        if self.shared.bell.has_rung() {
+        if self.shared.wakeup.was_called() {
             self.look_at_settings();
             if self.shared.ports_set.swap(false, Ordering::Relaxed) {
                 self.tell(Event::PortsSet);

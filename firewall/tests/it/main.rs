@@ -3,6 +3,7 @@
 mod broker;
 mod explain;
 mod export;
+mod foreign;
 mod host;
 mod output;
 mod reach;

@@ -121,28 +121,28 @@ pub(super) fn sleep(fds: &[BorrowedFd<'_>], until: Option<Instant>) {
 }
 
 /// Something that another thread can wake a poll(2) with.
-pub(super) struct Bell(OwnedFd);
+pub(super) struct Wakeup(OwnedFd);
 
-impl Bell {
-    /// A bell that nobody has rung.
+impl Wakeup {
+    /// A wakeup that nobody has called.
     pub(super) fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
     /// Wakes whoever polls it.
-    pub(super) fn ring(&self) {
+    pub(super) fn call(&self) {
         // It fails only where it was rung 2^64 times already, and then it rings.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
     /// Whether it was rung since the last time.
-    pub(super) fn has_rung(&self) -> bool {
+    pub(super) fn was_called(&self) -> bool {
         rustix::io::read(&self.0, &mut [0; 8]).is_ok()
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Wakeup {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -159,11 +159,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bell_has_rung_once_however_often_it_was_rung() {
-        let bell = Bell::new().unwrap();
-        assert!(!bell.has_rung());
-        bell.ring();
-        bell.ring();
-        assert!(bell.has_rung() && !bell.has_rung());
+    fn a_bell_was_called_once_however_often_it_was_rung() {
+        let wakeup = Wakeup::new().unwrap();
+        assert!(!wakeup.was_called());
+        wakeup.call();
+        wakeup.call();
+        assert!(wakeup.was_called() && !wakeup.was_called());
     }
 }

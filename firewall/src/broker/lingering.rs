@@ -13,9 +13,9 @@ const MAX_LINGERING: usize = 32;
 
 /// The connections that linger, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Farewells(VecDeque<(Instant, UnixStream)>);
+pub(super) struct Lingering(VecDeque<(Instant, UnixStream)>);
 
-impl Farewells {
+impl Lingering {
     /// Keeps a connection whose answer is written. What its client sends stays unread in its buffer, which is bounded by the
     /// kernel (`net.core.wmem_default`, more than a request may have).
     pub(super) fn keep(&mut self, stream: UnixStream, now: Instant) {
@@ -45,19 +45,19 @@ mod tests {
     #[test]
     fn a_client_can_write_for_a_while_and_a_flood_holds_no_more_than_so_many() {
         let begun = Instant::now();
-        let mut farewells = Farewells::default();
+        let mut lingering = Lingering::default();
         let mut clients: Vec<_> = (0..=MAX_LINGERING)
             .map(|_| {
                 let (ours, client) = UnixStream::pair().unwrap();
-                farewells.keep(ours, begun);
+                lingering.keep(ours, begun);
                 client
             })
             .collect();
         assert!(clients[0].write_all(b"x").is_err(), "the oldest one made room");
         clients[1].write_all(&vec![0; 64 * 1024]).expect("a whole request");
-        farewells.close_old(begun + LINGER / 2);
+        lingering.close_old(begun + LINGER / 2);
         clients[1].write_all(b"x").expect("it is still there");
-        farewells.close_old(begun + LINGER);
+        lingering.close_old(begun + LINGER);
         assert!(clients[1].write_all(b"x").is_err());
     }
 }
