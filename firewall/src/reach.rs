@@ -207,7 +207,7 @@ impl Group<'_> {
             kind: FindingKind::Blocked,
             port: Some(number),
             what,
-            help: self.help(level).to_owned(),
+            help: self.help(level, rules).to_owned(),
         }
     }
 
@@ -303,7 +303,11 @@ impl Group<'_> {
         if told.is_empty() { String::new() } else { format!(", if {}", told.join(" and ")) }
     }
 
-    fn help(&self, level: Level) -> &'static str {
+    fn help(&self, level: Level, rules: &Ruleset) -> &'static str {
+        let table = self.place.and_then(|place| rules.table(place.family, place.table.as_bytes()));
+        if table.is_some_and(|table| table.flags.owner.is_some()) {
+            return "that table belongs to a process which lets nobody else change it: have that one accept the port";
+        }
         if self.place.is_some_and(|place| firewalld::says_what_a_zone_says(&place.table, &place.chain)) {
             return "a zone of firewalld that denies holds these: take them out of it if they may connect";
         }

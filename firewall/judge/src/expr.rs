@@ -6,9 +6,10 @@ use zone_ruleset::{
 
 use crate::answer::Fate;
 use crate::bytes::{Byte, Match, between, equal, known, values};
+use crate::device::INTERFACE;
 use crate::lookup::{Found, Says};
 use crate::outcome::{Asked, Branch, Done};
-use crate::packet::{INTERFACE, Packet, Read, redirect, whole_address};
+use crate::packet::{Packet, Read, redirect, whole_address};
 use crate::region::Region;
 use crate::rules::{Rules, TableRules};
 use crate::spans::Spans;

@@ -8,6 +8,7 @@
 
 mod answer;
 mod bytes;
+mod device;
 mod expr;
 mod hooks;
 mod host;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use zone_ruleset::{CtKey, Direction, Family, MetaKey, Name, PayloadBase};
 
 use crate::bytes::{Byte, known, values};
+use crate::device::{Device, INTERFACE};
 use crate::host::Interface;
 use crate::question::Question;
 use crate::region::Dimension;
@@ -66,50 +67,6 @@ pub(crate) struct Packet {
     pub(crate) rewritten: bool,
     /// Sets that it was added to on its way.
     pub(crate) touched: Vec<(Family, Name, Name)>,
-}
-
-/// A device, as rules ask for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Device {
-    index: [Byte; 4],
-    name: [Byte; 16],
-    group: [Byte; 4],
-    kind: [Byte; 2],
-    virtual_kind: Option<String>,
-    /// The addresses that are its own.
-    addresses: Vec<IpAddr>,
-    is_known: bool,
-}
-
-pub(crate) const INTERFACE: &str = "the device that it comes in by";
-
-impl Device {
-    fn new(interface: Option<&Interface>) -> Self {
-        let Some(interface) = interface else {
-            return Self {
-                index: [Byte::unknown(INTERFACE).naming(); 4],
-                name: [Byte::unknown(INTERFACE).naming(); 16],
-                group: [Byte::unknown(INTERFACE).naming(); 4],
-                kind: [Byte::unknown(INTERFACE).naming(); 2],
-                virtual_kind: None,
-                addresses: Vec::new(),
-                is_known: false,
-            };
-        };
-        let mut name = [0; 16];
-        for (to, from) in name.iter_mut().zip(interface.name.as_bytes()) {
-            *to = *from;
-        }
-        Self {
-            index: known(interface.index.to_ne_bytes()).map(|byte| byte.naming().said_to_be(INTERFACE)),
-            name: known(name).map(|byte| byte.naming().said_to_be(INTERFACE)),
-            group: known(interface.group.to_ne_bytes()).map(Byte::naming),
-            kind: known(interface.kind.to_ne_bytes()),
-            virtual_kind: interface.virtual_kind.clone(),
-            addresses: interface.addresses.clone(),
-            is_known: true,
-        }
-    }
 }
 
 /// What a rule finds where it looks.
