@@ -367,6 +367,9 @@ impl Packet {
             MetaKey::Day => unknown(1, "meta day"),
             MetaKey::Time => unknown(8, "meta time"),
             MetaKey::SecPath => Read::Bytes(vec![Byte::known(0)]),
+            // A device that is known is of no VRF.
+            MetaKey::SdIif if self.device_is_known() => zero,
+            MetaKey::SdIifName if self.device_is_known() => Read::Bytes(known([0; 16]).to_vec()),
             MetaKey::SdIif => unknown(4, "meta sdif"),
             MetaKey::SdIifName => unknown(16, "meta sdifname"),
             MetaKey::Cpu => unknown(4, "meta cpu"),

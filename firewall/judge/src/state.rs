@@ -56,6 +56,12 @@ impl Path {
 
 /// Joins states that nothing tells apart any more but which packets they stand for.
 pub(crate) fn join(states: &mut Vec<State>) {
+    // What was joined has fewer conditions, and may be like one that was passed over.
+    while join_once(states) {}
+}
+
+fn join_once(states: &mut Vec<State>) -> bool {
+    let count = states.len();
     let mut at = 0;
     while at < states.len() {
         let mut other = at + 1;
@@ -70,6 +76,7 @@ pub(crate) fn join(states: &mut Vec<State>) {
         }
         at += 1;
     }
+    states.len() < count
 }
 
 fn joined(a: &State, b: &State) -> Option<State> {

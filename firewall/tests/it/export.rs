@@ -175,3 +175,123 @@ fn a_firewalld_that_runs_with_the_exported_policy_lets_in_what_our_own_table_let
         inside.sh("nft flush ruleset");
     }
 }
+
+/// Which packets come in, as the judge has it of the rules that the kernel has now: for each port and family, ranges of sources and of
+/// addresses of this host, by device. How many come at once is left out of account.
+fn let_in(host: &Host) -> Vec<String> {
+    host.inside(|| {
+        let rules = zone_ruleset::Reader::open().and_then(|mut reader| reader.ruleset()).expect("rules");
+        let devices = zone_judge::Host::read().expect("devices");
+        let judge = zone_judge::Judge::new(&rules, &devices);
+        let mut told = Vec::new();
+        for (port, v6) in PORTS.into_iter().flat_map(|port| [(port, false), (port, true)]) {
+            let answer = judge.ask(&zone_judge::Question::any(v6, port));
+            // A wildcard tells packets apart that fare alike: each pair of a source's range and an address stands for itself.
+            let open = answer.cases.iter().filter(|case| {
+                case.fate == zone_judge::Fate::Accepted
+                    && case.conditions.iter().all(|condition| condition.while_quiet == Some(true))
+            });
+            let mut pairs: Vec<_> = open
+                .flat_map(|case| {
+                    let by = case.interface.clone();
+                    case.destinations.iter().flat_map(move |to| {
+                        let by = by.clone();
+                        case.sources
+                            .iter()
+                            .map(move |from| (by.clone(), to.first, to.last, from.first, from.last))
+                    })
+                })
+                .collect();
+            pairs.sort();
+            told.push(format!("{port} {v6} {:?}", joined(pairs)));
+        }
+        told
+    })
+}
+
+type Pair = (Option<zone_ruleset::Name>, u128, u128, u128, u128);
+
+/// Ranges of sources that touch are one, where all else is the same; single addresses of this host stand alone.
+fn joined(pairs: Vec<Pair>) -> Vec<Pair> {
+    let mut single: Vec<Pair> = pairs
+        .into_iter()
+        .flat_map(|(by, to, end, from, last)| (to..=end).map(move |to| (by.clone(), to, to, from, last)))
+        .collect();
+    single.sort();
+    let mut joined: Vec<Pair> = Vec::new();
+    for pair in single {
+        match joined.last_mut() {
+            Some(before)
+                if (&before.0, before.1) == (&pair.0, pair.1) && before.4.saturating_add(1) >= pair.3 =>
+            {
+                before.4 = before.4.max(pair.4);
+            }
+            _ => joined.push(pair),
+        }
+    }
+    joined
+}
+
+/// What is desired, at random: networks, addresses and devices, of one family or both.
+fn random_desired(random: &mut impl rand::RngExt) -> (String, String) {
+    let mut some = |all: &[&str]| -> String {
+        let chosen: Vec<_> =
+            all.iter().filter(|_| random.random_bool(0.4)).map(|one| format!("{one:?}")).collect();
+        chosen.join(",")
+    };
+    let listen = ["10.9.0.1", "10.9.0.7", "fd09::1", "0.0.0.0", "::"];
+    let networks = ["10.9.0.2/32", "10.8.0.0/14", "192.0.2.0/24", "fd09::/64", "fd00::/8", "0.0.0.0/0"];
+    let devices = ["inside", "other0"];
+    let or_all = |list: String| if list.is_empty() { "\"0.0.0.0\",\"::\"".to_owned() } else { list };
+    let config = format!(
+        "[control]\nopen = true\nlisten = [{}]\nnetworks = [{}]\ninterfaces = [{}]\n[interfaces]\nendpoint = [{}]\n",
+        or_all(some(&listen)),
+        some(&networks),
+        some(&devices),
+        some(&devices)
+    );
+    let ports = format!(
+        r#"[{{"purpose":"endpoint","port":17486,"listen":[{}],"networks":[{}],"balancers":[{}]}},{{"purpose":"module-server","port":17487,"listen":[{}],"networks":[{}]}}]"#,
+        or_all(some(&listen)),
+        some(&networks),
+        some(&networks[..2]),
+        or_all(some(&listen)),
+        some(&networks)
+    );
+    (config, ports)
+}
+
+/// The judge is held against the kernel by the oracle; here it compares rulesets.
+#[test]
+fn whatever_is_desired_the_export_lets_in_the_same_packets_as_our_own_table() {
+    use rand::SeedableRng as _;
+    let Some(inside) = host("exports judged") else { return };
+    let Some(outside) = host("exports judged") else { return };
+    inside.with_outside(&outside);
+    inside.sh("ip address add 10.9.0.7/24 dev inside; ip link add other0 type veth peer name other1; \
+               ip link set other0 up; ip address add 10.7.0.1/24 dev other0; ip address add fd07::1/64 dev other0 nodad");
+    let with_iptables = Path::new("/usr/sbin/iptables-nft-restore").exists();
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 0..24 {
+        let (config, ports) = random_desired(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
+        inside.configure(&config);
+        record(&inside, &ports);
+        inside.ok(&["apply"]);
+        let own = let_in(&inside);
+        inside.sh("nft flush ruleset");
+        inside.sh(&format!("nft -f {}", exported(&inside, "nft").display()));
+        assert_eq!(let_in(&inside), own, "seed {seed}: {config}{ports}{}", inside.ruleset());
+        inside.sh("nft flush ruleset");
+        if with_iptables {
+            for (program, format) in
+                [("iptables-nft-restore", "iptables"), ("ip6tables-nft-restore", "ip6tables")]
+            {
+                inside.sh(&format!("{program} {}", exported(&inside, format).display()));
+            }
+            assert_eq!(let_in(&inside), own, "seed {seed}: {config}{ports}{}", inside.ruleset());
+            inside.sh("nft flush ruleset");
+        }
+        kinds.insert(own);
+    }
+    assert!(kinds.len() > 12, "the seeds differ: {}", kinds.len());
+}
