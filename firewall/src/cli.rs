@@ -9,7 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 use zone_firewall_protocol::client::ask;
-use zone_firewall_protocol::{Answer, ExportFormat, Finding, FindingKind, Request, SOCKET};
+use zone_firewall_protocol::{Answer, ExportFormat, Finding, FindingKind, Level, Request, SOCKET};
 
 use crate::desired::Refusal;
 use crate::explain::{self, ExplainError};
@@ -227,17 +227,20 @@ fn unexpected_answer() -> CliError {
     zone_firewall_protocol::client::AskError::NotAnAnswer.into()
 }
 
+/// Changes first, then what is kept shut by others, then notes.
 fn print_changes(lines: &[String], json: bool) {
-    let (notes, changes): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.starts_with(notes::PREFIX));
+    let is_finding = |line: &str| Level::ALL.iter().any(|level| line.starts_with(&format!("{level}: ")));
+    let (notes, rest): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.starts_with(notes::PREFIX));
+    let (findings, changes): (Vec<_>, Vec<_>) = rest.into_iter().partition(|line| is_finding(line));
     if json {
         let notes: Vec<_> = notes.iter().filter_map(|note| note.strip_prefix(notes::PREFIX)).collect();
-        print(&serde_json::json!({ "changes": changes, "notes": notes }).to_string());
+        print(&serde_json::json!({ "changes": changes, "findings": findings, "notes": notes }).to_string());
         return;
     }
     if changes.is_empty() {
         print("nothing to change");
     }
-    for line in changes.into_iter().chain(notes) {
+    for line in changes.into_iter().chain(findings).chain(notes) {
         print(line);
     }
 }

@@ -1,5 +1,7 @@
 //! What one expression does with a packet that is known in part.
 
+use std::sync::Arc;
+
 use zone_ruleset::{
     Bitwise, ByteOrder, Comparison, Expr, Fib, Limit, LimitUnit, Nat, RegisterSlice, Verdict,
 };
@@ -57,13 +59,14 @@ impl Registers {
 /// condition on the way here.
 pub(crate) fn execute(
     expr: &Expr,
-    packet: &mut Packet,
+    shared: &mut Arc<Packet>,
     registers: &mut Registers,
     region: &Region,
     table: &TableRules<'_>,
     rules: &Rules<'_>,
     named: bool,
 ) -> Done {
+    let packet: &Packet = shared;
     let v6 = packet.v6;
     // What is noted of packets that were chosen by name stands for that name from then on.
     let noted = |bytes: &[Byte]| -> Vec<Byte> {
@@ -81,13 +84,13 @@ pub(crate) fn execute(
         }
         Expr::PayloadWrite { source, base, offset } => {
             let bytes = registers.get(*source).to_vec();
-            packet.write_payload(*base, *offset, &bytes);
+            Arc::make_mut(shared).write_payload(*base, *offset, &bytes);
             Done::Next
         }
         Expr::Meta { destination, key } => load(registers, *destination, packet.meta(*key)),
         Expr::MetaSet { source, key } => {
             let bytes = noted(registers.get(*source));
-            packet.set_meta(*key, &bytes);
+            Arc::make_mut(shared).set_meta(*key, &bytes);
             Done::Next
         }
         Expr::Ct { destination, key, direction } => {
@@ -95,7 +98,7 @@ pub(crate) fn execute(
         }
         Expr::CtSet { source, key } => {
             let bytes = noted(registers.get(*source));
-            packet.set_connection(*key, &bytes);
+            Arc::make_mut(shared).set_connection(*key, &bytes);
             Done::Next
         }
         Expr::Compare { source, op, value } => {
@@ -129,8 +132,10 @@ pub(crate) fn execute(
             looked_up(found, &key, *destination, *verdict, *negated)
         }
         Expr::Dynset(dynset) => {
-            packet.touched.push((table.table.family, table.table.name.clone(), dynset.set.clone()));
-            packet.touched.dedup();
+            let own = (table.table.family, table.table.name.clone(), dynset.set.clone());
+            if !packet.touched.contains(&own) {
+                Arc::make_mut(shared).touched.push(own);
+            }
             let open = dynset.exprs.iter().find_map(|expr| match expr {
                 Expr::Counter | Expr::Last => None,
                 Expr::Limit(limit) => Some((limit_words(limit), Some(!limit.over))),
@@ -173,11 +178,11 @@ pub(crate) fn execute(
             Asked::unknown(connections_words(*count, *over), Some(!over)).done(region, v6)
         }
         Expr::Reject(_) => Done::Ends(Fate::Rejected),
-        Expr::Nat(nat) => translate(nat, packet, registers),
+        Expr::Nat(nat) => translate(nat, Arc::make_mut(shared), registers),
         Expr::Masquerade => Done::Verdict(Verdict::Accept),
         Expr::Redirect { port } => {
             let port = port.map(|port| registers.get(port).to_vec());
-            redirect(packet, port.as_deref());
+            redirect(Arc::make_mut(shared), port.as_deref());
             Done::Verdict(Verdict::Accept)
         }
         Expr::Tproxy { .. } => Done::Ends(Fate::TakenOver { by: "tproxy".to_owned() }),
@@ -187,7 +192,7 @@ pub(crate) fn execute(
         }
         Expr::Synproxy => Done::Ends(Fate::TakenOver { by: "synproxy".to_owned() }),
         Expr::Notrack => {
-            packet.untrack(named);
+            Arc::make_mut(shared).untrack(named);
             Done::Next
         }
         Expr::Fib(fib) => ask_routes(fib, packet, region, rules),
@@ -219,7 +224,7 @@ pub(crate) fn execute(
             Done::Next
         }
         Expr::XtMatch { name, what, .. } => xt::matches(name, what, packet, region, rules),
-        Expr::XtTarget { name, what, .. } => xt::target(name, what, packet, named),
+        Expr::XtTarget { name, what, .. } => xt::target(name, what, Arc::make_mut(shared), named),
         Expr::Unknown { name, destination } => {
             if let Some(destination) = destination {
                 let bytes =
@@ -242,7 +247,8 @@ fn load(registers: &mut Registers, destination: RegisterSlice, read: Read) -> Do
 }
 
 fn compare(bytes: &[Byte], op: Comparison, value: &[u8], v6: bool) -> Asked {
-    let (lowest, highest) = (vec![0; value.len()], vec![0xff; value.len()]);
+    let lowest = || vec![0; value.len()];
+    let highest = || vec![0xff; value.len()];
     let names = bytes.iter().any(|byte| byte.names);
     let ask = |when, negated| Asked::new(when, negated, names);
     // Whichever device it is, what is asked about does not come in by the loopback device.
@@ -260,17 +266,17 @@ fn compare(bytes: &[Byte], op: Comparison, value: &[u8], v6: bool) -> Asked {
             Asked::new(equal(bytes, value, v6), true, names)
         }
         Comparison::LessOrEqual => Asked::new(
-            between(bytes, &lowest, value, v6),
+            between(bytes, &lowest(), value, v6),
             false,
             names && value.iter().any(|byte| *byte != 0xff),
         ),
         Comparison::GreaterOrEqual => {
             let is_any = value.iter().rev().skip(1).all(|byte| *byte == 0)
                 && value.last().is_none_or(|byte| *byte < 2);
-            Asked::new(between(bytes, value, &highest, v6), false, names && !is_any)
+            Asked::new(between(bytes, value, &highest(), v6), false, names && !is_any)
         }
-        Comparison::Less => ask(between(bytes, value, &highest, v6), true),
-        Comparison::Greater => ask(between(bytes, &lowest, value, v6), true),
+        Comparison::Less => ask(between(bytes, value, &highest(), v6), true),
+        Comparison::Greater => ask(between(bytes, &lowest(), value, v6), true),
     }
 }
 

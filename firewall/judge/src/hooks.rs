@@ -1,6 +1,7 @@
 //! The hooks on a packet's way, in the kernel's order.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use zone_ruleset::{Chain, ChainType, Family, HookPoint, Hooked, HookedFunction};
 
@@ -38,7 +39,7 @@ pub(crate) fn cases(
     let lengths = Spans::one(lengths.0, lengths.1);
     let mut walk = Walk::new(rules, interface.map(|interface| interface.name.clone()), lengths.clone());
     let start = State {
-        packet: Packet::new(question, seen_as(rules, interface)),
+        packet: Arc::new(Packet::new(question, seen_as(rules, interface))),
         region: region(question, &lengths, destinations),
         conditions: Vec::new(),
         path: Path::default(),
@@ -93,7 +94,7 @@ fn hook(walk: &mut Walk<'_>, point: HookPoint, states: Vec<State>, v6: bool) -> 
     let has_connections = keeps_connections(walk.rules, v6);
     let tracks = |states: &mut Vec<State>| {
         for state in states.iter_mut().filter(|state| state.packet.tracking == Tracking::NotYet) {
-            state.packet.tracking = Tracking::New;
+            Arc::make_mut(&mut state.packet).tracking = Tracking::New;
         }
     };
     for stop in stops {
@@ -343,7 +344,8 @@ fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
         return;
     }
     let passed_by = state.passed_by.clone();
-    let answer = State { packet: state.packet.answer(), left_by: None, passed_by: None, ..state.clone() };
+    let answer =
+        State { packet: Arc::new(state.packet.answer()), left_by: None, passed_by: None, ..state.clone() };
     let mut states = vec![answer];
     walk.is_answer = true;
     for point in answers {
@@ -354,7 +356,8 @@ fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
             {
                 let is_known = point == HookPoint::Postrouting || priority > CONNECTION_TRACKING;
                 for state in states.iter_mut().filter(|state| state.packet.tracking != Tracking::Untracked) {
-                    state.packet.tracking = if is_known { Tracking::Answer } else { Tracking::NotYet };
+                    Arc::make_mut(&mut state.packet).tracking =
+                        if is_known { Tracking::Answer } else { Tracking::NotYet };
                 }
                 states = walk.base_chain(table, chain, states);
             }
@@ -362,7 +365,7 @@ fn arrived(walk: &mut Walk<'_>, question: &Question, state: &State) {
     }
     walk.is_answer = false;
     for state in &mut states {
-        state.packet.clone_from(&answer_of_all(&state.packet));
+        state.packet = Arc::new(answer_of_all(&state.packet));
         state.passed_by.clone_from(&passed_by);
         state.left_by = None;
         state.path = Path::default();

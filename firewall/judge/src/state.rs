@@ -10,7 +10,7 @@ use crate::region::Region;
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     /// What they are.
-    pub(crate) packet: Packet,
+    pub(crate) packet: Arc<Packet>,
     /// Which ones they are.
     pub(crate) region: Region,
     /// What must hold beside it.
