@@ -260,18 +260,31 @@ fn settle(desired: &Desired, presence: &Presence, before: &Before) -> Result<Pla
 
 /// The rules of ours as they are before a change.
 struct Before {
-    table: Option<Value>,
+    table: OldTable,
     /// Those in chains of others.
     rules: BTreeSet<(ChainPath, u64)>,
+}
+
+/// Our table as it was.
+enum OldTable {
+    Missing,
+    /// As nft lists it.
+    Listed(Value),
+    /// nft can't list it, as where it has flags that nobody of us has set: then the new one stays, which is what is desired.
+    NotListed,
 }
 
 impl Before {
     fn now() -> Result<Self, HostError> {
         let rules = Reader::open()?.ruleset()?;
         let table = if rules.tables.iter().any(table::is_own) {
-            Some(nft::list_table(table::FAMILY, table::TABLE)?)
+            match nft::list_table(table::FAMILY, table::TABLE) {
+                Ok(listing) => OldTable::Listed(listing),
+                Err(NftError::Unreadable(_)) => OldTable::NotListed,
+                Err(error) => return Err(error.into()),
+            }
         } else {
-            None
+            OldTable::Missing
         };
         let own = Plan::removal(&rules).delete.into_iter().map(|rule| (rule.chain, rule.handle));
         Ok(Self { table, rules: own.collect() })
@@ -292,10 +305,13 @@ impl Before {
         added.table = crate::plan::TableChange::Keep;
         added.delete.retain(|rule| !self.rules.contains(&(rule.chain.clone(), rule.handle)));
         let nothing = Desired::new(&Config::default(), &[]);
-        let mut commands: Vec<Value> = table::remove().iter().map(|command| json!(command)).collect();
-        let objects =
-            self.table.iter().flat_map(|listing| listing["nftables"].as_array().into_iter().flatten());
-        commands.extend(objects.filter_map(as_command));
+        let mut commands: Vec<Value> = match self.table {
+            OldTable::NotListed => Vec::new(),
+            _ => table::remove().iter().map(|command| json!(command)).collect(),
+        };
+        if let OldTable::Listed(listing) = &self.table {
+            commands.extend(listing["nftables"].as_array().into_iter().flatten().filter_map(as_command));
+        }
         commands.extend(added.transaction(&nothing).iter().map(|command| json!(command)));
         Ok(nft::transact_raw(&json!({ "nftables": commands }))?)
     }

@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::json;
-use zone_firewall_protocol::Reachability;
+use zone_firewall_protocol::{Finding, Reachability};
 
 use crate::call::{CallError, UNEXPECTED_REPLY, call, installed_version, preflight_verdicts};
 use crate::packages::{Catalogue, PackageError};
@@ -252,7 +252,7 @@ fn carry_out(command: Command) -> Result<u8, VerbError> {
                 } else {
                     say(&text::findings(&findings))?
                 };
-                Ok(if findings.is_empty() { EXIT_FINE } else { EXIT_NO })
+                Ok(if findings.iter().all(Finding::is_note) { EXIT_FINE } else { EXIT_NO })
             }
             _ => Err(VerbError::UnexpectedReply),
         },

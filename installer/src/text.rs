@@ -127,14 +127,20 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("'{text}' is neither an address nor a network, such as 10.0.0.0/8."))
 }
 
-/// How the live firewall differs from what it should be.
+/// How the live firewall differs from what it should be, and what others deny on purpose.
 pub(crate) fn findings(findings: &[Finding]) -> Vec<String> {
-    if findings.is_empty() {
-        return vec!["The live rules are as they should be.".to_owned()];
+    let (notes, wrong): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.is_note());
+    let mut lines = Vec::new();
+    let told = |finding: &&Finding| plain(&format!("- {}: {}", finding.what, finding.help));
+    if wrong.is_empty() {
+        lines.push("The live rules are as they should be.".to_owned());
+    } else {
+        lines.push(format!("{} findings:", wrong.len()));
+        lines.extend(wrong.iter().map(told));
     }
-    let mut lines = vec![format!("{} findings:", findings.len())];
-    for finding in findings {
-        lines.push(plain(&format!("- {}: {}", finding.what, finding.help)));
+    if !notes.is_empty() {
+        lines.push("Denied to some on purpose:".to_owned());
+        lines.extend(notes.iter().map(told));
     }
     lines
 }

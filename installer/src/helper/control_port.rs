@@ -23,7 +23,7 @@ pub(super) fn show(host: &Host) -> Result<Reply, Failure> {
     let firewall = match proxy::firewall_verify() {
         Ok(findings) => findings
             .into_iter()
-            .filter(|finding| finding.port == Some(CONTROL_PORT))
+            .filter(|finding| finding.port == Some(CONTROL_PORT) && !finding.is_note())
             .map(|finding| finding.what)
             .collect(),
         Err(error) => vec![error.to_string()],
