@@ -1,10 +1,8 @@
 //! The desired rules in other languages: what reads these takes them, and they let in what our own table lets in.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use crate::host::{ADMIN, Host, RELAY, host, missing};
 
@@ -118,62 +116,6 @@ fn an_admin_who_is_not_root_gets_the_same_export_as_root() {
     let relay = host.send_as(RELAY, b"{\"export\":{\"format\":\"csv\",\"addresses\":[]}}\n");
     assert!(relay["refused"]["why"].as_str().unwrap().starts_with("zone-relay may not look"), "{relay}");
     assert!(UnixStream::connect(host.socket()).is_ok(), "it goes on serving");
-}
-
-/// A firewalld of this host, or of a root that the lab has made.
-fn firewalld() -> Option<PathBuf> {
-    let roots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/lab/roots");
-    let made = std::fs::read_dir(roots).into_iter().flatten().flatten().map(|entry| entry.path());
-    [PathBuf::from("/")].into_iter().chain(made).find(|root| root.join("usr/sbin/firewalld").exists())
-}
-
-/// Loads a policy into a firewalld that starts with it, says what it made of it, and runs until the input ends. What it writes goes
-/// into a layer of its own, which is gone with its mount namespace.
-const FIREWALLD: &str = "mount -t tmpfs none /mnt && mkdir /mnt/up /mnt/work /mnt/root \
-    && mount -t overlay none -o \"lowerdir=$1,upperdir=/mnt/up,workdir=/mnt/work\" /mnt/root \
-    && cp \"$2\" /mnt/root/policy.xml && mount -t proc none /mnt/root/proc && mount --bind /dev /mnt/root/dev \
-    && mount -t tmpfs none /mnt/root/run && mkdir /mnt/root/run/dbus || exit 9
-    set -e; in='chroot /mnt/root'
-    $in firewall-offline-cmd --new-policy-from-file=/policy.xml --name=zone-proxy-ports; $in firewall-offline-cmd --check-config
-    exec 3<&0 </dev/null
-    $in dbus-daemon --system --fork; $in firewalld --nofork --nopid >/dev/null 2>&1 &
-    tries=0; until $in firewall-cmd --state >/dev/null 2>&1; do tries=$((tries+1)); [ $tries -lt 300 ]; sleep 0.1; done
-    $in firewall-cmd --info-policy=zone-proxy-ports; echo runs; read -r end <&3";
-
-/// Devices are left out: firewalld tells them apart by zones.
-#[test]
-fn a_firewalld_that_runs_with_the_exported_policy_lets_in_what_our_own_table_lets_in() {
-    let test = "an exported policy";
-    let Some((inside, outside, _listeners)) = pair(test) else { return };
-    let Some(root) = firewalld() else {
-        return missing(test, "firewalld is missing: cargo xtask lab firewall makes a root with it");
-    };
-    for (config, ports) in CASES.into_iter().filter(|(config, _)| !config.contains("interfaces")) {
-        inside.configure(config);
-        record(&inside, ports);
-        inside.ok(&["apply"]);
-        // ssh is what the zone of a fresh firewalld opens by itself.
-        let own = reached(&outside);
-        inside.sh("nft flush ruleset");
-        let policy = exported(&inside, "firewalld");
-        let mut firewalld = inside
-            .command("unshare")
-            .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", FIREWALLD, "sh"])
-            .args([&root, &policy])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare runs");
-        let out = BufReader::new(firewalld.stdout.take().expect("a pipe")).lines();
-        let said: Vec<_> = out.map_while(Result::ok).take_while(|line| line != "runs").collect();
-        let rules = std::fs::read_to_string(&policy).unwrap().matches("<rule ").count();
-        let taken = said.iter().filter(|line| line.contains("rule family=")).count();
-        let reached = reached(&outside);
-        let _ = firewalld.kill();
-        let _ = firewalld.wait();
-        assert_eq!((taken, reached), (rules, own), "{config}{ports}{said:#?}");
-        inside.sh("nft flush ruleset");
-    }
 }
 
 /// Which packets come in, as the judge has it of the rules that the kernel has now: for each port and family, ranges of sources and of

@@ -41,6 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("a rich rule of firewalld that rejects 17488 holds, and is reported", a_rich_rule_is_reported),
         case("a removal while firewalld is stopped leaves nothing", removal_while_stopped),
         case("firewalld's panic mode is named", panic_mode),
+        case("firewalld takes the exported policy, which opens the ports", the_exported_policy_opens),
     ]
 }
 
@@ -125,6 +126,18 @@ fn a_rich_rule_is_reported(scene: &mut Scene<'_>) -> Result<()> {
     let named = verified.stdout.lines().any(|line| line.contains("17488") && line.contains("reject"));
     scene.check("`zone-firewall verify` names the rule", verified.code() == 1 && named, verified.text());
     Ok(())
+}
+
+fn the_exported_policy_opens(scene: &mut Scene<'_>) -> Result<()> {
+    let _listeners = begin(scene)?;
+    ports(scene, "before, our ports are shut", "admitted", Probe::Refused)?;
+    let policy = "/root/ports.xml";
+    sh(scene, &format!("zone-firewall export --format firewalld > {policy}"))?;
+    sh(scene, &format!("firewall-cmd --permanent --new-policy-from-file={policy} --name=zone-proxy-ports"))?;
+    sh(scene, "firewall-cmd --check-config && firewall-cmd --reload")?;
+    ports(scene, "with the policy they are open", "admitted", Probe::Open)?;
+    sh(scene, "firewall-cmd --permanent --delete-policy=zone-proxy-ports && firewall-cmd --reload")?;
+    ports(scene, "without it they are shut again", "admitted", Probe::Refused)
 }
 
 fn removal_while_stopped(scene: &mut Scene<'_>) -> Result<()> {
