@@ -130,14 +130,14 @@ fn a_rich_rule_is_reported(scene: &mut Scene<'_>) -> Result<()> {
 
 fn the_exported_policy_opens(scene: &mut Scene<'_>) -> Result<()> {
     let _listeners = begin(scene)?;
-    ports(scene, "before, our ports are shut", "admitted", Probe::Refused)?;
+    ports(scene, "before, our ports are shut", "admitted", Probe::Unreachable)?;
     let policy = "/root/ports.xml";
     sh(scene, &format!("zone-firewall export --format firewalld > {policy}"))?;
     sh(scene, &format!("firewall-cmd --permanent --new-policy-from-file={policy} --name=zone-proxy-ports"))?;
     sh(scene, "firewall-cmd --check-config && firewall-cmd --reload")?;
     ports(scene, "with the policy they are open", "admitted", Probe::Open)?;
     sh(scene, "firewall-cmd --permanent --delete-policy=zone-proxy-ports && firewall-cmd --reload")?;
-    ports(scene, "without it they are shut again", "admitted", Probe::Refused)
+    ports(scene, "without it they are shut again", "admitted", Probe::Unreachable)
 }
 
 fn removal_while_stopped(scene: &mut Scene<'_>) -> Result<()> {
