@@ -101,10 +101,12 @@ fn drift(scene: &mut Scene<'_>, when: &str) -> Result<()> {
             format!("{} ms", said.text().trim()),
         );
     }
+    // A line comes once the change was judged again, which is after the rules are back.
     let lines = "journalctl -b -u zone-firewall -o cat | grep 'were put back'";
-    let told = scene.run("proxy", &Cmd::sh(lines))?.stdout;
-    let count = told.lines().count();
-    scene.check(format!("{when}, each is a line of the journal"), count >= DRIFT.len(), told);
+    let told = || scene.host("proxy").and_then(|host| host.run(&Cmd::sh(lines))).map(|said| said.stdout);
+    let held = scene.until(START_TIMEOUT, || told().is_ok_and(|told| told.lines().count() >= DRIFT.len()));
+    let told = told()?;
+    scene.check(format!("{when}, each is a line of the journal"), held, told);
     Ok(())
 }
 
