@@ -82,7 +82,7 @@ pub enum Fate {
 pub struct Reason {
     /// What it is about, in words.
     pub what: String,
-    /// Where it stands.
+    /// The rule that could not be followed, if it is about one.
     pub place: Option<Place>,
 }
 

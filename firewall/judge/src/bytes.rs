@@ -76,7 +76,7 @@ pub(crate) fn values(bytes: &[Byte]) -> Option<Vec<u8>> {
 /// When a comparison holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Match {
-    /// For no packet.
+    /// It holds for no packet.
     Never,
     /// For those whose open parts are within these, ...
     If {
@@ -88,7 +88,7 @@ pub(crate) enum Match {
 }
 
 impl Match {
-    /// For all packets.
+    /// A comparison that holds for all packets, whatever is open of them.
     pub(crate) const ALWAYS: Self = Self::If { spans: Vec::new(), unknown: None };
 
     pub(crate) fn from_bool(yes: bool) -> Self {

@@ -29,7 +29,7 @@ pub(crate) enum Says {
 /// What was found for some packets.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
-    /// Those packets.
+    /// The packets that it was found for.
     pub(crate) region: Region,
     /// What the element says; `None` where there is none.
     pub(crate) says: Option<Says>,

@@ -30,7 +30,7 @@ pub(crate) struct Branch {
     pub(crate) condition: Option<(String, bool, Option<bool>)>,
     /// What comes of it; never [`Done::Splits`].
     pub(crate) done: Done,
-    /// What is loaded.
+    /// Bytes that are loaded for these packets, and the register's byte that they begin at.
     pub(crate) load: Option<(u8, Vec<Byte>)>,
     /// Whether the packets were chosen by a port, an address, a device or a condition.
     pub(crate) names: bool,

@@ -1,4 +1,4 @@
-//! What is asked.
+//! The packets that the judge is asked about.
 
 use std::net::IpAddr;
 

@@ -9,13 +9,13 @@ use crate::region::Region;
 /// Packets that have fared alike so far.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
-    /// What they are.
+    /// Their headers and properties, as far as these are known.
     pub(crate) packet: Arc<Packet>,
-    /// Which ones they are.
+    /// The sources, ports, addresses and lengths that they still may have.
     pub(crate) region: Region,
     /// What must hold beside it.
     pub(crate) conditions: Vec<Condition>,
-    /// Where they have been.
+    /// The base chains that they came to, and the rules that led them elsewhere.
     pub(crate) path: Path,
     /// The rule by which they left the base chain early, or the end of a chain that they were sent to for good, and whether
     /// something was named on the way there.

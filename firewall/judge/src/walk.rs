@@ -33,7 +33,7 @@ pub(crate) struct Walk<'a> {
     registers: Registers,
 }
 
-/// Where packets are.
+/// The chain that packets go through, and what was named on the way there.
 #[derive(Clone, Copy)]
 struct At<'a> {
     table: &'a TableRules<'a>,

@@ -15,9 +15,10 @@ use crate::spans::Spans;
 const INVALID: u32 = 1;
 const ESTABLISHED: u32 = 2;
 const NEW: u32 = 8;
-const UNTRACKED: u32 = 64;
-/// Addresses rewritten, of either kind.
-const REWRITTEN: u32 = 128 | 256;
+const UNTRACKED: u32 = 256;
+/// The destination is rewritten, and either address is.
+const DESTINATION_REWRITTEN: u32 = 128;
+const REWRITTEN: u32 = 64 | DESTINATION_REWRITTEN;
 /// `1 << RTN_LOCAL`, and the kinds that neither an address of this host nor a sender can be.
 const LOCAL: u16 = 1 << 2;
 const MANY: u16 = 1 << 3 | 1 << 4 | 1 << 5;
@@ -74,19 +75,13 @@ pub(crate) fn matches(
                 Tracking::Answer => ESTABLISHED,
                 Tracking::Untracked => UNTRACKED,
             };
-            if mask & REWRITTEN != 0 && mask & state == 0 && packet.tracking == Tracking::New {
-                asked.push(unknown("whether an address was rewritten".to_owned(), None));
-                if *negated {
-                    for asked in &mut asked {
-                        asked.negated = true;
-                    }
-                }
+            let state = if packet.rewritten { state | DESTINATION_REWRITTEN } else { state };
+            if mask & REWRITTEN != 0 && mask & state == 0 && packet.tracking == Tracking::Answer {
+                let what = "whether an address was rewritten".to_owned();
+                asked.push(Asked { negated: *negated, ..unknown(what, None) });
             } else {
-                asked.push(Asked::new(
-                    Match::from_bool(mask & state != 0),
-                    *negated,
-                    packet.untracked_by_name,
-                ));
+                let when = Match::from_bool(mask & state != 0);
+                asked.push(Asked::new(when, *negated, packet.untracked_by_name));
             }
         }
         XtMatch::AddrType { source, source_negated, destination, destination_negated, on_interface } => {

@@ -5,13 +5,15 @@ mod expr;
 mod family;
 mod keys;
 mod name;
+mod xt;
 
 pub use expr::{
     Bitwise, ByteOrder, Comparison, CtKey, Direction, Dynset, Expr, Fib, Limit, LimitUnit, MetaKey, Nat,
-    PayloadBase, Ports, RegisterSlice, Reject, Verdict, XtMatch, XtTarget,
+    PayloadBase, RegisterSlice, Reject, Verdict,
 };
 pub use family::Family;
 pub use name::Name;
+pub use xt::{Ports, XtMatch, XtTarget};
 
 /// All rules of a network namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -262,7 +264,7 @@ pub struct Object {
     pub name: Name,
     /// The kernel's number for it.
     pub handle: u64,
-    /// What it is.
+    /// Its kind, with what it counts or limits.
     pub kind: ObjectKind,
 }
 
@@ -305,7 +307,7 @@ pub struct Hooked {
     pub device: Option<Name>,
     /// Lower ones come first.
     pub priority: i32,
-    /// What it is.
+    /// The chain, function or program that is called.
     pub function: HookedFunction,
 }
 

@@ -263,3 +263,37 @@ fn behind_each_kind_of_rules_the_port_answers_or_verify_says_why_not() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// What iptables asks of connections, with and without their being tracked: rules, whether the port answers, and the levels.
+const STATES: [(&str, bool, &[&str]); 5] = [
+    ("-A INPUT -m conntrack --ctstate INVALID,UNTRACKED -j DROP", true, &[]),
+    ("-A INPUT -m conntrack --ctstate DNAT,SNAT -j DROP", true, &[]),
+    ("-A INPUT -m conntrack ! --ctstate ESTABLISHED,UNTRACKED -j DROP", true, &[]),
+    (
+        "-t raw -A PREROUTING -p tcp --dport 17488 -j CT --notrack; iptables-nft -A INPUT -m conntrack --ctstate UNTRACKED -j DROP",
+        false,
+        &["closed"],
+    ),
+    (
+        "-t raw -A PREROUTING -p tcp --dport 17488 -j CT --notrack; iptables-nft -A INPUT -m state --state UNTRACKED -j DROP",
+        false,
+        &["closed"],
+    ),
+];
+
+#[test]
+fn behind_what_iptables_asks_of_connections_the_port_answers_or_verify_says_why_not() {
+    let Some((inside, outside, _listeners)) = pair() else { return };
+    if !std::path::Path::new("/usr/sbin/iptables-nft").exists() {
+        let why = "/usr/sbin/iptables-nft is missing: apt-get install iptables";
+        return crate::host::missing("what iptables asks of connections", why);
+    }
+    for (rules, answers, levels) in STATES {
+        inside.sh(&format!("nft flush ruleset; iptables-nft {rules}"));
+        inside.ok(&["apply"]);
+        let findings = inside.all_findings();
+        let found: Vec<_> = findings.iter().filter_map(|finding| finding["level"].as_str()).collect();
+        assert_eq!((outside.reaches(PORT), &found[..]), (answers, levels), "{rules}: {findings:#?}");
+        inside.ok(&["remove"]);
+    }
+}
