@@ -27,7 +27,7 @@ pub enum DecodeError {
     /// Something is said to be in a table, chain or set that was not there before.
     #[error("a {about} is in {place}, which was not there before")]
     Orphan {
-        /// What it is.
+        /// The kind of thing, such as `rule`.
         about: &'static str,
         /// What it should be in.
         place: Name,
@@ -35,7 +35,7 @@ pub enum DecodeError {
     /// Something is there a second time.
     #[error("there are two of the {about} {name}")]
     Twice {
-        /// What it is.
+        /// The kind of thing, such as `table`.
         about: &'static str,
         /// Its name.
         name: Name,

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::Family;
+use crate::uapi;
 
 /// The struct of an extension of iptables. The kernel rounds its size up to eight bytes (`XT_ALIGN`).
 #[derive(Debug, Clone, Copy)]
@@ -56,4 +57,22 @@ impl<'a> Fields<'a> {
     pub(crate) fn array<const N: usize>(self, at: usize) -> Option<[u8; N]> {
         self.bytes(at, N)?.try_into().ok()
     }
+}
+
+/// An extension of iptables: its name, its revision, and what `understood` makes of its struct. ebtables and arptables have others of
+/// the same names, which are not understood.
+pub(crate) fn extension<T>(
+    bytes: &[u8],
+    family: Family,
+    understood: impl FnOnce(&str, u32, &[u8], Family) -> Option<T>,
+) -> Option<(String, u32, Option<T>)> {
+    let attributes = uapi::extension::attributes(bytes).ok()?;
+    let name = attributes.text(uapi::extension::NAME)?;
+    let revision = attributes.u32(uapi::extension::REV)?;
+    let info = attributes.bytes(uapi::extension::INFO).unwrap_or_default();
+    let what = match family {
+        Family::Ip | Family::Ip6 | Family::Inet => understood(&name, revision, info, family),
+        Family::Arp | Family::Bridge | Family::Netdev => None,
+    };
+    Some((name, revision, what))
 }

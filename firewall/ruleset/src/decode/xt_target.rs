@@ -1,20 +1,12 @@
 //! The targets of iptables: the struct of each, as its header has it. Another revision or size than those here is a target that is
 //! not known.
 
-use super::fields::Fields;
+use super::fields::{Fields, extension};
 use crate::model::{Expr, Family, XtTarget};
-use crate::uapi::extension;
 
 /// The expression `target`.
 pub(crate) fn decode(bytes: &[u8], family: Family) -> Option<Expr> {
-    let extension = extension::attributes(bytes).ok()?;
-    let (name, revision) = (extension.text(extension::NAME)?, extension.u32(extension::REV)?);
-    let info = extension.bytes(extension::INFO).unwrap_or_default();
-    let what = match family {
-        Family::Ip | Family::Ip6 | Family::Inet => understood(&name, revision, info, family),
-        // ebtables and arptables have others of the same names.
-        Family::Arp | Family::Bridge | Family::Netdev => None,
-    };
+    let (name, revision, what) = extension(bytes, family, understood)?;
     Some(Expr::XtTarget { name, revision, what: what.unwrap_or(XtTarget::Other) })
 }
 
